@@ -1,0 +1,47 @@
+"""RealBench: how photoreal are these generated images?
+
+The names below are the public API; each is imported when it is first used, so that
+``import realbench`` stays light.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from realbench.detection.registry import list_detectors, load_detector
+    from realbench.scoring import Scorer, Scores, ScoreRun, score
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "list_detectors": "realbench.detection.registry",
+    "load_detector": "realbench.detection.registry",
+    "Scorer": "realbench.scoring",
+    "Scores": "realbench.scoring",
+    "ScoreRun": "realbench.scoring",
+    "score": "realbench.scoring",
+}
+
+__all__ = [
+    "ScoreRun",
+    "Scorer",
+    "Scores",
+    "__version__",
+    "list_detectors",
+    "load_detector",
+    "score",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'realbench' has no attribute {name!r}")
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | set(__all__))

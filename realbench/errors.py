@@ -1,0 +1,18 @@
+"""The errors that end a command: one line for the user and an exit code."""
+
+from __future__ import annotations
+
+
+class RealBenchError(Exception):
+    """Something failed; the message is one line: what, which file, what to do.
+
+    The command line prints ``error: <message>`` and exits with ``exit_code``.
+    """
+
+    exit_code = 1
+
+
+class UsageError(RealBenchError):
+    """The request cannot be carried out as it was made (wrong option, folder or file)."""
+
+    exit_code = 2
