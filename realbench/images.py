@@ -1,0 +1,500 @@
+"""Finds, reads, hashes and decodes image files: the only place that does.
+
+Whatever lies in a folder, the outcome is an RGB array or :class:`UnreadableImage` with a reason.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import re
+import stat
+import unicodedata
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from io import BytesIO
+from pathlib import Path, PurePath
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageCms
+
+from realbench.errors import RealBenchError, UsageError
+
+DEFAULT_MAX_PIXELS = 250_000_000
+"""Pixels (width times height) up to which an image is decoded."""
+
+MAX_FILE_BYTES = 4 * 2**30
+"""Size up to which a file is read: more than the largest image within the default limit needs."""
+
+EXTENSIONS = frozenset(
+    f".{name}"
+    for name in (
+        *("jpg", "jpeg", "jpe", "jfif", "png", "apng", "webp", "gif", "bmp", "tif", "tiff"),
+        *("avif", "jp2", "heic", "heif", "jxl"),
+    )
+)
+"""Names that mark an image file (in any case). What the installed Pillow cannot read of these
+(HEIC and JPEG XL, without a plug-in) is reported as unreadable rather than passed over."""
+
+# Pillow would try more than 40 formats on unknown bytes, among them some that start other
+# programs (EPS); only these are pictures that a generator or a camera writes.
+_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "HEIF", "JXL")
+
+RgbArray = npt.NDArray[np.uint8]
+
+
+class UnreadableImage(RealBenchError):  # noqa: N818 - the name is an outcome, not a fault
+    """An image file that cannot be used.
+
+    Attributes:
+        reason: One line without the file's name: what is wrong and what to do.
+        path: The file, where one is known; ``str()`` puts it before the reason.
+    """
+
+    def __init__(self, reason: str, path: Path | None = None) -> None:
+        super().__init__(reason, path)
+        self.reason = reason
+        self.path = path
+
+    def __str__(self) -> str:
+        return self.reason if self.path is None else f"{printable(self.path)}: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFile:
+    """An image file of a folder.
+
+    Attributes:
+        folder: The folder as the user named it.
+        path: Where the file is, to open it.
+        image: Its POSIX path relative to the folder, printable (see :func:`printable`).
+        prompt_id: The file's stem, printable, in Unicode's composed form (NFC).
+    """
+
+    folder: str
+    path: Path
+    image: str
+    prompt_id: str
+
+
+# --- Finding -----------------------------------------------------------------------------------
+
+
+def printable(name: str | PurePath) -> str:
+    r"""Return a file name that can be printed and written as UTF-8.
+
+    Bytes that are not UTF-8 become ``\xNN``, as do control characters, which could otherwise
+    break a table or steer a terminal.
+    """
+    return re.sub(
+        r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]",
+        # Python keeps an undecodable byte NN of a file name as the code point U+DCNN.
+        lambda match: f"\\x{ord(match[0]) & 0xFF:02x}",
+        str(name),
+    )
+
+
+def find_images(
+    folder: str | Path, *, on_problem: Callable[[Path, str], None] | None = None
+) -> list[ImageFile]:
+    """List the image files in a folder and below, in natural order (``2.png`` before ``10.png``).
+
+    Files count by their extension (:data:`EXTENSIONS`, in any case); hidden files and folders are
+    passed over. Links are followed; a folder that is reached twice is listed once, at its real
+    place where that lies within ``folder``. What is named like an image but cannot be opened (a
+    dangling link, a pipe) is listed, so that it is reported as unreadable.
+
+    Args:
+        folder: The folder, as the user named it.
+        on_problem: Called with each subfolder that cannot be listed and the reason; the search
+            goes on. Without it, each gives a :class:`UserWarning`.
+
+    Raises:
+        UsageError: the folder is missing, is not a folder, cannot be listed, or has no images.
+    """
+    root = Path(folder)
+    name = printable(str(folder))
+    if not str(folder) or not os.path.lexists(root):
+        raise UsageError(f"no such folder: {name!r}; check the path")
+    if not root.is_dir():
+        raise UsageError(f"{name} is not a folder; name the folder that holds the images")
+    try:
+        os.scandir(root).close()
+    except OSError as error:
+        raise UsageError(f"cannot list the folder {name}: {error.strerror}") from error
+
+    def warn(path: Path, reason: str) -> None:
+        warnings.warn(f"{printable(path)}: {reason}", stacklevel=3)
+
+    found = []
+    for path in _walk(root, on_problem or warn):
+        relative = path.relative_to(root)
+        found.append(
+            ImageFile(
+                folder=printable(root),
+                path=path,
+                image=printable(relative.as_posix()),
+                prompt_id=unicodedata.normalize("NFC", printable(relative.stem)),
+            )
+        )
+    if not found:
+        known = ", ".join(sorted(EXTENSIONS))
+        raise UsageError(f"no images in {name} or below it; looked for files named {known}")
+    found.sort(key=lambda file: (_natural_key(file.image), os.fspath(file.path)))
+    return found
+
+
+def _walk(root: Path, on_problem: Callable[[Path, str], None]) -> Iterator[Path]:
+    """Yield the image files; every real folder is entered once, linked ones after the others."""
+    entered: set[tuple[int, int]] = set()
+    folders, linked = [root], list[Path]()
+    while folders or linked:
+        current = folders.pop() if folders else linked.pop(0)
+        try:
+            status = current.stat()
+            if (status.st_dev, status.st_ino) in entered:
+                continue
+            entered.add((status.st_dev, status.st_ino))
+            with os.scandir(current) as entries:
+                listed = sorted(entries, key=lambda entry: entry.name)
+        except OSError as error:
+            on_problem(current, f"cannot list this folder: {error.strerror}")
+            continue
+        for entry in listed:
+            if entry.name.startswith("."):
+                continue
+            path = Path(entry.path)
+            if not _is_folder(entry):
+                if path.suffix.lower() in EXTENSIONS:
+                    yield path
+            elif not entry.is_symlink():
+                folders.append(path)
+            elif not _contains(path, current):
+                linked.append(path)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+def _contains(link: Path, folder: Path) -> bool:
+    """Whether a link leads to the folder it lies in or to one above, so that it is a loop."""
+    return Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(link))
+
+
+def _natural_key(name: str) -> list[list[str | int]]:
+    # Split at digits, texts and numbers alternate, so that like is compared with like.
+    return [
+        [int(piece) if i % 2 else piece.casefold() for i, piece in enumerate(pieces)]
+        for pieces in (re.split("([0-9]+)", part) for part in name.split("/"))
+    ]
+
+
+# --- Reading -----------------------------------------------------------------------------------
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    # A pipe that is named like an image would block a plain open for ever.
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def read_bytes_and_hash(path: str | Path) -> tuple[bytes, str]:
+    """Read a file once; return its bytes and their SHA-256 in hexadecimal.
+
+    Raises:
+        UnreadableImage: the file is missing, not a regular file, too large or cannot be read.
+    """
+    path = Path(path)
+    try:
+        with open(path, "rb", buffering=0, opener=_open_without_waiting) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise UnreadableImage("not a regular file (a pipe or a device)", path)
+            if status.st_size > MAX_FILE_BYTES:
+                raise UnreadableImage(
+                    f"the file has {status.st_size / 2**30:.1f} GiB, too much for an image", path
+                )
+            data = file.readall()
+    except OSError as error:
+        raise UnreadableImage(_os_reason(error), path) from error
+    except (ValueError, MemoryError) as error:
+        raise UnreadableImage(str(error) or "not enough memory to read it", path) from error
+    return data, hashlib.sha256(data).hexdigest()
+
+
+def _os_reason(error: OSError) -> str:
+    if error.errno == errno.ENOENT:
+        return "no such file (removed, or a link to nothing)"
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return "permission denied; allow this user to read it"
+    return f"cannot be read: {error.strerror or error}"
+
+
+# --- Decoding ----------------------------------------------------------------------------------
+
+
+def decode(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> RgbArray:
+    """Decode an image file's bytes to RGB, at its own size.
+
+    EXIF orientation is applied, transparency is put on white, gray is repeated, deep (16-bit,
+    float) and CMYK images are converted, colors with an ICC profile are brought to sRGB, and of an
+    animation the first frame is taken. The content decides on the format, not a name. Safe to
+    call from several threads.
+
+    Args:
+        data: The whole file.
+        max_pixels: Larger images are refused, by their header, before they are decoded.
+
+    Returns:
+        uint8 (H, W, 3), sRGB, C-contiguous.
+
+    Raises:
+        UnreadableImage: not an image, truncated, damaged, or larger than ``max_pixels``.
+    """
+    image = _open(data, max_pixels)
+    with _decoding(image):
+        return np.ascontiguousarray(np.asarray(_to_srgb(image)))
+
+
+def read_image(path: str | Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> RgbArray:
+    """Read and :func:`decode` a file; uint8 (H, W, 3). Errors name the file."""
+    data, _ = read_bytes_and_hash(path)
+    try:
+        return decode(data, max_pixels=max_pixels)
+    except UnreadableImage as error:
+        raise UnreadableImage(error.reason, Path(path)) from error
+
+
+def thumbnail_jpeg(
+    path: str | Path, size: int = 256, *, max_pixels: int = DEFAULT_MAX_PIXELS
+) -> bytes:
+    """Return a small JPEG of an image file, at most ``size`` pixels wide and high, upright, sRGB.
+
+    Raises:
+        UnreadableImage: as :func:`read_image`.
+    """
+    data, _ = read_bytes_and_hash(path)
+    try:
+        image = _open(data, max_pixels)
+        with _decoding(image):
+            image.draft(None, (size, size))  # a JPEG is decoded at 1/2, 1/4 or 1/8 of its size
+            small = _to_srgb(image)
+            small.thumbnail((size, size), Image.Resampling.LANCZOS)
+            buffer = BytesIO()
+            small.save(buffer, "JPEG", quality=85)
+    except UnreadableImage as error:
+        raise UnreadableImage(error.reason, Path(path)) from error
+    return buffer.getvalue()
+
+
+class _decoding:  # noqa: N801 - used as a function
+    """Turns whatever Pillow raises on damaged data into UnreadableImage.
+
+    Its decoders raise OSError, SyntaxError, ValueError, struct.error, KeyError and others; a list
+    of them would never be complete.
+    """
+
+    def __init__(self, image: Image.Image) -> None:
+        self.image = image
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if isinstance(error, MemoryError):
+            width, height = self.image.size
+            raise UnreadableImage(
+                f"not enough memory to decode {width} x {height} pixels"
+            ) from error
+        if isinstance(error, Exception) and not isinstance(error, UnreadableImage):
+            raise _damaged(self.image.format or "image", error) from error
+
+
+def _damaged(format_name: str, error: Exception) -> UnreadableImage:
+    detail = " ".join(str(error).split()) or type(error).__name__
+    return UnreadableImage(
+        f"truncated or damaged {format_name} file ({detail}); export or download it again"
+    )
+
+
+def _open(data: bytes, max_pixels: int) -> Image.Image:
+    """Read an image's header and check its size.
+
+    Image.open is not used, for its size limit is a setting of the whole process
+    (Image.MAX_IMAGE_PIXELS) that this library must not change for the program it runs in.
+    """
+    if not data:
+        raise UnreadableImage("the file is empty (0 bytes); export or download it again")
+    Image.init()
+    failure: UnreadableImage | None = None
+    for name in _FORMATS:
+        if name not in Image.OPEN:
+            continue
+        factory, accept = Image.OPEN[name]
+        accepted = accept(data[:16]) if accept else True
+        if isinstance(accepted, str):  # the format is known but not built into this Pillow
+            failure = UnreadableImage(f"{accepted}; convert it to PNG or JPEG")
+            continue
+        if not accepted:
+            continue
+        try:
+            image = factory(BytesIO(data), "")
+        except Exception as error:
+            failure = failure or _damaged(name, error)
+            continue
+        width, height = image.size
+        if width * height > max_pixels:
+            raise UnreadableImage(
+                f"{width} x {height} pixels are more than the limit of {max_pixels:,}; "
+                "raise --max-pixels if the file is to be trusted"
+            )
+        return image
+    raise failure or UnreadableImage(_what_instead(data))
+
+
+def _what_instead(data: bytes) -> str:
+    """Say what a file is that is no readable image."""
+    start = data[:64].lstrip().lower()
+    if start.startswith((b"<!doctype html", b"<html")):
+        return "a web page, not an image (a failed download?); download it again"
+    if start.startswith(b"version https://git-lfs"):
+        return "a Git LFS pointer, not the image itself; run 'git lfs pull'"
+    if data[4:12] in (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftypmsf1", b"ftyphevc"):
+        return "a HEIC image, which cannot be read here; convert it to PNG or JPEG"
+    if data[:2] == b"\xff\x0a" or data[4:8] == b"JXL ":
+        return "a JPEG XL image, which cannot be read here; convert it to PNG or JPEG"
+    return "not an image in a known format; export it as PNG or JPEG"
+
+
+_ORIENTATIONS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def _to_srgb(image: Image.Image) -> Image.Image:
+    """Decode an opened image to mode RGB: upright, opaque, sRGB."""
+    image.load()
+    turn = _ORIENTATIONS.get(_orientation(image))
+    profile = image.info.get("icc_profile")
+    if image.mode not in ("RGB", "L", "CMYK"):
+        image, alpha = _plain(image)
+    elif "transparency" in image.info:
+        image, alpha = image, image.convert("RGBA").getchannel("A")
+    else:
+        alpha = None
+    image = _apply_profile(image, profile)
+    if alpha is not None:
+        opaque = Image.new("RGB", image.size, "white")
+        opaque.paste(image, mask=alpha)
+        image = opaque
+    return image if turn is None else image.transpose(turn)
+
+
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation (1 to 8) that is still to be applied; broken EXIF counts as none."""
+    try:
+        return int(image.getexif().get(0x0112, 1))
+    except Exception:
+        return 1
+
+
+def _plain(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
+    """Reduce any mode to RGB, L or CMYK, and a transparency mask (L) where there is one."""
+    if image.mode.startswith(("I", "F")):
+        return Image.fromarray(_gray8(image)), None
+    if image.mode == "LAB":
+        lab = ImageCms.createProfile("LAB")
+        converted = ImageCms.profileToProfile(image, lab, _SRGB, outputMode="RGB")
+        assert converted is not None  # it is None only for in-place work
+        return converted, None
+    alpha = image.convert("RGBA").getchannel("A") if image.has_transparency_data else None
+    return image.convert("L" if image.mode in ("1", "LA", "La") else "RGB"), alpha
+
+
+def _gray8(image: Image.Image) -> npt.NDArray[np.uint8]:
+    """Scale deep gray values (modes I;16, I and F) to uint8 (H, W).
+
+    White is 65,535 in 16 bits, or what a TIFF's bit depth says. Wider integers and floats
+    do not tell their white, so it is the least usual one that holds the values: 255, 65,535 or
+    the type's largest for integers; 1, 255 or 65,535 for floats (which may overshoot twofold).
+    """
+    tags = getattr(image, "tag_v2", {})
+    bits = int(tags.get(258, (16,))[0])
+    values: npt.NDArray[Any] = np.asarray(image)
+    if image.mode == "F":
+        values = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
+        top = float(values.max())
+        white = next((w for w in (1.0, 255.0, 65535.0) if top <= 2 * w), top)
+    elif image.mode == "I" and bits > 16:
+        if tags.get(339, (1,))[0] == 1:
+            values = values.view(np.uint32)
+        top = float(values.max())
+        white = next((w for w in (255.0, 65535.0) if top <= w), float(np.iinfo(values.dtype).max))
+    elif image.mode == "I" and tags.get(339, (1,))[0] == 2:
+        white = 32767.0
+    else:
+        white = float(2 ** min(bits, 16) - 1)
+    scaled = np.clip(values * np.float32(255.0 / white) + np.float32(0.5), 0, 255).astype(np.uint8)
+    white_is_zero = tags.get(262) == 0 and image.mode.startswith("I;16")
+    return 255 - scaled if white_is_zero else scaled
+
+
+# --- Color profiles ----------------------------------------------------------------------------
+
+_SRGB = ImageCms.createProfile("sRGB")
+_PROFILE_MODES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}
+
+
+def _apply_profile(image: Image.Image, profile: bytes | None) -> Image.Image:
+    """Bring a picture of mode RGB, L or CMYK to RGB in sRGB."""
+    if profile:
+        mode, transform = _transform_to_srgb(profile)
+        if transform is not None and (mode == image.mode or (mode, image.mode) == ("RGB", "L")):
+            source = image if image.mode == mode else image.convert(mode)
+            result = ImageCms.applyTransform(source, transform)
+            assert result is not None  # it is None only for in-place work
+            return result
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+@lru_cache(maxsize=32)
+def _transform_to_srgb(profile: bytes) -> tuple[str, ImageCms.ImageCmsTransform | None]:
+    """The mode that an ICC profile describes and its transform to sRGB.
+
+    None for a profile that is broken, not of a mode that can be used, or sRGB already: whatever
+    its name, it changes no color of a grid over the cube by more than 2 of 255.
+    """
+    try:
+        source = ImageCms.ImageCmsProfile(BytesIO(profile))
+        mode = _PROFILE_MODES[source.profile.xcolor_space.strip()]
+        transform = ImageCms.buildTransform(
+            source,
+            _SRGB,
+            mode,
+            "RGB",
+            renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC,
+            flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,
+        )
+        if mode == "RGB":
+            steps = np.linspace(0, 255, 9).astype(np.uint8)
+            grid = np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(27, 27, 3)
+            moved = np.asarray(ImageCms.applyTransform(Image.fromarray(grid), transform))
+            if np.abs(moved.astype(int) - grid).max() <= 2:
+                return mode, None
+    except Exception:  # a broken profile is ignored, as viewers do
+        return "", None
+    return mode, transform
