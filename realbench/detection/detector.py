@@ -1,0 +1,58 @@
+"""What a detector is to the rest of the project."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol, Self, runtime_checkable
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+    from realbench.detection.cards import Card, Level
+
+
+@runtime_checkable
+class Detector(Protocol):
+    """Tells how likely an image is a real photograph; higher is more real, with no exception.
+
+    ``prepare`` runs on the decoding threads and ``logits`` where the network lives, so an image
+    is decoded once for all detectors and only small uint8 tensors wait in the queues.
+    """
+
+    @property
+    def name(self) -> str:
+        """The card's name, a column of ``scores.csv``."""
+
+    @property
+    def level(self) -> Level:
+        """``"feature"`` (traces) or ``"semantic"`` (content)."""
+
+    @property
+    def card(self) -> Card: ...
+
+    @property
+    def fingerprint(self) -> str:
+        """Hex digest of everything that decides a score: card, weights, calibration."""
+
+    def prepare(self, image: np.ndarray) -> torch.Tensor:
+        """Turn one decoded image into the network's input.
+
+        Args:
+            image: uint8 RGB of shape (H, W, 3), any size from 1 x 1.
+
+        Returns:
+            uint8 tensor of shape (views, 3, S, S), the same for every image; on the CPU.
+        """
+
+    def logits(self, batch: torch.Tensor) -> torch.Tensor:
+        """Score a batch of prepared images.
+
+        Args:
+            batch: uint8 tensor of shape (n, views, 3, S, S), on any device.
+
+        Returns:
+            float32 tensor of shape (n,): the calibrated logit of P(real), on the CPU.
+        """
+
+    def to(self, device: str) -> Self:
+        """Move the network to ``device`` and return the detector."""

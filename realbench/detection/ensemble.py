@@ -1,0 +1,51 @@
+"""Combines detectors: each level weighs the same, and so does each detector inside a level."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+
+import numpy as np
+
+
+def weights(levels: Mapping[str, str]) -> dict[str, float]:
+    """Return each detector's weight; they sum to 1.
+
+    Args:
+        levels: detector name to ``"feature"`` or ``"semantic"``. With one level present, its
+            detectors share the whole weight, so any subset works.
+    """
+    sizes = Counter(levels.values())
+    return {name: 1 / (len(sizes) * sizes[level]) for name, level in levels.items()}
+
+
+def combine(logits: Mapping[str, np.ndarray], levels: Mapping[str, str]) -> np.ndarray:
+    """Return the ensemble's P(real): the sigmoid of the weighted mean of calibrated logits.
+
+    Args:
+        logits: detector name to calibrated logits, float of shape (n,).
+        levels: detector name to level, for the same names.
+
+    Returns:
+        float32 array of shape (n,), in [0, 1].
+    """
+    share = weights({name: levels[name] for name in logits})
+    mean = sum(share[name] * np.asarray(values, np.float64) for name, values in logits.items())
+    return probability(np.asarray(mean))
+
+
+def probability(logits: np.ndarray) -> np.ndarray:
+    """Return the sigmoid of ``logits`` as float32, without overflow."""
+    return (0.5 * (1 + np.tanh(0.5 * np.asarray(logits, np.float64)))).astype(np.float32)
+
+
+def disagreement(probabilities: np.ndarray) -> np.ndarray:
+    """Return the spread of the detectors' P(real) per image: largest minus smallest.
+
+    Args:
+        probabilities: array of shape (n, detectors), in [0, 1].
+
+    Returns:
+        array of shape (n,), in [0, 1]; 0 with a single detector.
+    """
+    return np.ptp(probabilities, axis=1)

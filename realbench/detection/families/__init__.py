@@ -1,0 +1,33 @@
+"""The detector families: one module builds every card that names it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from realbench.errors import UsageError
+
+if TYPE_CHECKING:
+    from realbench.detection.cards import Card
+    from realbench.detection.detector import Detector
+
+FAMILIES: dict[str, str] = {
+    "whole-image": "realbench.detection.families.whole_image",
+    "native-crops": "realbench.detection.families.native_crops",
+}
+
+
+def build(card: Card) -> Detector:
+    """Build and load the detector that ``card`` describes, on the CPU.
+
+    Raises:
+        UsageError: the card names an unknown family.
+        RealBenchError: the weights are missing, altered or do not fit.
+    """
+    if card.family not in FAMILIES:
+        raise UsageError(
+            f"{card.path}: unknown family {card.family!r} (known: {', '.join(sorted(FAMILIES))})"
+        )
+    family_build: Callable[[Card], Detector] = import_module(FAMILIES[card.family]).build
+    return family_build(card)

@@ -1,0 +1,58 @@
+"""The part that families share: views of an image through one network, averaged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from realbench.detection.cards import Card, Level
+
+Prepare = Callable[[np.ndarray], np.ndarray]
+
+
+class ViewsDetector:
+    """A network that scores views of an image; the image's logit is their mean.
+
+    Args:
+        card: what is scored and how.
+        network: maps uint8-valued float RGB of shape (n, 3, S, S) to logits of shape (n,).
+        prepare: maps uint8 RGB (H, W, 3) to its views, uint8 of shape (views, S, S, 3).
+    """
+
+    def __init__(self, card: Card, network: nn.Module, prepare: Prepare) -> None:
+        self.card = card
+        self.name = card.name
+        self.level: Level = card.level
+        self.fingerprint = card.fingerprint
+        self.network = network.eval().requires_grad_(False)
+        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._prepare = prepare
+        self._device = torch.device("cpu")
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name!r}, level={self.level!r}, {self._device})"
+
+    def prepare(self, image: np.ndarray) -> Tensor:
+        """See :meth:`realbench.detection.detector.Detector.prepare`."""
+        return torch.from_numpy(self._prepare(image)).permute(0, 3, 1, 2)
+
+    @torch.inference_mode()
+    def logits(self, batch: Tensor) -> Tensor:
+        """See :meth:`realbench.detection.detector.Detector.logits`."""
+        views = batch.flatten(0, 1).to(self._device, non_blocking=True).float()
+        raw = self.network(views.contiguous(memory_format=torch.channels_last))
+        mean = raw.float().view(batch.shape[0], -1).mean(dim=1)
+        if self.card.output.kind == "logit-fake":
+            mean = -mean
+        calibration = self.card.calibration
+        return ((mean + calibration.bias) / calibration.temperature).cpu()
+
+    def to(self, device: str) -> Self:
+        """See :meth:`realbench.detection.detector.Detector.to`."""
+        self._device = torch.device(device)
+        self.network.to(self._device)
+        return self

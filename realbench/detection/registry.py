@@ -1,0 +1,63 @@
+"""Finds detectors by name or folder and loads them."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from realbench.content import content_path
+from realbench.detection.cards import CARD_FILE, Card, read_card
+from realbench.errors import UsageError
+
+if TYPE_CHECKING:
+    from realbench.detection.detector import Detector
+
+DEFAULT_DETECTORS: tuple[str, ...] = ("semantic-lite", "trace-lite")
+
+
+def list_detectors() -> list[str]:
+    """Return the names of the bundled detectors, sorted."""
+    folder = content_path("detectors")
+    return sorted(entry.name for entry in folder.iterdir() if (entry / CARD_FILE).is_file())
+
+
+def find_card(name_or_folder: str | Path) -> Card:
+    """Return the card of a bundled detector's name, or of a folder with a ``card.toml``.
+
+    Torch is not imported.
+
+    Raises:
+        UsageError: no such detector, or its card is not valid.
+    """
+    name = str(name_or_folder)
+    bundled = list_detectors()
+    if name in bundled:
+        return read_card(content_path("detectors") / name)
+    folder = Path(name_or_folder)
+    if folder.is_dir():
+        return read_card(folder)
+    close = difflib.get_close_matches(name, bundled, n=1)
+    hint = f"did you mean {close[0]}?" if close else "give a name or a folder with a card.toml"
+    raise UsageError(f"no detector {name!r} (bundled: {', '.join(bundled)}): {hint}")
+
+
+def fingerprint(card: Card) -> str:
+    """Return the card's fingerprint; see :attr:`realbench.detection.cards.Card.fingerprint`."""
+    return card.fingerprint
+
+
+def load_detector(name_or_folder: str | Path, device: str = "cpu") -> Detector:
+    """Load a detector by the name of a bundled one or by its card's folder.
+
+    Args:
+        name_or_folder: such as ``"trace-lite"`` or ``"./my_detector"``.
+        device: where the network goes, such as ``"cpu"`` or ``"cuda:0"``.
+
+    Raises:
+        UsageError: no such detector or family, or an invalid card.
+        RealBenchError: the weights are missing, altered or do not fit the network.
+    """
+    from realbench.detection.families import build
+
+    return build(find_card(name_or_folder)).to(device)

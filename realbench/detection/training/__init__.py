@@ -1,0 +1,1 @@
+"""Trains the embedded detectors; reached as ``realbench detectors train``."""
