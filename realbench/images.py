@@ -14,15 +14,15 @@ import unicodedata
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from io import BytesIO
 from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageCms
+from PIL import Image
 
+from realbench.color import to_srgb
 from realbench.errors import RealBenchError, UsageError
 
 DEFAULT_MAX_PIXELS = 250_000_000
@@ -44,6 +44,8 @@ EXTENSIONS = frozenset(
 # Pillow would try more than 40 formats on unknown bytes, among them some that start other
 # programs (EPS); only these are pictures that a generator or a camera writes.
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "HEIF", "JXL")
+
+_STRIP_BYTES = 1 << 19
 
 RgbArray = npt.NDArray[np.uint8]
 
@@ -120,8 +122,8 @@ def find_images(
     root = Path(folder)
     name = printable(str(folder))
     if not str(folder) or not os.path.lexists(root):
-        raise UsageError(f"no such folder: {name!r}; check the path")
-    if not root.is_dir():
+        raise UsageError(f"no such folder: '{name}'; check the path")
+    if not os.path.isdir(root):  # Path.is_dir raises on some paths, such as too long ones
         raise UsageError(f"{name} is not a folder; name the folder that holds the images")
     try:
         os.scandir(root).close()
@@ -254,14 +256,29 @@ def decode(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> RgbArray:
         max_pixels: Larger images are refused, by their header, before they are decoded.
 
     Returns:
-        uint8 (H, W, 3), sRGB, C-contiguous.
+        uint8 (H, W, 3), sRGB, C-contiguous and writable.
 
     Raises:
         UnreadableImage: not an image, truncated, damaged, or larger than ``max_pixels``.
     """
     image = _open(data, max_pixels)
     with _decoding(image):
-        return np.ascontiguousarray(np.asarray(_to_srgb(image)))
+        return _to_array(to_srgb(image))
+
+
+def _to_array(image: Image.Image) -> RgbArray:
+    """Copy a picture of mode RGB into an array of its own, uint8 (H, W, 3).
+
+    np.asarray(image) is read-only, which torch.from_numpy warns of, and np.array(image) copies all
+    pixels twice. Strips that fit the cache are as quick as the former, and need no second copy.
+    """
+    width, height = image.size
+    array = np.empty((height, width, 3), np.uint8)
+    rows = max(1, _STRIP_BYTES // (3 * width))
+    for top in range(0, height, rows):
+        bottom = min(height, top + rows)
+        array[top:bottom] = np.asarray(image.crop((0, top, width, bottom)))
+    return array
 
 
 def read_image(path: str | Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> RgbArray:
@@ -286,7 +303,7 @@ def thumbnail_jpeg(
         image = _open(data, max_pixels)
         with _decoding(image):
             image.draft(None, (size, size))  # a JPEG is decoded at 1/2, 1/4 or 1/8 of its size
-            small = _to_srgb(image)
+            small = to_srgb(image)
             small.thumbnail((size, size), Image.Resampling.LANCZOS)
             buffer = BytesIO()
             small.save(buffer, "JPEG", quality=85)
@@ -319,9 +336,9 @@ class _decoding:  # noqa: N801 - used as a function
 
 
 def _damaged(format_name: str, error: Exception) -> UnreadableImage:
-    detail = " ".join(str(error).split()) or type(error).__name__
+    detail = printable(" ".join(str(error).split()))[:200] or type(error).__name__
     return UnreadableImage(
-        f"truncated or damaged {format_name} file ({detail}); export or download it again"
+        f"truncated, damaged or unusual {format_name} file ({detail}); export or download it again"
     )
 
 
@@ -354,7 +371,7 @@ def _open(data: bytes, max_pixels: int) -> Image.Image:
         if width * height > max_pixels:
             raise UnreadableImage(
                 f"{width} x {height} pixels are more than the limit of {max_pixels:,}; "
-                "raise --max-pixels if the file is to be trusted"
+                "raise --max-pixels if you trust the file"
             )
         return image
     raise failure or UnreadableImage(_what_instead(data))
@@ -372,129 +389,3 @@ def _what_instead(data: bytes) -> str:
     if data[:2] == b"\xff\x0a" or data[4:8] == b"JXL ":
         return "a JPEG XL image, which cannot be read here; convert it to PNG or JPEG"
     return "not an image in a known format; export it as PNG or JPEG"
-
-
-_ORIENTATIONS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-
-
-def _to_srgb(image: Image.Image) -> Image.Image:
-    """Decode an opened image to mode RGB: upright, opaque, sRGB."""
-    image.load()
-    turn = _ORIENTATIONS.get(_orientation(image))
-    profile = image.info.get("icc_profile")
-    if image.mode not in ("RGB", "L", "CMYK"):
-        image, alpha = _plain(image)
-    elif "transparency" in image.info:
-        image, alpha = image, image.convert("RGBA").getchannel("A")
-    else:
-        alpha = None
-    image = _apply_profile(image, profile)
-    if alpha is not None:
-        opaque = Image.new("RGB", image.size, "white")
-        opaque.paste(image, mask=alpha)
-        image = opaque
-    return image if turn is None else image.transpose(turn)
-
-
-def _orientation(image: Image.Image) -> int:
-    """The EXIF orientation (1 to 8) that is still to be applied; broken EXIF counts as none."""
-    try:
-        return int(image.getexif().get(0x0112, 1))
-    except Exception:
-        return 1
-
-
-def _plain(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
-    """Reduce any mode to RGB, L or CMYK, and a transparency mask (L) where there is one."""
-    if image.mode.startswith(("I", "F")):
-        return Image.fromarray(_gray8(image)), None
-    if image.mode == "LAB":
-        lab = ImageCms.createProfile("LAB")
-        converted = ImageCms.profileToProfile(image, lab, _SRGB, outputMode="RGB")
-        assert converted is not None  # it is None only for in-place work
-        return converted, None
-    alpha = image.convert("RGBA").getchannel("A") if image.has_transparency_data else None
-    return image.convert("L" if image.mode in ("1", "LA", "La") else "RGB"), alpha
-
-
-def _gray8(image: Image.Image) -> npt.NDArray[np.uint8]:
-    """Scale deep gray values (modes I;16, I and F) to uint8 (H, W).
-
-    White is 65,535 in 16 bits, or what a TIFF's bit depth says. Wider integers and floats
-    do not tell their white, so it is the least usual one that holds the values: 255, 65,535 or
-    the type's largest for integers; 1, 255 or 65,535 for floats (which may overshoot twofold).
-    """
-    tags = getattr(image, "tag_v2", {})
-    bits = int(tags.get(258, (16,))[0])
-    values: npt.NDArray[Any] = np.asarray(image)
-    if image.mode == "F":
-        values = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
-        top = float(values.max())
-        white = next((w for w in (1.0, 255.0, 65535.0) if top <= 2 * w), top)
-    elif image.mode == "I" and bits > 16:
-        if tags.get(339, (1,))[0] == 1:
-            values = values.view(np.uint32)
-        top = float(values.max())
-        white = next((w for w in (255.0, 65535.0) if top <= w), float(np.iinfo(values.dtype).max))
-    elif image.mode == "I" and tags.get(339, (1,))[0] == 2:
-        white = 32767.0
-    else:
-        white = float(2 ** min(bits, 16) - 1)
-    scaled = np.clip(values * np.float32(255.0 / white) + np.float32(0.5), 0, 255).astype(np.uint8)
-    white_is_zero = tags.get(262) == 0 and image.mode.startswith("I;16")
-    return 255 - scaled if white_is_zero else scaled
-
-
-# --- Color profiles ----------------------------------------------------------------------------
-
-_SRGB = ImageCms.createProfile("sRGB")
-_PROFILE_MODES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}
-
-
-def _apply_profile(image: Image.Image, profile: bytes | None) -> Image.Image:
-    """Bring a picture of mode RGB, L or CMYK to RGB in sRGB."""
-    if profile:
-        mode, transform = _transform_to_srgb(profile)
-        if transform is not None and (mode == image.mode or (mode, image.mode) == ("RGB", "L")):
-            source = image if image.mode == mode else image.convert(mode)
-            result = ImageCms.applyTransform(source, transform)
-            assert result is not None  # it is None only for in-place work
-            return result
-    return image if image.mode == "RGB" else image.convert("RGB")
-
-
-@lru_cache(maxsize=32)
-def _transform_to_srgb(profile: bytes) -> tuple[str, ImageCms.ImageCmsTransform | None]:
-    """The mode that an ICC profile describes and its transform to sRGB.
-
-    None for a profile that is broken, not of a mode that can be used, or sRGB already: whatever
-    its name, it changes no color of a grid over the cube by more than 2 of 255.
-    """
-    try:
-        source = ImageCms.ImageCmsProfile(BytesIO(profile))
-        mode = _PROFILE_MODES[source.profile.xcolor_space.strip()]
-        transform = ImageCms.buildTransform(
-            source,
-            _SRGB,
-            mode,
-            "RGB",
-            renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC,
-            flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,
-        )
-        if mode == "RGB":
-            steps = np.linspace(0, 255, 9).astype(np.uint8)
-            grid = np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(27, 27, 3)
-            moved = np.asarray(ImageCms.applyTransform(Image.fromarray(grid), transform))
-            if np.abs(moved.astype(int) - grid).max() <= 2:
-                return mode, None
-    except Exception:  # a broken profile is ignored, as viewers do
-        return "", None
-    return mode, transform

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy import optimize
+from scipy import optimize, special
 from scipy import stats as distributions
 
 FloatArray = npt.NDArray[np.float64]
@@ -21,6 +21,9 @@ FloatArray = npt.NDArray[np.float64]
 # Weight matrices are made in blocks of about this many entries: large enough to spread numpy's
 # overhead, small enough to stay in the processor's cache and to keep memory flat.
 _BLOCK_ENTRIES = 1 << 18
+
+# Standard errors below this are rounding, not spread (scores have an order of magnitude of 1).
+_ROUNDING = 1e-14
 
 
 @dataclass(frozen=True)
@@ -98,34 +101,49 @@ def _group_sums(
     if groups is None:
         return values, np.ones_like(values)
     _, index = np.unique(_labels(groups, len(values), "groups"), return_inverse=True)
-    sums: FloatArray = np.bincount(index, weights=values)
-    return sums, np.bincount(index).astype(np.float64)
+    return _sums(index, values), _sums(index, np.ones_like(values))
+
+
+def _sums(index: npt.NDArray[np.intp], values: FloatArray) -> FloatArray:
+    return np.bincount(index, weights=values).astype(np.float64, copy=False)
+
+
+def _check_options(resamples: int, confidence: float) -> None:
+    if resamples < 1:
+        raise ValueError(f"resamples must be at least 1, not {resamples}")
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence must lie between 0 and 1, not {confidence}")
 
 
 # --- Bootstrap ---------------------------------------------------------------------------------
 
 
-def _weight_blocks(
-    rng: np.random.Generator, n_groups: int, resamples: int
-) -> Iterator[npt.NDArray[np.float64]]:
-    """Yield blocks (rows, n_groups) of resampling weights: how often each group was drawn.
+def _weights(rng: np.random.Generator, n_groups: int, rows: int) -> FloatArray:
+    """How often each group is drawn in each of some resamples, float64 (rows, n_groups).
 
     The rows are multinomial with equal probabilities, counted from uniform draws (which is many
     times faster than numpy's multinomial for many groups).
     """
-    rows_each = max(1, _BLOCK_ENTRIES // n_groups)
-    for start in range(0, resamples, rows_each):
-        rows = min(rows_each, resamples - start)
-        drawn = rng.integers(0, n_groups, size=(rows, n_groups))
-        drawn += np.arange(rows)[:, None] * n_groups
-        counts = np.bincount(drawn.ravel(), minlength=rows * n_groups)
-        yield counts.reshape(rows, n_groups).astype(np.float64)
+    drawn = rng.integers(0, n_groups, size=(rows, n_groups))
+    drawn += np.arange(rows)[:, None] * n_groups
+    counts = np.bincount(drawn.ravel(), minlength=rows * n_groups)
+    return counts.reshape(rows, n_groups).astype(np.float64)
 
 
-def _resampled_means(sums: FloatArray, counts: FloatArray, resamples: int, seed: int) -> FloatArray:
-    rng = np.random.default_rng(seed)
+def _blocks(resamples: int, row_entries: int) -> Iterator[int]:
+    """Divide the resamples into blocks of rows that fit the cache."""
+    rows = max(1, _BLOCK_ENTRIES // row_entries)
+    for start in range(0, resamples, rows):
+        yield min(rows, resamples - start)
+
+
+def _resampled_means(
+    rng: np.random.Generator, sums: FloatArray, counts: FloatArray, resamples: int
+) -> FloatArray:
+    """The mean over all values in each resample of the groups, float64 (resamples,)."""
     columns = np.stack([sums, counts], axis=1)
-    totals = np.concatenate([w @ columns for w in _weight_blocks(rng, len(sums), resamples)])
+    blocks = _blocks(resamples, len(sums))
+    totals = np.concatenate([_weights(rng, len(sums), rows) @ columns for rows in blocks])
     return totals[:, 0] / totals[:, 1]
 
 
@@ -154,6 +172,11 @@ def bootstrap_mean(
 ) -> Interval:
     """Mean of ``values`` (n,) with a cluster-bootstrap interval over ``groups``.
 
+    The interval is an expanded percentile interval (Hesterberg 2015). It assumes nothing of the
+    values, at this price: over few groups of very skewed scores it covers less than it says (at
+    95 %, about 0.92 over 5 groups and 0.95 from 10 on for symmetric scores; 0.88 over 10 and 0.92
+    over 30 groups where most scores lie near 0), and over g < 5 groups at most 1 - 2^(1 - g).
+
     Args:
         values: Finite numbers (n,).
         groups: One label a value (n,), such as the prompt id; None: each value its own group.
@@ -161,28 +184,18 @@ def bootstrap_mean(
         confidence: The interval's level, in (0, 1).
         seed: Equal seeds and numbers of groups give equal draws.
 
-    Returns:
-        The mean over all values, with an expanded percentile interval (Hesterberg 2015).
-
     Raises:
-        ValueError: values are not finite, or the labels do not match them.
+        ValueError: values are not finite, labels do not match them, or an option is out of range.
     """
     array = _finite(values, "values")
+    _check_options(resamples, confidence)
     sums, counts = _group_sums(array, groups)
     estimate = float(sums.sum() / counts.sum()) if len(array) else float("nan")
     if len(sums) < 2:
         return Interval(estimate, float("nan"), float("nan"), len(array), len(sums))
-    draws = _resampled_means(sums, counts, resamples, seed)
+    draws = _resampled_means(np.random.default_rng(seed), sums, counts, resamples)
     low, high = _expanded_percentiles(draws, len(sums), confidence)
     return Interval(estimate, low, high, len(array), len(sums))
-
-
-def _wilson(share: float, n: float, confidence: float) -> tuple[float, float]:
-    """Wilson's score interval of a binomial share (Wilson 1927, JASA 22)."""
-    z = distributions.norm.ppf((1 + confidence) / 2)
-    center = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * np.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return float(max(0.0, center - half)), float(min(1.0, center + half))
 
 
 def bootstrap_share(
@@ -195,14 +208,41 @@ def bootstrap_share(
 ) -> Interval:
     """Share of true ``values`` (n,), such as the escape rate, with an interval over ``groups``.
 
-    As :func:`bootstrap_mean`, save that groups which all have the same share (all 0, say) would
-    give an interval of no width; Wilson's interval on the number of groups stands in then.
+    Percentiles of a resampled share do badly near 0 and 1 and collapse where all groups agree.
+    So the bootstrap over groups gives the share's variance only, from that the effective number
+    of values p (1 - p) / variance (Korn and Graubard 1998, Survey Methodology 24(2)), and this
+    goes into Wilson's interval with t instead of normal quantiles; such intervals cover best
+    among those for shares in clustered samples (Dean and Pagano 2015, Journal of Survey
+    Statistics and Methodology 3(4)). Where all groups agree it is the number of groups.
+
+    Arguments and errors are those of :func:`bootstrap_mean`; values other than 0 and 1 (or bool)
+    are a ValueError, too.
     """
-    result = bootstrap_mean(values, groups, resamples=resamples, confidence=confidence, seed=seed)
-    if result.n_groups < 2 or result.high > result.low:
-        return result
-    low, high = _wilson(result.estimate, result.n_groups, confidence)
-    return Interval(result.estimate, low, high, result.n, result.n_groups)
+    array = _finite(values, "values")
+    if not np.isin(array, (0, 1)).all():
+        raise ValueError("values of a share must be 0 or 1")
+    _check_options(resamples, confidence)
+    sums, counts = _group_sums(array, groups)
+    n, n_groups = len(array), len(sums)
+    share = float(sums.sum() / n) if n else float("nan")
+    if n_groups < 2:
+        return Interval(share, float("nan"), float("nan"), n, n_groups)
+    draws = _resampled_means(np.random.default_rng(seed), sums, counts, resamples)
+    deviation = float(draws.std())
+    if deviation <= _ROUNDING:
+        effective = float(n_groups)
+    else:
+        effective = min(float(n), share * (1 - share) / deviation**2)
+    low, high = _wilson(share, effective, distributions.t.ppf((1 + confidence) / 2, n_groups - 1))
+    return Interval(share, low, high, n, n_groups)
+
+
+def _wilson(share: float, n: float, quantile: float) -> tuple[float, float]:
+    """Wilson's score interval of a binomial share (Wilson 1927, JASA 22)."""
+    shift = quantile**2 / n
+    center = (share + shift / 2) / (1 + shift)
+    half = np.sqrt(share * (1 - share) * shift + shift**2 / 4) / (1 + shift)
+    return float(max(0.0, center - half)), float(min(1.0, center + half))
 
 
 # --- Differences between sets ------------------------------------------------------------------
@@ -213,7 +253,7 @@ def _group_means(
 ) -> tuple[npt.NDArray[Any], FloatArray]:
     labels = _labels(groups, len(values), "groups")
     unique, index = np.unique(labels, return_inverse=True)
-    return unique, np.bincount(index, weights=values) / np.bincount(index)
+    return unique, _sums(index, values) / np.bincount(index)
 
 
 def paired_difference(
@@ -229,7 +269,10 @@ def paired_difference(
     """Difference of the means of ``a`` (n,) and ``b`` (m,) over the groups that both have.
 
     Each shared group counts once, with the difference of its two means. Without any shared group,
-    :func:`unpaired_difference` is returned instead.
+    :func:`unpaired_difference` is returned instead. The p-value is that of Student's t-test over
+    groups, to which the expanded percentile interval corresponds.
+
+    Other arguments and errors are those of :func:`bootstrap_mean`.
     """
     a, b = _finite(a, "a"), _finite(b, "b")
     labels_a, means_a = _group_means(a, groups_a)
@@ -253,11 +296,24 @@ def _paired_p_value(differences: FloatArray) -> float:
     n = len(differences)
     if n < 2:
         return float("nan")
-    mean, deviation = differences.mean(), differences.std(ddof=1)
-    if deviation <= 1e-12 * max(1.0, abs(mean)):
-        # No spread: all that is left is that the n signs agree.
-        return 1.0 if abs(mean) <= 1e-12 else min(1.0, 2.0 * 0.5**n)
-    return float(2 * distributions.t.sf(abs(mean) / (deviation / np.sqrt(n)), n - 1))
+    mean, error = float(differences.mean()), float(differences.std(ddof=1) / np.sqrt(n))
+    if error <= _ROUNDING:  # no spread: all that is left is that n signs agree
+        return 1.0 if abs(mean) <= _ROUNDING else 2.0 ** (1 - n)
+    return float(2 * distributions.t.sf(abs(mean) / error, n - 1))
+
+
+def _unpaired_p_value(a: FloatArray, b: FloatArray) -> float:
+    """Two-sided p-value of Welch's t-test (Welch 1947, Biometrika 34)."""
+    mean, parts = float(a.mean() - b.mean()), np.array([a.var(ddof=1), b.var(ddof=1)])
+    sizes = np.array([len(a), len(b)])
+    squares = parts / sizes
+    error = float(np.sqrt(squares.sum()))
+    if error <= _ROUNDING:  # no spread: all that is left is how the values fall into two sets
+        return (
+            1.0 if abs(mean) <= _ROUNDING else min(1.0, 2 / special.comb(len(a) + len(b), len(a)))
+        )
+    freedom = squares.sum() ** 2 / (squares**2 / (sizes - 1)).sum()
+    return float(2 * distributions.t.sf(abs(mean) / error, freedom))
 
 
 def unpaired_difference(
@@ -273,29 +329,25 @@ def unpaired_difference(
     """Difference of the means of ``a`` (n,) and ``b`` (m,) whose groups have nothing in common.
 
     Each group counts once, with its mean; the groups of the two sets are drawn independently.
-    The p-value is that of Welch's t-test over groups.
+    ``n_groups`` is that of the set with fewer. The p-value is that of Welch's t-test over groups.
+
+    Other arguments and errors are those of :func:`bootstrap_mean`.
     """
     a, b = _finite(a, "a"), _finite(b, "b")
+    _check_options(resamples, confidence)
     _, means_a = _group_means(a, groups_a)
     _, means_b = _group_means(b, groups_b)
-    n, groups = len(a) + len(b), min(len(means_a), len(means_b))
-    if groups == 0:
-        nan = float("nan")
-        return PairedDifference(Interval(nan, nan, nan, n, 0), nan, 0)
-    estimate = float(means_a.mean() - means_b.mean())
-    if groups < 2:
-        nan = float("nan")
-        return PairedDifference(Interval(estimate, nan, nan, n, groups), nan, 0)
+    n, fewer, nan = len(a) + len(b), min(len(means_a), len(means_b)), float("nan")
+    estimate = float(means_a.mean() - means_b.mean()) if fewer else nan
+    if fewer < 2:
+        return PairedDifference(Interval(estimate, nan, nan, n, fewer), nan, 0)
     rng = np.random.default_rng(seed)
-    draws = np.concatenate(
-        [w @ means_a / len(means_a) for w in _weight_blocks(rng, len(means_a), resamples)]
-    ) - np.concatenate(
-        [w @ means_b / len(means_b) for w in _weight_blocks(rng, len(means_b), resamples)]
+    draws_a, draws_b = (
+        _resampled_means(rng, means, np.ones_like(means), resamples) for means in (means_a, means_b)
     )
-    low, high = _expanded_percentiles(draws, groups, confidence)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        p_value = float(distributions.ttest_ind(means_a, means_b, equal_var=False).pvalue)
-    return PairedDifference(Interval(estimate, low, high, n, groups), p_value, 0)
+    low, high = _expanded_percentiles(draws_a - draws_b, fewer, confidence)
+    interval = Interval(estimate, low, high, n, fewer)
+    return PairedDifference(interval, _unpaired_p_value(means_a, means_b), 0)
 
 
 def holm(p_values: npt.ArrayLike) -> FloatArray:
@@ -366,40 +418,73 @@ def bootstrap_auc(
 ) -> Interval:
     """:func:`auc` with a cluster-bootstrap interval.
 
-    The groups of the two sides are drawn independently. ``n_groups`` is that of the side with
-    fewer. Sides that never overlap would give an interval of no width; Newcombe's score interval
-    on the numbers of groups stands in then.
+    Groups that both sides have (prompts with a photograph and a generated image) are drawn
+    together, the others of each side on their own. ``n_groups`` is that of the side with fewer.
+    Sides that hardly overlap would give an interval of no width; Newcombe's score interval on the
+    numbers of groups stands in then.
+
+    Other arguments and errors are those of :func:`bootstrap_mean`.
     """
     real, generated = _finite(real, "real"), _finite(generated, "generated")
-    real_index = np.unique(_labels(real_groups, len(real), "real_groups"), return_inverse=True)[1]
-    generated_index = np.unique(
-        _labels(generated_groups, len(generated), "generated_groups"), return_inverse=True
-    )[1]
-    n = len(real) + len(generated)
-    sizes = [int(index.max()) + 1 if len(index) else 0 for index in (real_index, generated_index)]
-    estimate = auc(real, generated)
+    _check_options(resamples, confidence)
+    strata, real_column, generated_column = _strata(
+        _labels(real_groups, len(real), "real_groups"),
+        _labels(generated_groups, len(generated), "generated_groups"),
+        may_share=real_groups is not None and generated_groups is not None,
+    )
+    n, estimate = len(real) + len(generated), auc(real, generated)
+    sizes = strata[0] + strata[1], strata[0] + strata[2]
     if min(sizes) < 2:
         return Interval(estimate, float("nan"), float("nan"), n, min(sizes))
     order = np.argsort(generated, kind="stable")
-    left = np.searchsorted(generated[order], real, "left")
-    right = np.searchsorted(generated[order], real, "right")
+    ordered, generated_column = generated[order], generated_column[order]
+    left, right = np.searchsorted(ordered, real, "left"), np.searchsorted(ordered, real, "right")
     rng = np.random.default_rng(seed)
-    draws = np.empty(resamples)
-    step = max(1, _BLOCK_ENTRIES // max(n, 1))
-    for start in range(0, resamples, step):
-        rows = min(step, resamples - start)
-        real_weights = np.concatenate(list(_weight_blocks(rng, sizes[0], rows)))[:, real_index]
-        weights = np.concatenate(list(_weight_blocks(rng, sizes[1], rows)))[
-            :, generated_index[order]
-        ]
+    areas = []
+    for rows in _blocks(resamples, n):
+        drawn = np.hstack([_weights(rng, size, rows) for size in strata if size])
+        weights = drawn[:, real_column]
         below = np.zeros((rows, len(generated) + 1))
-        np.cumsum(weights, axis=1, out=below[:, 1:])
-        wins = (real_weights * (below[:, left] + below[:, right])).sum(axis=1)
-        draws[start : start + rows] = wins / (2 * real_weights.sum(axis=1) * below[:, -1])
+        np.cumsum(drawn[:, generated_column], axis=1, out=below[:, 1:])
+        # Of the generated images, those below count whole and those level count half.
+        wins = (weights * (below[:, left] + below[:, right])).sum(axis=1) / 2
+        areas.append(wins / (weights.sum(axis=1) * below[:, -1]))
+    draws = np.concatenate(areas)
     low, high = _expanded_percentiles(draws, min(sizes), confidence)
     if low == high:
         low, high = _newcombe(estimate, sizes[0], sizes[1], confidence)
     return Interval(estimate, low, high, n, min(sizes))
+
+
+def _strata(
+    real: npt.NDArray[Any], generated: npt.NDArray[Any], *, may_share: bool
+) -> tuple[tuple[int, int, int], npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """Number the groups of two sides: the shared first, then the one side's, then the other's.
+
+    Returns:
+        How many groups are shared, real only and generated only, and for each value of either
+        side the number of its group.
+    """
+    real_labels, real_index = np.unique(real, return_inverse=True)
+    generated_labels, generated_index = np.unique(generated, return_inverse=True)
+    in_real = in_generated = np.empty(0, dtype=np.intp)
+    if may_share:
+        _, in_real, in_generated = np.intersect1d(
+            real_labels, generated_labels, assume_unique=True, return_indices=True
+        )
+    shared = len(in_real)
+    sizes = shared, len(real_labels) - shared, len(generated_labels) - shared
+    columns = []
+    for labels, in_both, first in (
+        (real_labels, in_real, shared),
+        (generated_labels, in_generated, len(real_labels)),
+    ):
+        column = np.empty(len(labels), dtype=np.intp)
+        alone = np.setdiff1d(np.arange(len(labels)), in_both, assume_unique=True)
+        column[in_both] = np.arange(shared)
+        column[alone] = first + np.arange(len(alone))
+        columns.append(column)
+    return sizes, columns[0][real_index], columns[1][generated_index]
 
 
 def _newcombe(area: float, m: int, n: int, confidence: float) -> tuple[float, float]:
