@@ -1,0 +1,40 @@
+"""Statistics of scores: bootstrap intervals, differences, AUC and calibration.
+
+Pure functions on arrays. Images of one prompt are not independent, so intervals come from a
+*cluster* bootstrap: prompts (groups) are drawn with replacement, each with all its images.
+Draws depend on the seed and the number of groups only, so equal inputs give equal intervals.
+"""
+
+from realbench.stats.bootstrap import Interval, bootstrap_mean, bootstrap_share
+from realbench.stats.calibration import (
+    ReliabilityCurve,
+    brier,
+    expected_calibration_error,
+    reliability_curve,
+)
+from realbench.stats.differences import (
+    PairedDifference,
+    holm,
+    paired_difference,
+    rank_sets,
+    unpaired_difference,
+)
+from realbench.stats.roc import auc, bootstrap_auc, tpr_at_fpr
+
+__all__ = [
+    "Interval",
+    "PairedDifference",
+    "ReliabilityCurve",
+    "auc",
+    "bootstrap_auc",
+    "bootstrap_mean",
+    "bootstrap_share",
+    "brier",
+    "expected_calibration_error",
+    "holm",
+    "paired_difference",
+    "rank_sets",
+    "reliability_curve",
+    "tpr_at_fpr",
+    "unpaired_difference",
+]

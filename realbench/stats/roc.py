@@ -1,0 +1,144 @@
+"""How well scores rank real images above generated ones."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import optimize
+from scipy import stats as distributions
+
+from realbench.stats._arrays import Groups, check_options, finite, labels_of
+from realbench.stats.bootstrap import Interval, expanded_percentiles, draw_weights, row_blocks
+
+
+def auc(real: npt.ArrayLike, generated: npt.ArrayLike) -> float:
+    """Chance that a real image scores above a generated one; ties count half.
+
+    Args:
+        real: Scores (n,) of real images, higher is more real.
+        generated: Scores (m,) of generated images.
+
+    Returns:
+        The area under the ROC curve in [0, 1], nan when a side is empty. O((n + m) log m).
+    """
+    real, generated = finite(real, "real"), finite(generated, "generated")
+    if not len(real) or not len(generated):
+        return float("nan")
+    ordered = np.sort(generated)
+    below = np.searchsorted(ordered, real, "left") + np.searchsorted(ordered, real, "right")
+    return float(below.sum() / (2 * len(real) * len(generated)))
+
+
+def bootstrap_auc(
+    real: npt.ArrayLike,
+    generated: npt.ArrayLike,
+    real_groups: Groups | None = None,
+    generated_groups: Groups | None = None,
+    *,
+    resamples: int = 2000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> Interval:
+    """:func:`auc` with a cluster-bootstrap interval.
+
+    Groups that both sides have (prompts with a photograph and a generated image) are drawn
+    together, the others of each side on their own. ``n_groups`` is that of the side with fewer.
+    Sides that hardly overlap would give an interval of no width; Newcombe's score interval on the
+    numbers of groups stands in then.
+
+    Other arguments and errors are those of :func:`bootstrap_mean`.
+    """
+    real, generated = finite(real, "real"), finite(generated, "generated")
+    check_options(resamples, confidence)
+    strata, real_column, generated_column = _strata(
+        labels_of(real_groups, len(real), "real_groups"),
+        labels_of(generated_groups, len(generated), "generated_groups"),
+        may_share=real_groups is not None and generated_groups is not None,
+    )
+    n, estimate = len(real) + len(generated), auc(real, generated)
+    sizes = strata[0] + strata[1], strata[0] + strata[2]
+    if min(sizes) < 2:
+        return Interval(estimate, float("nan"), float("nan"), n, min(sizes))
+    order = np.argsort(generated, kind="stable")
+    ordered, generated_column = generated[order], generated_column[order]
+    left, right = np.searchsorted(ordered, real, "left"), np.searchsorted(ordered, real, "right")
+    rng = np.random.default_rng(seed)
+    areas = []
+    for rows in row_blocks(resamples, n):
+        drawn = np.hstack([draw_weights(rng, size, rows) for size in strata if size])
+        weights = drawn[:, real_column]
+        below = np.zeros((rows, len(generated) + 1))
+        np.cumsum(drawn[:, generated_column], axis=1, out=below[:, 1:])
+        # Of the generated images, those below count whole and those level count half.
+        wins = (weights * (below[:, left] + below[:, right])).sum(axis=1) / 2
+        areas.append(wins / (weights.sum(axis=1) * below[:, -1]))
+    draws = np.concatenate(areas)
+    low, high = expanded_percentiles(draws, min(sizes), confidence)
+    if low == high:
+        low, high = _newcombe(estimate, sizes[0], sizes[1], confidence)
+    return Interval(estimate, low, high, n, min(sizes))
+
+
+def _strata(
+    real: npt.NDArray[Any], generated: npt.NDArray[Any], *, may_share: bool
+) -> tuple[tuple[int, int, int], npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """Number the groups of two sides: the shared first, then the one side's, then the other's.
+
+    Returns:
+        How many groups are shared, real only and generated only, and for each value of either
+        side the number of its group.
+    """
+    real_labels, real_index = np.unique(real, return_inverse=True)
+    generated_labels, generated_index = np.unique(generated, return_inverse=True)
+    in_real = in_generated = np.empty(0, dtype=np.intp)
+    if may_share:
+        _, in_real, in_generated = np.intersect1d(
+            real_labels, generated_labels, assume_unique=True, return_indices=True
+        )
+    shared = len(in_real)
+    sizes = shared, len(real_labels) - shared, len(generated_labels) - shared
+    columns = []
+    for labels, in_both, first in (
+        (real_labels, in_real, shared),
+        (generated_labels, in_generated, len(real_labels)),
+    ):
+        column = np.empty(len(labels), dtype=np.intp)
+        alone = np.setdiff1d(np.arange(len(labels)), in_both, assume_unique=True)
+        column[in_both] = np.arange(shared)
+        column[alone] = first + np.arange(len(alone))
+        columns.append(column)
+    return sizes, columns[0][real_index], columns[1][generated_index]
+
+
+def _newcombe(area: float, m: int, n: int, confidence: float) -> tuple[float, float]:
+    """Score interval of an AUC (Newcombe 2006, Statist. Med. 25:559-573, method 5)."""
+    z = float(distributions.norm.ppf((1 + confidence) / 2))
+    mean_size = (m + n) / 2 - 1
+
+    def excess(theta: float) -> float:
+        spread = 1 + mean_size * ((1 - theta) / (2 - theta) + theta / (1 + theta))
+        return (area - theta) ** 2 - z * z * theta * (1 - theta) * spread / (m * n)
+
+    edge = 1e-12
+    low = 0.0 if area <= edge else float(optimize.brentq(excess, edge, area - edge))
+    high = 1.0 if area >= 1 - edge else float(optimize.brentq(excess, area + edge, 1 - edge))
+    return low, high
+
+
+def tpr_at_fpr(real: npt.ArrayLike, generated: npt.ArrayLike, fpr: float = 0.05) -> float:
+    """Share of generated images caught when at most ``fpr`` of the real ones are accused.
+
+    An image is flagged as generated when its score (higher is more real) lies below a threshold;
+    the threshold is the highest one that keeps to ``fpr``. nan when a side is empty.
+    """
+    real, generated = np.sort(finite(real, "real")), finite(generated, "generated")
+    if not 0 <= fpr <= 1:
+        raise ValueError(f"fpr must be in [0, 1], not {fpr}")
+    if not len(real) or not len(generated):
+        return float("nan")
+    accused = int(np.floor(fpr * len(real) + 1e-9))
+    if accused >= len(real):
+        return 1.0
+    return float(np.mean(generated < real[accused]))
