@@ -17,6 +17,7 @@ ROUNDING = 1e-14
 
 
 def finite(values: npt.ArrayLike, name: str) -> FloatArray:
+    """Return the values as float64 (n,); ValueError for other shapes, nan and infinity."""
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != 1:
         raise ValueError(f"{name} must be one-dimensional, not of shape {array.shape}")
@@ -26,6 +27,7 @@ def finite(values: npt.ArrayLike, name: str) -> FloatArray:
 
 
 def labels_of(groups: Groups | None, n: int, name: str) -> npt.NDArray[Any]:
+    """Return the labels (n,) of n values; without any, each value is a group of its own."""
     if groups is None:
         return np.arange(n)
     labels = np.asarray(groups)
@@ -43,6 +45,7 @@ def group_sums(values: FloatArray, groups: Groups | None) -> tuple[FloatArray, F
 
 
 def sums_of(index: npt.NDArray[np.intp], values: FloatArray) -> FloatArray:
+    """Sum of the values of each group, float64 (n_groups,); index says whose each value is."""
     return np.bincount(index, weights=values).astype(np.float64, copy=False)
 
 

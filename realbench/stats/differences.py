@@ -33,7 +33,8 @@ class PairedDifference:
     """The difference between two sets of scores, ``a - b``.
 
     Attributes:
-        interval: The difference of means over groups, with its bootstrap interval.
+        interval: The difference of means over groups, with its bootstrap interval. Its n counts
+            the shared groups, or for an unpaired comparison the values of both sets.
         p_value: Two-sided, for "no difference"; nan when fewer than two groups leave it undefined.
         n_shared: How many groups both sets have (0 for an unpaired comparison).
     """
@@ -44,6 +45,7 @@ class PairedDifference:
 
 
 def _group_means(values: FloatArray, groups: Groups | None) -> tuple[npt.NDArray[Any], FloatArray]:
+    """The sorted labels (n_groups,) and the mean of each group, float64 (n_groups,)."""
     labels = labels_of(groups, len(values), "groups")
     unique, index = np.unique(labels, return_inverse=True)
     return unique, sums_of(index, values) / np.bincount(index)
@@ -97,11 +99,10 @@ def _paired_p_value(differences: FloatArray) -> float:
 
 def _unpaired_p_value(a: FloatArray, b: FloatArray) -> float:
     """Two-sided p-value of Welch's t-test (Welch 1947, Biometrika 34)."""
-    mean, parts = float(a.mean() - b.mean()), np.array([a.var(ddof=1), b.var(ddof=1)])
-    sizes = np.array([len(a), len(b)])
-    squares = parts / sizes
+    mean, sizes = float(a.mean() - b.mean()), np.array([len(a), len(b)])
+    squares = np.array([a.var(ddof=1), b.var(ddof=1)]) / sizes
     error = float(np.sqrt(squares.sum()))
-    if error <= ROUNDING:  # no spread: all that is left is how the values fall into two sets
+    if error <= ROUNDING:  # no spread: all that is left is that the sets part the values
         return 1.0 if abs(mean) <= ROUNDING else min(1.0, 2 / special.comb(len(a) + len(b), len(a)))
     freedom = squares.sum() ** 2 / (squares**2 / (sizes - 1)).sum()
     return float(2 * distributions.t.sf(abs(mean) / error, freedom))

@@ -10,7 +10,7 @@ from scipy import optimize
 from scipy import stats as distributions
 
 from realbench.stats._arrays import Groups, check_options, finite, labels_of
-from realbench.stats.bootstrap import Interval, expanded_percentiles, draw_weights, row_blocks
+from realbench.stats.bootstrap import Interval, draw_weights, expanded_percentiles, row_blocks
 
 
 def auc(real: npt.ArrayLike, generated: npt.ArrayLike) -> float:
