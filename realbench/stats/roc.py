@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import optimize
+from scipy import optimize, special
 from scipy import stats as distributions
 
-from realbench.stats._arrays import Groups, check_options, finite, labels_of
-from realbench.stats.bootstrap import Interval, draw_weights, expanded_percentiles, row_blocks
+from realbench.stats._arrays import ROUNDING, Groups, check_options, finite, labels_of
+from realbench.stats.bootstrap import Interval, draw_weights, row_blocks
 
 
 def auc(real: npt.ArrayLike, generated: npt.ArrayLike) -> float:
@@ -45,7 +45,11 @@ def bootstrap_auc(
 
     Groups that both sides have (prompts with a photograph and a generated image) are drawn
     together, the others of each side on their own. ``n_groups`` is that of the side with fewer.
-    Sides that hardly overlap would give an interval of no width; Newcombe's score interval on the
+
+    Percentiles of a resampled AUC cover too little near 1, where detectors are. So the bootstrap
+    gives the standard error only, and the interval is symmetric in the AUC's logit; this covers
+    best among the usual ones (Qin and Hotilovac 2008, Statistical Methods in Medical Research
+    17(2)). Sides that do not overlap have no standard error; Newcombe's score interval on the
     numbers of groups stands in then.
 
     Other arguments and errors are those of :func:`bootstrap_mean`.
@@ -74,9 +78,10 @@ def bootstrap_auc(
         # Of the generated images, those below count whole and those level count half.
         wins = (weights * (below[:, left] + below[:, right])).sum(axis=1) / 2
         areas.append(wins / (weights.sum(axis=1) * below[:, -1]))
-    draws = np.concatenate(areas)
-    low, high = expanded_percentiles(draws, min(sizes), confidence)
-    if low == high:
+    deviation = float(np.concatenate(areas).std())
+    if 0 < estimate < 1 and deviation > ROUNDING:
+        low, high = _logit_interval(estimate, deviation, min(sizes), confidence)
+    else:
         low, high = _newcombe(estimate, sizes[0], sizes[1], confidence)
     return Interval(estimate, low, high, n, min(sizes))
 
@@ -110,6 +115,17 @@ def _strata(
         column[alone] = first + np.arange(len(alone))
         columns.append(column)
     return sizes, columns[0][real_index], columns[1][generated_index]
+
+
+def _logit_interval(
+    area: float, deviation: float, n_groups: int, confidence: float
+) -> tuple[float, float]:
+    """The interval logit(area) -+ t * error / (area * (1 - area)), turned back."""
+    error = deviation * np.sqrt(n_groups / (n_groups - 1))  # unbiased for few groups
+    t = distributions.t.ppf((1 + confidence) / 2, n_groups - 1)
+    half = t * error / (area * (1 - area))
+    low, high = special.expit(special.logit(area) + np.array([-half, half]))
+    return float(low), float(high)
 
 
 def _newcombe(area: float, m: int, n: int, confidence: float) -> tuple[float, float]:
