@@ -158,4 +158,5 @@ def _wilson(share: float, n: float, quantile: float) -> tuple[float, float]:
     shift = quantile**2 / n
     center = (share + shift / 2) / (1 + shift)
     half = np.sqrt(share * (1 - share) * shift + shift**2 / 4) / (1 + shift)
-    return float(max(0.0, center - half)), float(min(1.0, center + half))
+    # Rounding must neither part the share from its interval nor leave [0, 1].
+    return max(0.0, min(share, float(center - half))), min(1.0, max(share, float(center + half)))
