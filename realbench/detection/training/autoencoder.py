@@ -121,7 +121,7 @@ class DiffusionAutoencoder(nn.Module):
         Returns:
             uint8 RGB of the same shape.
         """
-        x = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].float() / 255
+        x = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 255
         with torch.autocast("cpu", torch.bfloat16):
             latent = self.encoder(x.contiguous(memory_format=torch.channels_last)).float()
             latent = _disturb(latent, rng)

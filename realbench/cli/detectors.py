@@ -1,0 +1,110 @@
+"""``realbench detectors``: list and show the cards, train the embedded families."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, help="List, show and train detectors.")
+
+
+@app.command("list")
+def list_command() -> None:
+    """List the bundled detectors."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from realbench.detection.registry import DEFAULT_DETECTORS, find_card, list_detectors
+
+    table = Table("detector", "level", "family", "default", "what it does")
+    for name in list_detectors():
+        card = find_card(name)
+        default = "yes" if name in DEFAULT_DETECTORS else ""
+        table.add_row(name, card.level, card.family, default, card.description)
+    Console().print(table)
+
+
+@app.command("show")
+def show_command(
+    name: Annotated[str, typer.Argument(help="A bundled detector's name, or a card's folder.")],
+) -> None:
+    """Print a detector's card and fingerprint."""
+    from realbench.detection.cards import CARD_FILE
+    from realbench.detection.registry import find_card
+
+    card = find_card(name)
+    typer.echo((card.path / CARD_FILE).read_text(encoding="utf-8").rstrip())
+    typer.echo(f"\n# fingerprint {card.fingerprint}\n# in {card.path}")
+
+
+@app.command("train")
+def train_command(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(help="Detectors whose recipe.toml to follow (default: the embedded pair)."),
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Folder with a manifest.csv (path,label,source,prompt_id).")
+    ] = None,
+    photos: Annotated[
+        list[Path] | None, typer.Option(help="Folder of photographs; may be repeated.")
+    ] = None,
+    generated: Annotated[
+        list[Path] | None,
+        typer.Option(help="Folder of generated images, a sub-folder per model; repeatable."),
+    ] = None,
+    autoencoder: Annotated[
+        Path | None, typer.Option(help="Folder of the TAEF2 weights, for round trips.")
+    ] = None,
+    recipe: Annotated[
+        Path | None, typer.Option(help="Another recipe.toml, with exactly one name.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Receives a folder per detector.")] = Path(
+        "trained-detectors"
+    ),
+    work: Annotated[
+        Path | None, typer.Option(help="What is done so far [default: OUT/.work].")
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Fewer or more steps than the recipe's.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Another seed than the recipe's.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Fits at a time [default: one per core].")
+    ] = None,
+) -> None:
+    """Train, cross-validate and calibrate the embedded families on photographs and fakes.
+
+    Run it again with the same OUT to go on after an interruption.
+    """
+    import shlex
+    import sys
+
+    from realbench.content import content_path
+    from realbench.detection.registry import DEFAULT_DETECTORS
+    from realbench.detection.training.recipe import read_recipe
+    from realbench.detection.training.train import train_detectors
+    from realbench.errors import UsageError
+
+    chosen = names or list(DEFAULT_DETECTORS)
+    if recipe is not None and len(chosen) != 1:
+        raise UsageError("--recipe goes with exactly one detector name")
+    recipes = {
+        name: read_recipe(recipe or content_path("detectors") / name / "recipe.toml")
+        for name in chosen
+    }
+    changes = {k: v for k, v in (("steps", steps), ("seed", seed)) if v is not None}
+    train_detectors(
+        {name: one.model_copy(update=changes) for name, one in recipes.items()},
+        out=out,
+        work=work or out / ".work",
+        data=data,
+        photos=photos or (),
+        generated=generated or (),
+        autoencoder=autoencoder,
+        workers=workers,
+        command=shlex.join(["realbench", *sys.argv[1:]]),
+        report=lambda line: typer.echo(line, err=True),
+    )

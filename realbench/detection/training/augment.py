@@ -1,0 +1,173 @@
+"""How a training image becomes a view: geometry, shared processing, degradations.
+
+Both classes go through the same scaling, cutting and re-encoding, so that size, format and
+compression tell nothing. Strong degradations come to generated images alone: a picture too
+blurred, noisy or compressed to judge gets no benefit of the doubt, or blur would be a way to
+raise the score.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from PIL import Image
+
+from realbench.detection import perturbations
+
+_R = Image.Resampling
+_FILTERS = (_R.LANCZOS, _R.BICUBIC, _R.BILINEAR, _R.BOX, _R.HAMMING)
+_MARGIN = 16  # two JPEG blocks, so that crops fall anywhere on the block grid
+
+
+def _filter(rng: np.random.Generator) -> Image.Resampling:
+    return _FILTERS[rng.integers(len(_FILTERS))]
+
+
+def trace_view(image: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
+    """Cut a crop as it would look after the whole image was scaled to a random size.
+
+    Half of the crops have the scale of the matched protocol (short side 512).
+
+    Args:
+        image: uint8 RGB (H, W, 3).
+        size: side of the final view; the crop is a margin larger.
+
+    Returns:
+        uint8 RGB (size + 16, size + 16, 3).
+    """
+    height, width = image.shape[:2]
+    side, crop = min(height, width), size + _MARGIN
+    if rng.random() < 0.25 and side > crop + 8:
+        top, left = rng.integers(height - crop + 1), rng.integers(width - crop + 1)
+        return image[top : top + crop, left : left + crop]
+    target: float = perturbations.MATCHED_SIZE
+    if rng.random() < 0.5:
+        target = math.exp(rng.uniform(math.log(300), math.log(max(side, 640))))
+    # Never scaled up by much: it would only blur, and mostly the sources that are small.
+    target = min(target, side * 1.1)
+    region = min(float(side), crop * side / target)
+    left, top = rng.uniform(0, width - region), rng.uniform(0, height - region)
+    resample = _R.LANCZOS if rng.random() < 0.5 else _filter(rng)
+    box = (left, top, left + region, top + region)
+    return np.array(Image.fromarray(image).resize((crop, crop), resample, box=box))
+
+
+def semantic_view(image: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
+    """Cut a large part of the picture at a random shape and scale it to the view.
+
+    Returns:
+        uint8 RGB (size, size, 3), with brightness, contrast and colour changed at random.
+    """
+    height, width = image.shape[:2]
+    area, shape = rng.uniform(0.55, 1.0), math.exp(rng.uniform(-0.35, 0.35))
+    w = min(width, width * math.sqrt(area * shape))
+    h = min(height, height * math.sqrt(area / shape))
+    left, top = rng.uniform(0, width - w), rng.uniform(0, height - h)
+    box = (left, top, left + w, top + h)
+    return _recolor(
+        np.array(Image.fromarray(image).resize((size, size), _filter(rng), box=box)), rng
+    )
+
+
+def _recolor(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    x = image.astype(np.float32)
+    if rng.random() < 0.5:
+        x = (x - 128) * rng.uniform(0.75, 1.25) + 128 + rng.uniform(-25, 25)
+    if rng.random() < 0.5:
+        x = x * rng.uniform(0.9, 1.1, 3)
+    if rng.random() < 0.4:
+        gray = x.mean(axis=2, keepdims=True)
+        saturation = 0.0 if rng.random() < 0.15 else rng.uniform(0.5, 1.4)
+        x = gray + (x - gray) * saturation
+    return np.clip(x, 0, 255).astype(np.uint8)
+
+
+def shared_processing(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """What may happen to any published picture, drawn alike for both classes."""
+    if rng.random() < 0.12:
+        image = perturbations.blur(image, rng.uniform(0.2, 0.8))
+    if rng.random() < 0.12:
+        image = perturbations.noise(image, rng.uniform(0.5, 3), rng)
+    if rng.random() < 0.06:
+        image = perturbations.sharpen(image, int(rng.uniform(20, 80)))
+    draw = rng.random()
+    if draw < 0.30:
+        return perturbations.jpeg(image, perturbations.MATCHED_QUALITY)
+    if draw < 0.85:
+        return perturbations.jpeg(image, int(rng.uniform(50, 98)))
+    if draw < 0.92:
+        return perturbations.webp(image, int(rng.uniform(50, 95)))
+    return image
+
+
+def degrade(image: np.ndarray, reduction: float, rng: np.random.Generator) -> np.ndarray:
+    """Blur, noise, compress, scale or sharpen strongly; one or two of them.
+
+    Args:
+        reduction: how much smaller the view is than a 512-pixel image, which is the scale at
+            which the strengths are meant.
+    """
+    for _ in range(1 + int(rng.random() < 0.25)):
+        kind = rng.integers(5)
+        if kind == 0:
+            image = perturbations.blur(image, rng.uniform(0.7, 3.2) / reduction)
+        elif kind == 1:
+            image = perturbations.noise(image, rng.uniform(2, 22) / reduction, rng)
+        elif kind == 2:
+            image = perturbations.jpeg(image, int(rng.uniform(25, 75)))
+        elif kind == 3:
+            factor = max(1.1, rng.uniform(1.3, 4) / reduction**0.7)
+            image = perturbations.down_up(image, factor, down=_filter(rng), up=_filter(rng))
+        else:
+            strength = int(rng.uniform(60, 300))
+            image = perturbations.sharpen(image, strength, rng.uniform(0.6, 2.5))
+    return image
+
+
+def synthetic(size: int, rng: np.random.Generator) -> np.ndarray:
+    """Make a picture of nothing: flat colour, gradient, noise, blobs, with or without grain.
+
+    Returns:
+        uint8 RGB (size, size, 3).
+    """
+    kind = rng.integers(5)
+    if kind == 0:
+        image = np.full((size, size, 3), rng.integers(0, 256, 3), np.float32)
+    elif kind == 1:
+        image = _gradient(size, rng)
+    elif kind == 2:
+        channels = 3 if rng.random() < 0.7 else 1
+        image = rng.normal(rng.uniform(60, 190), rng.uniform(5, 80), (size, size, channels))
+        image = image * np.ones(3)
+    elif kind == 3:
+        image = rng.uniform(0, 255, (size, size, 3))
+    else:
+        image = _blobs(size, rng)
+    if kind != 3 and rng.random() < 0.3:
+        image = image + rng.normal(0, rng.uniform(1, 20), image.shape)
+    return np.clip(image, 0, 255).astype(np.uint8)
+
+
+def _gradient(size: int, rng: np.random.Generator) -> np.ndarray:
+    angle = rng.uniform(0, 2 * math.pi)
+    y, x = np.mgrid[0:size, 0:size] / size
+    t = (np.cos(angle) * x + np.sin(angle) * y)[..., None]
+    if rng.random() < 0.3:
+        t = np.hypot(x - rng.random(), y - rng.random())[..., None]
+    return rng.integers(0, 256, 3) * (1 - t) + rng.integers(0, 256, 3) * t
+
+
+def _blobs(size: int, rng: np.random.Generator) -> np.ndarray:
+    cells = int(rng.integers(2, 40))
+    grid = rng.integers(0, 256, (cells, cells, 3), np.uint8)
+    resample = (_R.NEAREST, _R.BILINEAR, _R.BICUBIC)[rng.integers(3)]
+    return np.array(Image.fromarray(grid).resize((size, size), resample), np.float32)
+
+
+def cut(image: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
+    """Cut a view of ``size`` at a random offset and mirror half of the views."""
+    top = rng.integers(image.shape[0] - size + 1)
+    left = rng.integers(image.shape[1] - size + 1)
+    view = image[top : top + size, left : left + size]
+    return view[:, ::-1] if rng.random() < 0.5 else view

@@ -1,0 +1,185 @@
+"""Training images: what they are, which fold tests them, and their content-matched twins."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from realbench.detection.perturbations import center_square
+from realbench.detection.training.autoencoder import STRIDE, DiffusionAutoencoder
+from realbench.detection.training.recipe import Recipe, hash_fold
+from realbench.detection.training.workers import worker_pool
+from realbench.errors import UsageError
+from realbench.images import UnreadableImage, find_images, read_image
+
+ROUND_TRIP_SIZES = (448, 512, 576, 640)
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingImage:
+    """One image of a training set.
+
+    Attributes:
+        path: the file.
+        real: whether it is a photograph.
+        source: where it comes from: a generator's name, or a set of photographs.
+        subset: a part of the data whose images look alike (first folders of the path).
+        source_fold: the fold that holds out this source.
+        prompt_fold: the fold that holds out this prompt, subject or photograph.
+        round_trip: whether it is a photograph's round trip through the autoencoder.
+    """
+
+    path: Path
+    real: bool
+    source: str
+    subset: str
+    source_fold: int
+    prompt_fold: int
+    round_trip: bool = False
+
+    def trains(self, fold: int | None) -> bool:
+        """Whether ``fold`` (None: the final fit) may learn from it."""
+        return fold is None or fold not in (self.source_fold, self.prompt_fold)
+
+    def tests(self, fold: int) -> bool:
+        """Whether neither its source nor its prompt was seen in training ``fold``."""
+        return self.source_fold == fold and self.prompt_fold == fold
+
+
+def read_manifest(folder: Path, recipe: Recipe) -> list[TrainingImage]:
+    """Read ``folder/manifest.csv`` with columns ``path,label,source,prompt_id``.
+
+    Sources without prompt ids count as one subject each, so the fold that holds out the
+    generator holds out its subject too. Photographs are held out one by one, or in the runs
+    that the recipe names (series of one subject).
+
+    Raises:
+        UsageError: the manifest is missing or lacks a column.
+    """
+    path = folder / "manifest.csv"
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read ({error.strerror})") from error
+    missing = {"path", "label", "source", "prompt_id"} - set(rows[0] if rows else ())
+    if missing:
+        raise UsageError(f"{path} lacks the columns {', '.join(sorted(missing))}")
+    return [_from_row(folder, row, recipe) for row in rows]
+
+
+def _from_row(folder: Path, row: dict[str, str], recipe: Recipe) -> TrainingImage:
+    path = Path(row["path"])
+    source = path.parent.name if row["label"] == "generated" else row["source"]
+    subset = recipe.subset_of(row["path"])
+    if row["label"] == "real":
+        fold = hash_fold(_series(path.stem, recipe.photo_series), recipe.folds)
+        return TrainingImage(folder / path, True, source, subset, fold, fold)
+    source_fold = recipe.source_fold(source)
+    prompt = row["prompt_id"]
+    prompt_fold = hash_fold(prompt, recipe.folds) if prompt else source_fold
+    return TrainingImage(folder / path, False, source, subset, source_fold, prompt_fold)
+
+
+def _series(stem: str, prefixes: Iterable[str]) -> str:
+    for prefix in prefixes:
+        number = stem.removeprefix(prefix)
+        if number != stem and number.isdigit():
+            return f"{prefix}{int(number) // 8}"
+    return stem
+
+
+def from_folders(
+    photos: Sequence[Path], generated: Sequence[Path], recipe: Recipe
+) -> list[TrainingImage]:
+    """Take photographs and generated images from plain folders.
+
+    Each sub-folder of a generated folder is a generator; file stems are prompt ids.
+
+    Raises:
+        UsageError: a folder is missing or holds no image.
+    """
+    images = []
+    for folder in photos:
+        for file in find_images(folder):
+            fold = hash_fold(file.prompt_id, recipe.folds)
+            images.append(TrainingImage(file.path, True, folder.name, folder.name, fold, fold))
+    for folder in generated:
+        for file in find_images(folder):
+            source = file.path.parent.name
+            source_fold = recipe.source_fold(source)
+            prompt_fold = hash_fold(file.prompt_id, recipe.folds)
+            images.append(
+                TrainingImage(file.path, False, source, folder.name, source_fold, prompt_fold)
+            )
+    return images
+
+
+def data_digest(images: Iterable[TrainingImage]) -> str:
+    """Return one SHA-256 over the contents and labels of all images, in a fixed order."""
+    lines = sorted(
+        f"{hashlib.sha256(image.path.read_bytes()).hexdigest()} {image.real}" for image in images
+    )
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def round_trips(
+    images: Sequence[TrainingImage], weights: Path, work: Path, seed: int, workers: int = 1
+) -> list[TrainingImage]:
+    """Make (or find in ``work``) one disturbed round trip of every photograph.
+
+    Returns:
+        the twins, labelled generated, in the folds of their photographs.
+    """
+    work.mkdir(parents=True, exist_ok=True)
+    photos = [image for image in images if image.real]
+    # Seeds come from contents, so that the same data elsewhere makes the same twins.
+    keys = [_digest(image.path, seed) for image in photos]
+    targets = [work / f"{key}.png" for key in keys]
+    missing = [
+        (image.path, target, int(key, 16))
+        for image, target, key in zip(photos, targets, keys, strict=True)
+        if not target.exists()
+    ]
+    if missing:
+        with worker_pool(workers) as pool:
+            chunks = [missing[start::workers] for start in range(workers)]
+            list(pool.map(_make_round_trips, chunks, [weights] * workers))
+    return [
+        replace(image, path=target, real=False, source="round-trip", round_trip=True)
+        for image, target in zip(photos, targets, strict=True)
+    ]
+
+
+def _digest(path: Path, seed: int) -> str:
+    return hashlib.sha256(path.read_bytes() + seed.to_bytes(8, "big")).hexdigest()[:24]
+
+
+def _make_round_trips(work: Sequence[tuple[Path, Path, int]], weights: Path) -> None:
+    from PIL import Image
+
+    autoencoder = DiffusionAutoencoder.load(weights)
+    for source, target, seed in work:
+        rng = np.random.default_rng(seed)
+        twin = autoencoder.round_trip(_for_round_trip(source, rng), rng)
+        partial = target.with_suffix(".part")
+        Image.fromarray(twin).save(partial, "PNG", compress_level=1)
+        partial.replace(target)
+
+
+def _for_round_trip(path: Path, rng: np.random.Generator) -> np.ndarray:
+    from PIL import Image
+
+    square = center_square(read_image(path))
+    side = min(len(square), int(rng.choice(ROUND_TRIP_SIZES))) // STRIDE * STRIDE
+    if side < 2 * STRIDE:
+        raise UnreadableImage(f"{path} is too small for a round trip")
+    picture = Image.fromarray(np.ascontiguousarray(square))
+    if side < len(square) - STRIDE:
+        return np.asarray(picture.resize((side, side), Image.Resampling.LANCZOS))
+    return np.asarray(picture)[:side, :side]

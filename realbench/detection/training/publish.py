@@ -1,0 +1,99 @@
+"""Writes a trained detector's folder: weights, card, record and model card."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from realbench.detection.cards import CARD_FILE, CalibrationSpec
+from realbench.detection.training.recipe import Recipe
+from realbench.detection.training.run import save_json
+
+_TEMPLATES = Path(__file__).parent / "templates"
+WEIGHTS_FILE = "weights.safetensors"
+
+
+def publish_detector(
+    folder: Path,
+    *,
+    name: str,
+    recipe: Recipe,
+    weights: Path,
+    calibration: CalibrationSpec,
+    record: Mapping[str, Any],
+) -> None:
+    """Write ``folder`` anew: weights, ``card.toml``, ``record.json`` and ``README.md``.
+
+    The README's hand-written part, above the line that begins the record, is kept.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(weights, folder / WEIGHTS_FILE)
+    digest = hashlib.sha256((folder / WEIGHTS_FILE).read_bytes()).hexdigest()
+    (folder / CARD_FILE).write_text(_card(name, recipe, digest, calibration), encoding="utf-8")
+    save_json(folder / "record.json", record)
+    publish_record(folder / "README.md", f"# {name}", record)
+
+
+_BEGIN = "<!-- The record below is written by `realbench detectors train`; do not edit it. -->"
+
+
+def publish_record(readme: Path, title: str, record: Mapping[str, Any]) -> None:
+    """Write the record's tables into a README, below what people wrote there."""
+    written = readme.read_text(encoding="utf-8") if readme.exists() else f"{title}\n"
+    above = written.split(_BEGIN)[0].rstrip()
+    text = f"{above}\n\n{_BEGIN}\n\n{record_markdown(record)}"
+    readme.write_text(text, encoding="utf-8")
+
+
+def record_markdown(record: Mapping[str, Any]) -> str:
+    """Render the record's figures as Markdown."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(_TEMPLATES),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        autoescape=False,  # Markdown for the repository; names come from the trainer's own data
+    )
+    return environment.get_template("record.md.j2").render(record=record).strip() + "\n"
+
+
+def _card(name: str, recipe: Recipe, digest: str, calibration: CalibrationSpec) -> str:
+    semantic = recipe.kind == "semantic"
+    options = "".join(f"{key} = {value}\n" for key, value in recipe.options.items())
+    description = (
+        "Sees the whole picture at low resolution and judges light, material and rendering"
+        if semantic
+        else "Sees crops at native resolution and judges noise, texture and up-sampling traces"
+    )
+    return f"""name = "{name}"
+level = "{"semantic" if semantic else "feature"}"
+family = "{"whole-image" if semantic else "native-crops"}"
+description = "{description}"
+licence = "Apache-2.0"
+citation = "RealBench, {name}, https://arxiv.org/abs/2512.00473 for the use of detectors as rewards"
+
+[input]
+size = {recipe.input_size}
+views = {recipe.views}
+resize = "{"bicubic" if semantic else "none"}"
+
+[model]
+architecture = "{recipe.architecture}"
+{f"[model.options]{chr(10)}{options}" if options else ""}
+[weights]
+source = "bundled"
+file = "{WEIGHTS_FILE}"
+sha256 = "{digest}"
+
+[output]
+kind = "logit-real"
+
+[calibration]
+temperature = {calibration.temperature}
+bias = {calibration.bias}
+"""

@@ -1,0 +1,93 @@
+"""The recipe of a training run: every choice that decides the weights, read from TOML."""
+
+from __future__ import annotations
+
+import hashlib
+import tomllib
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from realbench.errors import UsageError
+
+
+class Shares(BaseModel):
+    """Expected share of each kind of image in a batch; photographs take the rest.
+
+    ``generated`` is keyed by subset (a path's first folders), so that a subset whose subjects
+    photographs share can count for more than its size.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    round_trip: float = Field(ge=0, lt=1)
+    synthetic: float = Field(ge=0, lt=1)
+    generated: dict[str, float]
+
+
+class Recipe(BaseModel):
+    """What is trained, on which shares of the data, for how long."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    kind: Literal["semantic", "trace"]
+    architecture: str
+    options: dict[str, float] = Field(default_factory=dict)
+    train_size: int = Field(ge=64, le=512)
+    input_size: int = Field(ge=64, le=512)
+    views: int = Field(1, ge=1)
+    frozen_stages: int = 0
+    frozen_batch_norm: bool = True
+    steps: int = Field(ge=1)
+    batch_size: int = Field(ge=2)
+    learning_rate: float = Field(gt=0)
+    head_multiplier: float = 3.0
+    weight_decay: float = 0.02
+    dropout: float = 0.2
+    label_smoothing: float = 0.06
+    degraded_share: float = Field(ge=0, le=1)
+    shares: Shares
+    folds: int = Field(3, ge=2)
+    seed: int = 0
+    subsets: tuple[str, ...] = ()
+    unscored_subsets: tuple[str, ...] = ()
+    never_train: tuple[str, ...] = ()
+    families: tuple[str, ...] = ()
+    source_folds: dict[str, int] = Field(default_factory=dict)
+    photo_series: tuple[str, ...] = ()
+
+    def subset_of(self, path: str) -> str:
+        """Return the longest of ``subsets`` that begins ``path``, or its first folder."""
+        matching = [s for s in self.subsets if path.startswith(s + "/")]
+        return max(matching, key=len) if matching else path.split("/", 1)[0]
+
+    def source_fold(self, source: str) -> int:
+        """Return the fold that holds out ``source``, with its whole family of models."""
+        if source in self.source_folds:
+            return self.source_folds[source] % self.folds
+        family = next((f for f in self.families if f in source.lower()), source.lower())
+        return hash_fold(family, self.folds)
+
+
+def hash_fold(text: str, folds: int) -> int:
+    """Return a fold in [0, folds) that depends on ``text`` alone."""
+    return int(hashlib.sha256(text.encode()).hexdigest(), 16) % folds
+
+
+def read_recipe(path: Path) -> Recipe:
+    """Read a recipe.
+
+    Raises:
+        UsageError: the file cannot be read or a field is wrong.
+    """
+    try:
+        return Recipe(**tomllib.loads(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read ({error.strerror})") from error
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{path} is not valid TOML: {error}") from error
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise UsageError(f"{path} is not a valid recipe: {where}: {first['msg']}") from error

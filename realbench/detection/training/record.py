@@ -1,0 +1,158 @@
+"""The written record of a training run: figures on held-out images, with n and intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from realbench import stats
+from realbench.detection.calibration import calibrated, fit_calibration
+from realbench.detection.cards import CalibrationSpec
+from realbench.detection.ensemble import combine, probability
+
+KEYS = ["fold", "path", "real", "source", "subset", "round_trip", "change"]
+
+
+def calibrate(table: pd.DataFrame) -> tuple[CalibrationSpec, pd.DataFrame]:
+    """Fit the shipped calibration, and cross-fit one per fold for honest figures.
+
+    Args:
+        table: held-out scores with the columns of ``KEYS`` and raw ``logit``.
+
+    Returns:
+        the calibration from all folds, and the table with ``logit`` calibrated, each fold by
+        the calibration of the other folds.
+    """
+    usable = _plain(table)
+    whole = fit_calibration(usable["logit"].to_numpy(), usable["real"].to_numpy())
+    parts = []
+    for fold, part in table.groupby("fold"):
+        others = usable[usable["fold"] != fold]
+        spec = fit_calibration(others["logit"].to_numpy(), others["real"].to_numpy())
+        parts.append(part.assign(logit=calibrated(part["logit"].to_numpy(), spec)))
+    return whole, pd.concat(parts)
+
+
+def _plain(table: pd.DataFrame) -> pd.DataFrame:
+    odd = table["round_trip"] | table["subset"].isin(["blank", "broken"])
+    return table[~odd & (table["change"] == "unchanged")]
+
+
+def ensemble_table(tables: Mapping[str, pd.DataFrame], levels: Mapping[str, str]) -> pd.DataFrame:
+    """Combine the cross-calibrated tables of several detectors on the images all scored."""
+    indexed = {
+        name: table.assign(path=table["path"].fillna("")).set_index(KEYS)["logit"]
+        for name, table in tables.items()
+    }
+    joined = pd.concat(indexed, axis=1, join="inner").reset_index()
+    mean = combine({name: joined[name].to_numpy() for name in tables}, levels)
+    mean = np.clip(mean.astype(np.float64), 1e-7, 1 - 1e-7)
+    return joined[KEYS].assign(logit=np.log(mean / (1 - mean)))
+
+
+def figures(table: pd.DataFrame, matched_subsets: Mapping[str, str]) -> dict[str, Any]:
+    """Compute every figure of the record from cross-calibrated held-out scores.
+
+    Args:
+        table: the columns of ``KEYS`` and calibrated ``logit``.
+        matched_subsets: generated subset to the subset of photographs with the same subjects
+            (or ``"*"``), content-matched ones first.
+    """
+    plain = _plain(table)
+    photos = plain[plain["real"]]
+    result: dict[str, Any] = {"folds": int(table["fold"].nunique()), "auc": {}}
+    result["auc"]["round trips of the same photographs"] = _auc(
+        photos, table[table["round_trip"] & (table["change"] == "unchanged")]
+    )
+    for generated, partner in matched_subsets.items():
+        real = photos if partner == "*" else photos[photos["subset"] == partner]
+        made = plain[~plain["real"] & (plain["subset"] == generated)]
+        result["auc"][generated] = _auc(real, made) | {
+            "by_source": {
+                str(source): _auc(real[real["fold"].isin(part["fold"])], part)
+                for source, part in made.groupby("source")
+            }
+        }
+    result["calibration"] = _calibration(plain)
+    result["mean_realism"] = {
+        "photographs": _mean(photos),
+        "generated": _mean(plain[~plain["real"]]),
+        "photographs_by_source": {str(s): _mean(part) for s, part in photos.groupby("source")},
+    }
+    result["hard_to_fool"] = _hard_to_fool(table)
+    return result
+
+
+def _auc(real: pd.DataFrame, generated: pd.DataFrame) -> dict[str, Any]:
+    if real.empty or generated.empty:
+        return {"auc": None, "n_real": len(real), "n_generated": len(generated)}
+    interval = stats.bootstrap_auc(real["logit"].to_numpy(), generated["logit"].to_numpy())
+    return {
+        "auc": round(interval.estimate, 4),
+        "low": _rounded(interval.low),
+        "high": _rounded(interval.high),
+        "n_real": len(real),
+        "n_generated": len(generated),
+    }
+
+
+def _mean(part: pd.DataFrame) -> dict[str, Any]:
+    interval = stats.bootstrap_mean(probability(part["logit"].to_numpy()))
+    return {
+        "mean": _rounded(interval.estimate),
+        "low": _rounded(interval.low),
+        "high": _rounded(interval.high),
+        "n": interval.n,
+    }
+
+
+def _rounded(value: float) -> float | None:
+    return None if np.isnan(value) else round(float(value), 4)
+
+
+def _calibration(plain: pd.DataFrame) -> dict[str, Any]:
+    """Reliability with the smaller class repeated, so that the odds are even."""
+    p = probability(plain["logit"].to_numpy())
+    real = plain["real"].to_numpy(bool)
+    smaller, larger = sorted((p[real], p[~real]), key=len)
+    repeated = np.resize(smaller, len(larger))
+    labels = np.full(len(larger), real.sum() > (~real).sum())
+    p, y = np.concatenate([larger, repeated]), np.concatenate([labels, ~labels])
+    curve = stats.reliability_curve(p, y)
+    return {
+        "expected_calibration_error": round(stats.expected_calibration_error(p, y), 4),
+        "brier": round(stats.brier(p, y), 4),
+        "n": len(plain),
+        "reliability": [
+            {"predicted": round(float(a), 3), "observed": round(float(b), 3), "n": int(c)}
+            for a, b, c in zip(curve.confidence, curve.frequency, curve.counts, strict=True)
+        ],
+    }
+
+
+def _hard_to_fool(table: pd.DataFrame) -> dict[str, Any]:
+    made = table[~table["real"] & ~table["round_trip"] & ~table["subset"].isin(["blank", "broken"])]
+    values = made.assign(p=probability(made["logit"].to_numpy()))
+    wide = values.pivot_table(index=["fold", "path"], columns="change", values="p", sort=False)
+    wide = wide.dropna()
+    changes = {}
+    for change in wide.columns.drop("unchanged"):
+        interval = stats.bootstrap_mean((wide[change] - wide["unchanged"]).to_numpy())
+        changes[change] = {
+            "rise": _rounded(interval.estimate),
+            "low": _rounded(interval.low),
+            "high": _rounded(interval.high),
+            "n": interval.n,
+        }
+    blank = table[table["subset"] == "blank"]
+    worst = blank.assign(p=probability(blank["logit"].to_numpy())).groupby("change")["p"].max()
+    broken = table[table["subset"] == "broken"]
+    return {
+        "unchanged_mean": _rounded(float(wide["unchanged"].mean())),
+        "rise": changes,
+        "blank_worst": {str(k): round(float(v), 4) for k, v in worst.items()},
+        "broken": _mean(broken) if len(broken) else None,
+    }

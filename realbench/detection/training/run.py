@@ -1,0 +1,113 @@
+"""The training command: folds and the final fit in parallel, then calibration and the record.
+
+Every piece of work is a file in the work folder, so a killed run goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import as_completed
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from realbench.detection.training.data import TrainingImage
+from realbench.detection.training.recipe import Recipe
+from realbench.detection.training.workers import worker_pool
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One fit: ``fold`` None is the final one, on all data."""
+
+    recipe: Recipe
+    images: tuple[TrainingImage, ...]
+    fold: int | None
+    folder: Path
+
+    @property
+    def label(self) -> str:
+        return "final" if self.fold is None else f"fold-{self.fold}"
+
+    @property
+    def weights(self) -> Path:
+        return self.folder / f"{self.label}.safetensors"
+
+    @property
+    def scores(self) -> Path:
+        return self.folder / f"{self.label}.csv"
+
+    @property
+    def done(self) -> bool:
+        return self.weights.exists() and (self.fold is None or self.scores.exists())
+
+
+def job_folder(work: Path, name: str, recipe: Recipe, digest: str) -> Path:
+    """Return the work folder of a detector: another recipe or other data, another folder."""
+    key = hashlib.sha256((recipe.model_dump_json() + digest).encode()).hexdigest()[:12]
+    return work / f"{name}-{key}"
+
+
+def train(jobs: Sequence[Job], workers: int, report: Report) -> None:
+    """Do the jobs that are not done yet, ``workers`` at a time, each on one thread."""
+    waiting = [job for job in jobs if not job.done]
+    for job in jobs:
+        job.folder.mkdir(parents=True, exist_ok=True)
+    if not waiting:
+        return
+    with worker_pool(workers) as pool:
+        futures = {pool.submit(_do, job): job for job in waiting}
+        for future in as_completed(futures):
+            job = futures[future]
+            report(f"{job.recipe.kind} {job.label}: {future.result()}")
+
+
+def _do(job: Job) -> str:
+    from safetensors.torch import save_file
+
+    from realbench.detection.training.evaluate import held_out_scores
+    from realbench.detection.training.fit import fit
+
+    start = time.monotonic()
+    log = job.folder / f"{job.label}.log"
+    images = [image for image in job.images if image.trains(job.fold)]
+    seed = job.recipe.seed * 1000 + (999 if job.fold is None else job.fold)
+
+    def progress(step: int, loss: float) -> None:
+        with log.open("a", encoding="utf-8") as file:
+            file.write(f"{step} {loss:.4f} {time.monotonic() - start:.0f}s\n")
+
+    network = fit(images, job.recipe, seed, progress)
+    if job.fold is not None:
+        table = held_out_scores(network, job.images, job.recipe, job.fold)
+        _atomically(job.scores, lambda path: table.to_csv(path, index=False))
+    half = {
+        name: value.half() if value.is_floating_point() else value
+        for name, value in network.state_dict().items()
+    }
+    state = {name: value.contiguous() for name, value in half.items()}
+    _atomically(job.weights, lambda path: save_file(state, path))
+    return f"{len(images)} images, {job.recipe.steps} steps, {time.monotonic() - start:.0f} s"
+
+
+def _atomically(path: Path, write: Callable[[Path], object]) -> None:
+    partial = path.with_name(path.name + ".part")
+    write(partial)
+    partial.replace(path)
+
+
+def held_out(jobs: Sequence[Job]) -> pd.DataFrame:
+    """Return the held-out scores of all folds in one table."""
+    return pd.concat([pd.read_csv(job.scores) for job in jobs if job.fold is not None])
+
+
+def save_json(path: Path, value: object) -> None:
+    """Write indented JSON, atomically."""
+    text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+    _atomically(path, lambda partial: partial.write_text(text, encoding="utf-8"))
