@@ -33,7 +33,7 @@ class InputSpec(_Strict):
     """How an image becomes the network's input."""
 
     size: int = Field(ge=16, le=4096, description="side of a view in pixels")
-    views: int = Field(1, ge=1, le=64, description="views per image")
+    views: int = Field(default=1, ge=1, le=64, description="views per image")
     resize: Literal["bicubic", "bilinear", "lanczos", "none"] = "bicubic"
     mean: Triple = (0.5, 0.5, 0.5)
     std: Triple = (0.5, 0.5, 0.5)
@@ -43,7 +43,7 @@ class ModelSpec(_Strict):
     """Which network the family builds."""
 
     architecture: str
-    options: dict[str, str | int | float | bool] = Field(default_factory=dict)
+    options: dict[str, Any] = Field(default_factory=dict)
 
 
 class WeightsSpec(_Strict):
@@ -63,7 +63,7 @@ class OutputSpec(_Strict):
 class CalibrationSpec(_Strict):
     """Calibrated logit = (logit + bias) / temperature."""
 
-    temperature: float = Field(1.0, gt=0)
+    temperature: float = Field(default=1.0, gt=0)
     bias: float = 0.0
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from scipy.stats import norm, t
@@ -15,7 +15,6 @@ scores = arrays.arrays(np.float64, st.integers(2, 40), elements=st.floats(0, 1))
 
 
 @given(values=scores, seed=st.integers(0, 2**32 - 1))
-@settings(deadline=None)
 def test_mean_lies_in_its_interval_and_the_interval_within_the_data(
     values: np.ndarray, seed: int
 ) -> None:
@@ -27,7 +26,6 @@ def test_mean_lies_in_its_interval_and_the_interval_within_the_data(
 
 
 @given(values=scores, shift=st.floats(-5, 5), scale=st.floats(0.1, 10))
-@settings(deadline=None)
 def test_interval_moves_and_stretches_with_the_values(
     values: np.ndarray, shift: float, scale: float
 ) -> None:
@@ -38,7 +36,6 @@ def test_interval_moves_and_stretches_with_the_values(
 
 
 @given(values=scores, data=st.data())
-@settings(deadline=None)
 def test_names_of_groups_and_copies_of_images_change_nothing(
     values: np.ndarray, data: st.DataObject
 ) -> None:
@@ -53,7 +50,6 @@ def test_names_of_groups_and_copies_of_images_change_nothing(
 
 
 @given(values=scores, data=st.data())
-@settings(deadline=None)
 def test_order_of_the_rows_changes_nothing(values: np.ndarray, data: st.DataObject) -> None:
     labels = np.array(
         data.draw(st.lists(st.sampled_from("abcdef"), min_size=len(values), max_size=len(values)))
@@ -145,7 +141,6 @@ def test_unusable_arguments_are_named(
 
 
 @given(values=arrays.arrays(np.bool_, st.integers(2, 60)), size=st.integers(1, 5))
-@settings(deadline=None)
 def test_share_lies_in_an_interval_with_width_within_0_and_1(values: np.ndarray, size: int) -> None:
     result = bootstrap_share(values, np.arange(len(values)) // size, resamples=100)
     assert result.estimate == pytest.approx(values.mean())
@@ -155,7 +150,6 @@ def test_share_lies_in_an_interval_with_width_within_0_and_1(values: np.ndarray,
 
 
 @given(values=arrays.arrays(np.bool_, st.integers(2, 60)))
-@settings(deadline=None)
 def test_share_mirrors(values: np.ndarray) -> None:
     result, mirrored = bootstrap_share(values), bootstrap_share(~values)
     assert mirrored.low == pytest.approx(1 - result.high)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from scipy.stats import norm
@@ -61,7 +61,6 @@ def test_unusable_arguments_are_named() -> None:
 
 
 @given(real=scores, generated=scores, data=st.data())
-@settings(deadline=None)
 def test_interval_holds_the_area_and_has_width(
     real: np.ndarray, generated: np.ndarray, data: st.DataObject
 ) -> None:
@@ -79,7 +78,6 @@ def test_interval_holds_the_area_and_has_width(
 
 
 @given(real=scores, generated=scores)
-@settings(deadline=None)
 def test_interval_mirrors_when_real_and_generated_are_swapped_by_sign(
     real: np.ndarray, generated: np.ndarray
 ) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from scipy import stats as distributions
@@ -18,7 +18,6 @@ scores = arrays.arrays(np.float64, st.integers(2, 30), elements=st.floats(0, 1))
 
 
 @given(a=scores, data=st.data())
-@settings(deadline=None)
 def test_swapping_the_sets_turns_the_difference_round(a: np.ndarray, data: st.DataObject) -> None:
     b = data.draw(arrays.arrays(np.float64, len(a), elements=st.floats(0, 1)))
     prompts = np.arange(len(a))

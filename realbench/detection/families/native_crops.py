@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import timm
@@ -26,7 +27,7 @@ class ResidualNetwork(nn.Module):
     Input: float RGB in [0, 255], shape (n, 3, S, S); output: logits of shape (n,).
     """
 
-    def __init__(self, architecture: str, gain: float = 4.0, **options: float) -> None:
+    def __init__(self, architecture: str, gain: float = 4.0, **options: Any) -> None:
         super().__init__()
         self.backbone = timm.create_model(architecture, num_classes=1, **options)
         self.gain = gain / 255

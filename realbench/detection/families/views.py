@@ -29,7 +29,7 @@ class ViewsDetector:
         self.level: Level = card.level
         self.fingerprint = card.fingerprint
         self.network = network.eval().requires_grad_(False)
-        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network.to(memory_format=torch.channels_last)
         self._prepare = prepare
         self._device = torch.device("cpu")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import timm
 import torch
@@ -33,7 +35,7 @@ class WholeImageNetwork(nn.Module):
         architecture: str,
         mean: tuple[float, float, float] = (0.5, 0.5, 0.5),
         std: tuple[float, float, float] = (0.5, 0.5, 0.5),
-        **options: float,
+        **options: Any,
     ) -> None:
         super().__init__()
         self.backbone = timm.create_model(architecture, num_classes=1, **options)

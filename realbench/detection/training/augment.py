@@ -71,7 +71,7 @@ def semantic_view(image: np.ndarray, size: int, rng: np.random.Generator) -> np.
 
 
 def _recolor(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    x = image.astype(np.float32)
+    x: np.ndarray = image.astype(np.float32)
     if rng.random() < 0.5:
         x = (x - 128) * rng.uniform(0.75, 1.25) + 128 + rng.uniform(-25, 25)
     if rng.random() < 0.5:
@@ -131,6 +131,7 @@ def synthetic(size: int, rng: np.random.Generator) -> np.ndarray:
     Returns:
         uint8 RGB (size, size, 3).
     """
+    image: np.ndarray
     kind = rng.integers(5)
     if kind == 0:
         image = np.full((size, size, 3), rng.integers(0, 256, 3), np.float32)

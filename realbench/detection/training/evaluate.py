@@ -92,7 +92,7 @@ def held_out_scores(
         i for i in images if i.tests(fold) and i.source not in left_out and i.subset not in left_out
     ]
     whole = [_matched(image) for image in held_out]
-    rows = [
+    rows: list[tuple[object, ...]] = [
         (fold, image.path, image.real, image.source, image.subset, image.round_trip, "unchanged")
         for image in held_out
     ]

@@ -136,7 +136,7 @@ def fit(
     network = build_network(recipe, train=True)
     backbone: nn.Module = network.backbone  # type: ignore[assignment]
     imagenet_weights(backbone, recipe.architecture)
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network.to(memory_format=torch.channels_last)
     optimizer = _optimizer(network, backbone, recipe)
     peaks = [group["lr"] for group in optimizer.param_groups]
     average = {name: value.clone() for name, value in network.state_dict().items()}
@@ -165,9 +165,9 @@ def _optimizer(network: nn.Module, backbone: nn.Module, recipe: Recipe) -> torch
     for parameter in head:
         nn.init.zeros_(parameter)
     if recipe.frozen_stages:
-        frozen = [backbone.conv_stem, backbone.bn1, *backbone.blocks[: recipe.frozen_stages]]  # type: ignore[index,misc]
+        frozen = [backbone.conv_stem, backbone.bn1, *backbone.blocks[: recipe.frozen_stages]]  # type: ignore[index]
         for module in frozen:
-            module.requires_grad_(False)  # type: ignore[union-attr]
+            module.requires_grad_(False)
     known = {id(parameter) for parameter in head}
     body = [p for p in network.parameters() if p.requires_grad and id(p) not in known]
     rate = recipe.learning_rate

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import tomllib
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -33,7 +33,7 @@ class Recipe(BaseModel):
 
     kind: Literal["semantic", "trace"]
     architecture: str
-    options: dict[str, float] = Field(default_factory=dict)
+    options: dict[str, Any] = Field(default_factory=dict)
     train_size: int = Field(ge=64, le=512)
     input_size: int = Field(ge=64, le=512)
     views: int = Field(1, ge=1)
