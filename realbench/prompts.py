@@ -52,7 +52,7 @@ def load_prompts(path: str | Path) -> dict[str, Prompt]:
             continue
         try:
             prompt = _parse(line)
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             raise UsageError(f"{path}, line {number}: {error}") from error
         if prompt.id in prompts:
             raise UsageError(
@@ -78,6 +78,8 @@ def _parse(line: bytes) -> Prompt:
         record = json.loads(text)
     except json.JSONDecodeError as error:
         raise ValueError(f"not valid JSON ({error.msg} at column {error.colno})") from error
+    except RecursionError as error:
+        raise ValueError("nested too deeply for a prompt") from error
     if not isinstance(record, dict):
         raise ValueError('expected a JSON object such as {"id": "0001", "prompt": "a red fox"}')
     identifier = record.get("id")
@@ -94,4 +96,6 @@ def _parse(line: bytes) -> Prompt:
 def _text(value: Any, key: str) -> str:
     if not isinstance(value, str) or not value.strip():
         raise ValueError(f'"{key}" must be a text that is not empty')
+    if any("\ud800" <= letter <= "\udfff" for letter in value):
+        raise ValueError(f'"{key}" has an escape that is half a character (\\ud800 to \\udfff)')
     return value

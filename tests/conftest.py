@@ -1,0 +1,74 @@
+"""What tests of all parts share: the images of a checkout's neighbor folder, and image makers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import hypothesis
+import numpy as np
+import pytest
+from PIL import Image
+
+# A busy machine is no failure; CI draws the same examples every time.
+hypothesis.settings.register_profile("default", deadline=None)
+hypothesis.settings.register_profile("ci", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "default")
+
+PictureMaker = Callable[..., Image.Image]
+FolderMaker = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The training and test images: ``$REALBENCH_SHARED_DATA``, else ``../shared/data``.
+
+    They are too many, and not ours, to be kept in the repository; without them the test is skipped.
+    """
+    beside = Path(__file__).resolve().parents[2] / "shared" / "data"
+    folder = Path(os.environ.get("REALBENCH_SHARED_DATA") or beside)
+    if not (folder / "manifest.csv").is_file():
+        pytest.skip(f"needs the shared images: no manifest.csv in {folder}")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def make_picture() -> PictureMaker:
+    """Return ``make_picture(width=64, height=48, seed=0)``, a colored picture in mode RGB.
+
+    Smooth colors with some texture, the same for the same arguments; no two sides are alike, so
+    that a turned or mirrored copy differs.
+    """
+
+    def make(width: int = 64, height: int = 48, seed: int = 0) -> Image.Image:
+        rng = np.random.default_rng(seed)
+        y, x = np.mgrid[0:height, 0:width] / max(width, height)
+        angles = rng.uniform(0, 2 * np.pi, 3)
+        waves = [np.sin(7 * (x * np.cos(a) + y * np.sin(a)) + 3 * a) for a in angles]
+        colors = 128 + 70 * np.stack(waves, axis=-1) + 40 * (x - y * y)[..., None]
+        noise = rng.normal(0, 4, colors.shape)
+        return Image.fromarray(np.clip(colors + noise, 0, 255).astype(np.uint8))
+
+    return make
+
+
+@pytest.fixture
+def make_folder(tmp_path: Path, make_picture: PictureMaker) -> FolderMaker:
+    """Return ``make_folder(name, count=3, size=(64, 48), format="jpg")``, which fills a folder.
+
+    It writes pictures ``0000.jpg``, ``0001.jpg`` and so on, different in each folder, and returns
+    the folder's path under ``tmp_path``.
+    """
+
+    def make(
+        name: str, count: int = 3, size: tuple[int, int] = (64, 48), format: str = "jpg"
+    ) -> Path:
+        folder = tmp_path / name
+        folder.mkdir(parents=True, exist_ok=True)
+        for i in range(count):
+            seed = int.from_bytes(f"{name}/{i}".encode(), "little") % 2**32
+            make_picture(*size, seed=seed).save(folder / f"{i:04d}.{format}")
+        return folder
+
+    return make
