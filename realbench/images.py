@@ -131,14 +131,16 @@ def find_images(
         raise UsageError(f"cannot list the folder {name}: {error.strerror}") from error
 
     def warn(path: Path, reason: str) -> None:
-        warnings.warn(f"{printable(path)}: {reason}", stacklevel=3)
+        # Levels up: the walk, this function, its caller.
+        warnings.warn(f"{printable(path)}: {reason}", stacklevel=4)
 
+    shown = printable(root)
     found = []
     for path in _walk(root, on_problem or warn):
         relative = path.relative_to(root)
         found.append(
             ImageFile(
-                folder=printable(root),
+                folder=shown,
                 path=path,
                 image=printable(relative.as_posix()),
                 prompt_id=unicodedata.normalize("NFC", printable(relative.stem)),
