@@ -283,6 +283,16 @@ def _to_array(image: Image.Image) -> RgbArray:
     return array
 
 
+def pixel_count(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> int:
+    """Return width times height of an image file's bytes, by its header alone.
+
+    Raises:
+        UnreadableImage: not an image, or larger than ``max_pixels``.
+    """
+    width, height = _open(data, max_pixels).size
+    return width * height
+
+
 def read_image(path: str | Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> RgbArray:
     """Read and :func:`decode` a file; uint8 (H, W, 3). Errors name the file."""
     data, _ = read_bytes_and_hash(path)
@@ -338,7 +348,9 @@ class _decoding:  # noqa: N801 - used as a function
 
 
 def _damaged(format_name: str, error: Exception) -> UnreadableImage:
-    detail = printable(" ".join(str(error).split()))[:200] or type(error).__name__
+    detail = printable(" ".join(str(error).split()))[:200]
+    if not detail or not isinstance(error, (OSError, SyntaxError, ValueError)):
+        detail = f"{type(error).__name__} {detail}".strip()  # "KeyError 262" says more than "262"
     return UnreadableImage(
         f"truncated, damaged or unusual {format_name} file ({detail}); export or download it again"
     )
