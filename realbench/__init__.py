@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from realbench.detection.registry import list_detectors, load_detector
-    from realbench.scoring import Scorer, Scores, ScoreRun, score
+    from realbench.scoring import Scorer, ScoreRun, Scores, score
 
 __version__ = "0.1.0"
 

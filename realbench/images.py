@@ -13,10 +13,10 @@ import stat
 import unicodedata
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path, PurePath
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -324,27 +324,21 @@ def thumbnail_jpeg(
     return buffer.getvalue()
 
 
-class _decoding:  # noqa: N801 - used as a function
-    """Turns whatever Pillow raises on damaged data into UnreadableImage.
+@contextmanager
+def _decoding(image: Image.Image) -> Iterator[None]:
+    """Turn whatever Pillow raises on damaged data into UnreadableImage.
 
     Its decoders raise OSError, SyntaxError, ValueError, struct.error, KeyError and others; a list
     of them would never be complete.
     """
-
-    def __init__(self, image: Image.Image) -> None:
-        self.image = image
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, MemoryError):
-            width, height = self.image.size
-            raise UnreadableImage(
-                f"not enough memory to decode {width} x {height} pixels"
-            ) from error
-        if isinstance(error, Exception) and not isinstance(error, UnreadableImage):
-            raise _damaged(self.image.format or "image", error) from error
+    try:
+        yield
+    except MemoryError as error:
+        width, height = image.size
+        reason = f"not enough memory to decode {width} x {height} pixels"
+        raise UnreadableImage(reason) from error
+    except Exception as error:
+        raise _damaged(image.format or "image", error) from error
 
 
 def _damaged(format_name: str, error: Exception) -> UnreadableImage:

@@ -1,0 +1,13 @@
+"""The command line: ``realbench``."""
+
+from __future__ import annotations
+
+
+def main() -> None:
+    """Run the command line and exit: 0 done, 1 failed, 2 misuse, 130 interrupted."""
+    from realbench.cli.main import run
+
+    run()
+
+
+__all__ = ["main"]

@@ -1,0 +1,81 @@
+"""The commands of ``realbench``, and how every one of them ends."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from typing import Annotated
+
+import click
+import typer
+
+import realbench
+from realbench.cli import detectors
+from realbench.cli.demo import demo
+from realbench.cli.score import score
+from realbench.errors import RealBenchError
+
+app = typer.Typer(
+    name="realbench",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="How photoreal are these generated images?",
+    epilog="Start with: realbench demo",
+)
+app.command()(score)
+app.command()(demo)
+app.add_typer(detectors.app, name="detectors")
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"realbench {realbench.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    _: Annotated[
+        bool,
+        typer.Option("--version", is_eager=True, callback=_show_version, help="Show the version."),
+    ] = False,
+) -> None:
+    pass
+
+
+def run(arguments: list[str] | None = None) -> None:
+    """Run a command and exit with its code; an error is one line, never a traceback."""
+    warnings.showwarning = _one_line_warning
+    try:
+        code = app(arguments, standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        typer.echo(error.format_message())
+        sys.exit(0)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, click.exceptions.Abort):
+        _say("interrupted: what was scored is kept; run the same command again to go on")
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.exit(1)
+    except RealBenchError as error:
+        _say(str(error))
+        sys.exit(error.exit_code)
+    except MemoryError:
+        _say("not enough memory: try a smaller --batch-size or --max-pixels")
+        sys.exit(1)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        _say(f"{where}{error.strerror or error}")
+        sys.exit(1)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _say(message: str) -> None:
+    typer.echo(f"error: {' '.join(message.split())}", err=True)
+
+
+def _one_line_warning(message: Warning | str, *_: object, **__: object) -> None:
+    typer.echo(f"warning: {message}", err=True)

@@ -1,0 +1,233 @@
+"""``realbench score``: how photoreal are these folders?"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from realbench.scoring.run import Progress, ScoreRun
+
+
+def score(
+    folders: Annotated[
+        list[Path], typer.Argument(metavar="FOLDER...", help="A folder of images per model.")
+    ],
+    reference: Annotated[
+        Path | None, typer.Option(metavar="PHOTOS", help="Folder of photographs to compare with.")
+    ] = None,
+    prompts: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="JSONL of prompts; a file's stem is its prompt id."),
+    ] = None,
+    detector: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME|CARD_DIR",
+            help="Detector to use; may be repeated. [default: the embedded pair]",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="RUN", help="Write scores.csv, summary.json, run.json, report.html."),
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps, …")] = "auto",
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Images a forward pass. [default: by device]")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Decoding threads. [default: one per core]")
+    ] = None,
+    max_pixels: Annotated[
+        int, typer.Option(min=1, help="Larger images are reported, not decoded.")
+    ] = 250_000_000,
+    no_cache: Annotated[
+        bool, typer.Option("--no-cache", help="Neither look scores up nor keep them.")
+    ] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit with 1 if any image is unreadable.")
+    ] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap.")] = 0,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+    json_: Annotated[
+        bool, typer.Option("--json", help="Print the summary as JSON, and nothing else.")
+    ] = False,
+) -> int:
+    """Score folders of images: P(real) of each image, ranking, intervals.
+
+    Each folder is a model, each file's stem a prompt id. Run the same command again to go on
+    after an interruption: finished images are not scored again.
+    """
+    from realbench.detection.registry import DEFAULT_DETECTORS
+    from realbench.scoring.run import score as score_folders
+
+    with progress_bar(shown=not quiet and not json_) as progress:
+        run = score_folders(
+            *folders,
+            prompts=prompts,
+            reference=reference,
+            detectors=detector or DEFAULT_DETECTORS,
+            out=out,
+            device=device,
+            max_pixels=max_pixels,
+            workers=workers,
+            batch_size=batch_size,
+            cache=not no_cache,
+            seed=seed,
+            progress=progress,
+        )
+    return finish(run, out=out, quiet=quiet, json_=json_, strict=strict)
+
+
+def finish(
+    run: ScoreRun, *, out: Path | None, quiet: bool, json_: bool, strict: bool = False
+) -> int:
+    """Print a run and return the exit code."""
+    if json_:
+        import json
+
+        typer.echo(json.dumps(run.summary, ensure_ascii=False))
+    elif not quiet:
+        print_run(run, out)
+    failed = len(run) - run.n_scored
+    if not run.n_scored:
+        typer.echo(f"error: none of the {failed} images could be read: {_first(run)}", err=True)
+        return 1
+    if strict and failed:
+        typer.echo(f"error: {failed} unreadable (--strict), first {_first(run)}", err=True)
+        return 1
+    return 0
+
+
+def _first(run: ScoreRun) -> str:
+    row = run.failures.iloc[0]
+    return f"{row['folder']}/{row['image']}: {row['reason']}"
+
+
+@contextlib.contextmanager
+def progress_bar(*, shown: bool) -> Iterator[Callable[[Progress], None] | None]:
+    """Yield a callback that draws a bar with images/s and time left, on a terminal alone."""
+    if not shown or not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    columns = (
+        TextColumn("scoring"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+    )
+    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=None, rate="")
+
+        def update(progress: Progress) -> None:
+            speed = bar.tasks[0].speed
+            rate = f"{speed:.1f} images/s" if speed else ""
+            bar.update(task, completed=progress.done, total=progress.total, rate=rate)
+
+        yield update
+
+
+# --- What is printed ---------------------------------------------------------------------------
+
+
+def print_run(run: ScoreRun, out: Path | None) -> None:
+    """Print the ranking, what the data do not separate, failures and where the files are."""
+    from rich.console import Console
+
+    console = Console()
+    console.print(_ranking(run.summary))
+    for line in _findings(run.summary):
+        console.print(line, markup=False, highlight=False)
+    _print_failures(run, console)
+    if out is not None:
+        console.print(f"Report: {out / 'report.html'}", markup=False, highlight=False)
+
+
+def _ranking(summary: dict[str, Any]) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(caption="P(real) in [0, 1], higher is more real; 95 % intervals over prompts")
+    several = len(summary["folders"]) > 1
+    reference = summary["reference"]
+    names = list(summary["folders"][0]["detectors"])
+    if several:
+        table.add_column("rank", justify="right")
+    table.add_column("folder")
+    table.add_column("n", justify="right")
+    table.add_column("realism", justify="right")
+    table.add_column("escape rate", justify="right")
+    for name in names:
+        table.add_column(name, justify="right")
+    if reference:
+        table.add_column("AUC vs photos", justify="right")
+    ranked = sorted(summary["folders"], key=lambda entry: entry["rank"] or sys.maxsize)
+    for entry in [*([reference] if reference else []), *ranked]:
+        is_photos = entry is reference
+        row = [_rank(entry)] if several else []
+        row += [entry["folder"] + (" (photographs)" if is_photos else ""), _count(entry)]
+        row += [estimate(entry["realism"]), estimate(entry["escape_rate"])]
+        row += [estimate(entry["detectors"][name]) for name in names]
+        if reference:
+            row.append("" if is_photos else estimate(entry["auc"], "estimate"))
+        table.add_row(*map(Text, row), style="dim" if is_photos else None, end_section=is_photos)
+    return table
+
+
+def _rank(entry: dict[str, Any]) -> str:
+    if entry.get("rank") is None:
+        return ""
+    low, high = entry["rank_low"], entry["rank_high"]
+    return str(low) if low == high else f"{low}–{high}"
+
+
+def _count(entry: dict[str, Any]) -> str:
+    failed = f" (+{entry['n_failed']} unreadable)" if entry["n_failed"] else ""
+    return f"{entry['n']}{failed}"
+
+
+def estimate(value: dict[str, Any] | None, key: str = "mean") -> str:
+    """Return ``0.42 [0.38, 0.47]``, or a dash where there is nothing to estimate."""
+    if not value or value[key] is None:
+        return "–"
+    if value["low"] is None:
+        return f"{value[key]:.2f} [no interval]"
+    return f"{value[key]:.2f} [{value['low']:.2f}, {value['high']:.2f}]"
+
+
+def _findings(summary: dict[str, Any]) -> list[str]:
+    lines = []
+    pairs = summary["pairs"]
+    tied = [pair for pair in pairs if pair["tied"]]
+    if pairs and not tied:
+        lines.append("All differences are significant (Holm-adjusted p < 0.05).")
+    elif pairs:
+        shown = "; ".join(f"{pair['a']} and {pair['b']}" for pair in tied[:8])
+        more = f"; and {len(tied) - 8} more pairs" if len(tied) > 8 else ""
+        lines.append(
+            f"Statistically tied ({len(tied)} of {len(pairs)} pairs, Holm-adjusted "
+            f"p ≥ 0.05): {shown}{more}."
+        )
+    return lines + [f"Note: {note}" for note in summary["notes"]]
+
+
+def _print_failures(run: ScoreRun, console: Console, limit: int = 10) -> None:
+    failures = run.failures
+    for _, row in failures.head(limit).iterrows():
+        line = f"Unreadable: {row['folder']}/{row['image']}: {row['reason']}"
+        console.print(line, markup=False, highlight=False)
+    if len(failures) > limit:
+        console.print(f"Unreadable: {len(failures) - limit} more, see scores.csv (--out)")

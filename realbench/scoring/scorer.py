@@ -1,0 +1,195 @@
+"""Scores images that are in memory: for notebooks, and as a reward."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from realbench.detection.ensemble import combine, disagreement, probability
+from realbench.detection.registry import DEFAULT_DETECTORS, load_detector
+from realbench.errors import UsageError
+from realbench.scoring.pipeline import choose_layout
+
+if TYPE_CHECKING:
+    import torch
+    from PIL import Image
+
+    from realbench.detection.detector import Detector
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What the detectors say of n images; higher is more real, everywhere.
+
+    Attributes:
+        realism: float32 (n,), the ensemble's P(real) in [0, 1].
+        detectors: each detector's P(real), float32 (n,), in [0, 1].
+        logits: each detector's calibrated logit of P(real), float32 (n,).
+        disagreement: float32 (n,), the largest minus the smallest P(real) of the detectors.
+    """
+
+    realism: np.ndarray
+    detectors: dict[str, np.ndarray]
+    logits: dict[str, np.ndarray]
+    disagreement: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.realism)
+
+    @classmethod
+    def from_logits(cls, logits: Mapping[str, np.ndarray], levels: Mapping[str, str]) -> Scores:
+        """Combine calibrated logits (n,) by detector into scores."""
+        values = {name: np.asarray(value, np.float32) for name, value in logits.items()}
+        detectors = {name: probability(value) for name, value in values.items()}
+        spread = disagreement(np.stack(list(detectors.values()), axis=1))
+        return cls(combine(values, levels), detectors, values, spread)
+
+
+def choose_device(device: str) -> str:
+    """Return ``device``, with ``"auto"`` resolved to CUDA, Apple's MPS or the CPU.
+
+    Raises:
+        UsageError: torch does not know the device or the machine does not have it.
+    """
+    import torch
+
+    if device == "auto":
+        if torch.cuda.is_available():
+            return "cuda"
+        return "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        first = str(error).splitlines()[0]
+        raise UsageError(f"device {device!r} cannot be used here: {first}") from error
+    return device
+
+
+class Scorer:
+    """Detectors, loaded once, that score batches of images.
+
+    >>> scorer = Scorer()
+    >>> scorer([Image.open("a.png"), Image.open("b.jpg")]).realism
+
+    Args:
+        detectors: names, card folders or loaded detectors.
+        device: ``"auto"``, ``"cpu"``, ``"cuda:0"`` and so on.
+        batch_size: images a forward pass; by default one that suits the device.
+    """
+
+    def __init__(
+        self,
+        detectors: Sequence[str | Path | Detector] = DEFAULT_DETECTORS,
+        *,
+        device: str = "auto",
+        batch_size: int | None = None,
+    ) -> None:
+        if isinstance(detectors, str | Path):
+            detectors = [detectors]
+        self.device = choose_device(device)
+        self.detectors = load_detectors(detectors, self.device)
+        self.levels = {name: one.level for name, one in self.detectors.items()}
+        self._layout = choose_layout(self.device, batch_size=batch_size)
+
+    def __repr__(self) -> str:
+        return f"Scorer({', '.join(self.detectors)}; {self.device})"
+
+    def __call__(self, images: Sequence[Image.Image | np.ndarray] | torch.Tensor) -> Scores:
+        """Score images.
+
+        Args:
+            images: PIL images of any mode, uint8 RGB arrays of shape (H, W, 3), both of any
+                size, or one uint8 tensor of shape (n, 3, H, W).
+
+        Raises:
+            UsageError: an array or tensor of another shape or type.
+        """
+        arrays = [_as_array(image, n) for n, image in enumerate(_each(images))]
+        layout = self._layout
+        starts = range(0, len(arrays), layout.batch_size)
+        logits: dict[str, list[float]] = {name: [] for name in self.detectors}
+        if layout.forwards == 1 or len(starts) < 2:
+            parts = [self._score(arrays[s : s + layout.batch_size]) for s in starts]
+        else:
+            from realbench.scoring.pipeline import use_threads
+
+            with ThreadPoolExecutor(
+                layout.forwards, initializer=use_threads, initargs=(layout.threads_per_forward,)
+            ) as pool:
+                batches = [arrays[s : s + layout.batch_size] for s in starts]
+                parts = list(pool.map(self._score, batches))
+        for part in parts:
+            for name, values in part.items():
+                logits[name] += values
+        return Scores.from_logits({n: np.array(v) for n, v in logits.items()}, self.levels)
+
+    def reward(
+        self,
+        images: Sequence[Image.Image | np.ndarray] | torch.Tensor,
+        prompts: Sequence[str] | None = None,
+    ) -> np.ndarray:
+        """Return the realism of ``images`` as a reward, float32 (n,), in [0, 1].
+
+        Args:
+            images: as for calling the scorer.
+            prompts: taken so that every reward has one signature; realism does not need them.
+        """
+        return self(images).realism
+
+    def _score(self, arrays: Sequence[np.ndarray]) -> dict[str, list[float]]:
+        import torch
+
+        return {
+            name: one.logits(torch.stack([one.prepare(a) for a in arrays])).tolist()
+            for name, one in self.detectors.items()
+        }
+
+
+def load_detectors(detectors: Sequence[str | Path | Detector], device: str) -> dict[str, Detector]:
+    """Load what is not loaded yet; names must differ.
+
+    Raises:
+        UsageError: none, an unknown one, or two of one name.
+    """
+    loaded: dict[str, Detector] = {}
+    for one in detectors:
+        detector = load_detector(one, device) if isinstance(one, str | Path) else one
+        if detector.name in loaded:
+            raise UsageError(f"detector {detector.name!r} is given twice: name each one once")
+        loaded[detector.name] = detector
+    if not loaded:
+        raise UsageError("no detector is given: name at least one")
+    return loaded
+
+
+def _each(images: Any) -> Sequence[Any]:
+    if hasattr(images, "detach"):  # a tensor
+        if images.ndim != 4 or images.shape[1] != 3:
+            raise UsageError(f"a tensor must have shape (n, 3, H, W), not {tuple(images.shape)}")
+        return list(images.detach().cpu().permute(0, 2, 3, 1).numpy())
+    if isinstance(images, np.ndarray) and images.ndim != 4:
+        raise UsageError(f"give a list of images, not one array of shape {images.shape}")
+    return images
+
+
+def _as_array(image: Image.Image | np.ndarray, position: int) -> np.ndarray:
+    from PIL import Image
+
+    if isinstance(image, Image.Image):
+        from realbench.color import to_srgb
+
+        return np.asarray(to_srgb(image))
+    if not isinstance(image, np.ndarray):
+        kind = type(image).__name__
+        raise UsageError(f"image {position} is a {kind}: give PIL images or uint8 arrays")
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+        raise UsageError(
+            f"image {position} has shape {image.shape} and type {image.dtype}: "
+            "give uint8 RGB of shape (H, W, 3)"
+        )
+    return image

@@ -1,0 +1,233 @@
+"""From a table of scores to what it says: per-folder figures, ranking, differences."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from realbench import stats
+from realbench.prompts import Prompt
+
+SCHEMA_VERSION = 1
+CONFIDENCE = 0.95
+SIGNIFICANCE = 0.05
+
+
+def summarize(
+    table: pd.DataFrame,
+    *,
+    folders: Sequence[tuple[str, str]],
+    reference: tuple[str, str] | None,
+    detectors: Sequence[str],
+    prompts: Mapping[str, Prompt] | None = None,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Compute the summary of a run, as written to ``summary.json``.
+
+    Args:
+        table: a row per image, as in ``scores.csv``.
+        folders: display name and path of each folder that is ranked.
+        reference: display name and path of the photographs.
+        detectors: the columns with each detector's P(real).
+        prompts: prompt id to prompt, for categories and missing images.
+        seed: of every bootstrap.
+    """
+    parts = {str(name): part for name, part in table.groupby("folder", sort=False)}
+    photos = _scored(parts[reference[0]]) if reference else None
+    entries = [
+        _entry(name, path, parts[name], photos, detectors, prompts, seed) for name, path in folders
+    ]
+    pairs = _pairs({name: _scored(parts[name]) for name, _ in folders}, seed)
+    _rank(entries, pairs)
+    known = None
+    if reference:
+        known = _entry(*reference, parts[reference[0]], None, detectors, prompts, seed)
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "folders": entries,
+        "pairs": pairs,
+        "reference": known,
+        "confidence": CONFIDENCE,
+        "notes": [
+            *_sharing_notes({name: _scored(parts[name]) for name, _ in folders}),
+            *_prompt_notes(parts, [name for name, _ in folders], prompts),
+        ],
+    }
+
+
+def _scored(part: pd.DataFrame) -> pd.DataFrame:
+    return part[part["status"] == "ok"]
+
+
+def _entry(
+    name: str,
+    path: str,
+    part: pd.DataFrame,
+    photos: pd.DataFrame | None,
+    detectors: Sequence[str],
+    prompts: Mapping[str, Prompt] | None,
+    seed: int,
+) -> dict[str, Any]:
+    scored = _scored(part)
+    realism = scored["realism"].to_numpy(float)
+    groups = scored["prompt_id"].to_numpy()
+    entry: dict[str, Any] = {
+        "folder": name,
+        "path": path,
+        "n": len(scored),
+        "n_failed": len(part) - len(scored),
+        "n_prompts": int(scored["prompt_id"].nunique()),
+        "realism": mean_interval(realism, groups, seed),
+        "escape_rate": _share_interval(realism > 0.5, groups, seed),
+        "detectors": {
+            detector: mean_interval(scored[detector].to_numpy(float), groups, seed)
+            for detector in detectors
+        },
+        "disagreement": {"mean": _number(scored["disagreement"].mean())},
+        "auc": None,
+    }
+    if photos is not None and len(photos) and len(scored):
+        area = stats.bootstrap_auc(
+            photos["realism"].to_numpy(float),
+            realism,
+            photos["prompt_id"].to_numpy(),
+            groups,
+            seed=seed,
+        )
+        entry["auc"] = {"estimate": _number(area.estimate), **_bounds(area)}
+    if prompts and any(prompt.category for prompt in prompts.values()):
+        entry["categories"] = _categories(scored, prompts, seed)
+    return entry
+
+
+def mean_interval(values: np.ndarray, groups: np.ndarray, seed: int) -> dict[str, Any]:
+    """Return mean, bounds, n and number of groups as JSON holds them (None for undefined)."""
+    if not len(values):
+        return {"mean": None, "low": None, "high": None, "n": 0, "n_groups": 0}
+    interval = stats.bootstrap_mean(values, groups, seed=seed)
+    return {"mean": _number(interval.estimate), **_bounds(interval)}
+
+
+def _share_interval(values: np.ndarray, groups: np.ndarray, seed: int) -> dict[str, Any]:
+    if not len(values):
+        return {"mean": None, "low": None, "high": None, "n": 0, "n_groups": 0}
+    interval = stats.bootstrap_share(values, groups, seed=seed)
+    return {"mean": _number(interval.estimate), **_bounds(interval)}
+
+
+def _bounds(interval: stats.Interval) -> dict[str, Any]:
+    return {
+        "low": _number(interval.low),
+        "high": _number(interval.high),
+        "n": interval.n,
+        "n_groups": interval.n_groups,
+    }
+
+
+def _number(value: float) -> float | None:
+    return None if not np.isfinite(value) else round(float(value), 6)
+
+
+def _categories(
+    scored: pd.DataFrame, prompts: Mapping[str, Prompt], seed: int
+) -> dict[str, dict[str, Any]]:
+    category = scored["prompt_id"].map(
+        {key: prompt.category for key, prompt in prompts.items() if prompt.category}
+    )
+    return {
+        str(name): mean_interval(
+            part["realism"].to_numpy(float), part["prompt_id"].to_numpy(), seed
+        )
+        for name, part in scored.groupby(category)
+    }
+
+
+def _pairs(parts: Mapping[str, pd.DataFrame], seed: int) -> list[dict[str, Any]]:
+    pairs = []
+    for (a, first), (b, second) in combinations(parts.items(), 2):
+        if not len(first) or not len(second):
+            continue
+        x, y = first["realism"].to_numpy(float), second["realism"].to_numpy(float)
+        groups_x, groups_y = first["prompt_id"].to_numpy(), second["prompt_id"].to_numpy()
+        shared = len(set(groups_x) & set(groups_y))
+        compare = stats.paired_difference if shared > 1 else stats.unpaired_difference
+        result = compare(x, y, groups_x, groups_y, seed=seed)
+        interval = result.interval
+        pairs.append(
+            {
+                "a": a,
+                "b": b,
+                "difference": _number(interval.estimate),
+                "low": _number(interval.low),
+                "high": _number(interval.high),
+                "p_value": _number(result.p_value),
+                "paired": shared > 1,
+                "n_shared": shared,
+            }
+        )
+    adjusted = stats.holm([np.nan if p["p_value"] is None else p["p_value"] for p in pairs])
+    for pair, p_value in zip(pairs, adjusted, strict=True):
+        pair["p_adjusted"] = _number(p_value)
+        pair["tied"] = bool(not p_value < SIGNIFICANCE)  # an undefined one is a tie too
+    return pairs
+
+
+def _rank(entries: list[dict[str, Any]], pairs: Sequence[Mapping[str, Any]]) -> None:
+    """Add rank, rank_low and rank_high to the entries that have a mean, in place."""
+    ranked = [entry for entry in entries if entry["realism"]["mean"] is not None]
+    place = {entry["folder"]: n for n, entry in enumerate(ranked)}
+    apart = [(place[p["a"]], place[p["b"]]) for p in pairs if not p["tied"]]
+    means = [entry["realism"]["mean"] for entry in ranked]
+    ranges = stats.rank_sets(means, apart)
+    order = np.argsort(-np.array(means), kind="stable")
+    for entry in entries:
+        entry.update(rank=None, rank_low=None, rank_high=None)
+    for rank, index in enumerate(order, start=1):
+        low, high = ranges[index]
+        ranked[index].update(rank=rank, rank_low=int(low), rank_high=int(high))
+
+
+def _sharing_notes(parts: Mapping[str, pd.DataFrame]) -> list[str]:
+    """Say which prompts not all folders have, since pairs are compared on those they share."""
+    if len(parts) < 2:
+        return []
+    ids = {name: set(part["prompt_id"]) for name, part in parts.items()}
+    shared = set.intersection(*ids.values())
+    notes = [
+        f"{name}: {len(own - shared)} of {len(own)} prompt ids are not in every folder"
+        for name, own in ids.items()
+        if own - shared
+    ]
+    if notes:
+        notes.append(
+            f"{len(shared)} prompt ids are in all folders; two folders are compared on those both "
+            "have, and on all their images where they share fewer than two"
+        )
+    return notes
+
+
+def _prompt_notes(
+    parts: Mapping[str, pd.DataFrame],
+    folders: Sequence[str],
+    prompts: Mapping[str, Prompt] | None,
+) -> list[str]:
+    if prompts is None:
+        return []
+    notes = []
+    for name in folders:
+        found = set(parts[name]["prompt_id"])
+        missing, unknown = set(prompts) - found, found - set(prompts)
+        if missing:
+            notes.append(f"{name}: no image for {len(missing)} prompts ({_few(missing)})")
+        if unknown:
+            notes.append(f"{name}: {len(unknown)} images have no prompt ({_few(unknown)})")
+    return notes
+
+
+def _few(ids: set[str], limit: int = 5) -> str:
+    first = sorted(ids)[:limit]
+    return ", ".join(first) + (", …" if len(ids) > limit else "")
