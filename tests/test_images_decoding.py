@@ -24,6 +24,7 @@ import realbench.images
 from realbench.images import (
     UnreadableImage,
     decode,
+    pixel_count,
     read_bytes_and_hash,
     read_image,
     thumbnail_jpeg,
@@ -117,6 +118,15 @@ def test_the_limit_counts_pixels(make_picture: PictureMaker) -> None:
         UnreadableImage, match=r"20 x 10 pixels .* limit of 199; raise --max-pixels"
     ):
         decode(data, max_pixels=199)
+
+
+def test_the_header_tells_the_size(make_picture: PictureMaker) -> None:
+    data = encoded(make_picture(20, 10), "PNG")
+    assert pixel_count(data[:200], max_pixels=200) == 200
+    with pytest.raises(UnreadableImage, match="20 x 10 pixels"):
+        pixel_count(data, max_pixels=199)
+    with pytest.raises(UnreadableImage, match="not an image"):
+        pixel_count(b"text")
 
 
 def huge_png() -> bytes:
