@@ -275,8 +275,10 @@ def _to_array(image: Image.Image) -> RgbArray:
     pixels twice. Strips that fit the cache are as quick as the former, and need no second copy.
     """
     width, height = image.size
-    array = np.empty((height, width, 3), np.uint8)
     rows = max(1, _STRIP_BYTES // (3 * width))
+    if rows >= height:
+        return np.array(image)
+    array = np.empty((height, width, 3), np.uint8)
     for top in range(0, height, rows):
         bottom = min(height, top + rows)
         array[top:bottom] = np.asarray(image.crop((0, top, width, bottom)))
