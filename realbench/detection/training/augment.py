@@ -156,7 +156,10 @@ def _gradient(size: int, rng: np.random.Generator) -> np.ndarray:
     t = (np.cos(angle) * x + np.sin(angle) * y)[..., None]
     if rng.random() < 0.3:
         t = np.hypot(x - rng.random(), y - rng.random())[..., None]
-    return rng.integers(0, 256, 3) * (1 - t) + rng.integers(0, 256, 3) * t
+    first = rng.integers(0, 256, 3)
+    # Often a slight one: a crop sees but a part of a gradient.
+    reach = rng.random() ** 2
+    return first + (rng.integers(0, 256, 3) - first) * reach * t
 
 
 def _blobs(size: int, rng: np.random.Generator) -> np.ndarray:

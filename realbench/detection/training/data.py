@@ -17,7 +17,7 @@ from realbench.detection.training.workers import worker_pool
 from realbench.errors import UsageError
 from realbench.images import UnreadableImage, find_images, read_image
 
-ROUND_TRIP_SIZES = (448, 512, 576, 640)
+ROUND_TRIP_SIZES = (320, 384, 448, 512)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +81,7 @@ def _from_row(folder: Path, row: dict[str, str], recipe: Recipe) -> TrainingImag
         fold = hash_fold(_series(path.stem, recipe.photo_series), recipe.folds)
         return TrainingImage(folder / path, True, source, subset, fold, fold)
     source_fold = recipe.source_fold(source)
-    prompt = row["prompt_id"]
-    prompt_fold = hash_fold(prompt, recipe.folds) if prompt else source_fold
+    prompt_fold = recipe.prompt_fold(row["prompt_id"], source)
     return TrainingImage(folder / path, False, source, subset, source_fold, prompt_fold)
 
 
@@ -113,7 +112,7 @@ def from_folders(
         for file in find_images(folder):
             source = file.path.parent.name
             source_fold = recipe.source_fold(source)
-            prompt_fold = hash_fold(file.prompt_id, recipe.folds)
+            prompt_fold = recipe.prompt_fold(file.prompt_id, source)
             images.append(
                 TrainingImage(file.path, False, source, folder.name, source_fold, prompt_fold)
             )

@@ -14,8 +14,7 @@ from torch import nn
 from torch.nn import functional
 
 from realbench.detection import perturbations
-from realbench.detection.families.native_crops import ResidualNetwork
-from realbench.detection.families.whole_image import WholeImageNetwork
+from realbench.detection.families.network import TimmNetwork
 from realbench.detection.training import augment
 from realbench.detection.training.data import TrainingImage
 from realbench.detection.training.pretrained import imagenet_weights
@@ -112,8 +111,7 @@ def build_network(recipe: Recipe, *, train: bool = False) -> nn.Module:
     options = dict(recipe.options)
     if train:
         options |= {"drop_rate": recipe.dropout, "drop_path_rate": 0.1}
-    network = WholeImageNetwork if recipe.kind == "semantic" else ResidualNetwork
-    return network(recipe.architecture, **options)
+    return TimmNetwork(recipe.architecture, **options)
 
 
 def fit(

@@ -55,6 +55,8 @@ class Recipe(BaseModel):
     never_train: tuple[str, ...] = ()
     families: tuple[str, ...] = ()
     source_folds: dict[str, int] = Field(default_factory=dict)
+    subject_folds: dict[str, int] = Field(default_factory=dict)
+    prompt_folds: dict[str, int] = Field(default_factory=dict)
     photo_series: tuple[str, ...] = ()
 
     def subset_of(self, path: str) -> str:
@@ -63,11 +65,26 @@ class Recipe(BaseModel):
         return max(matching, key=len) if matching else path.split("/", 1)[0]
 
     def source_fold(self, source: str) -> int:
-        """Return the fold that holds out ``source``, with its whole family of models."""
-        if source in self.source_folds:
-            return self.source_folds[source] % self.folds
+        """Return the fold that holds out ``source``, with its whole family of models.
+
+        It is the one that ``source_folds`` gives the source or its family, or else one by hash.
+        """
         family = next((f for f in self.families if f in source.lower()), source.lower())
+        for name in (source, family):
+            if name in self.source_folds:
+                return self.source_folds[name] % self.folds
         return hash_fold(family, self.folds)
+
+    def prompt_fold(self, prompt: str, source: str) -> int:
+        """Return the fold that holds out a generated image's prompt or subject.
+
+        A source without prompt ids is one subject, whose fold ``subject_folds`` may give.
+        """
+        if not prompt:
+            return self.subject_folds.get(source, self.source_fold(source)) % self.folds
+        if prompt in self.prompt_folds:
+            return self.prompt_folds[prompt] % self.folds
+        return hash_fold(prompt, self.folds)
 
 
 def hash_fold(text: str, folds: int) -> int:

@@ -1,0 +1,35 @@
+"""The network that the embedded families share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import timm
+import torch
+from torch import Tensor, nn
+
+
+class TimmNetwork(nn.Module):
+    """A timm classifier with one output, the logit of P(real).
+
+    Input: float RGB in [0, 255], shape (n, 3, S, S); output: logits of shape (n,).
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        architecture: str,
+        mean: tuple[float, float, float] = (0.5, 0.5, 0.5),
+        std: tuple[float, float, float] = (0.5, 0.5, 0.5),
+        **options: Any,
+    ) -> None:
+        super().__init__()
+        self.backbone = timm.create_model(architecture, num_classes=1, **options)
+        for name, triple in (("mean", mean), ("std", std)):
+            value = torch.tensor(triple).view(1, 3, 1, 1) * 255
+            self.register_buffer(name, value, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.backbone((x - self.mean) / self.std).squeeze(1)

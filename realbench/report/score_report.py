@@ -1,0 +1,435 @@
+"""The report of a Detector-Scoring run: ``report.html`` from a table, a summary and a manifest.
+
+The data come exactly as they are written to ``scores.csv``, ``summary.json`` and ``run.json``;
+nothing is scored again here. The page is one file: styles, plots and thumbnails are inside it,
+there is no script, and everything that came from a file or folder name is escaped.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import shlex
+import tempfile
+from collections.abc import Mapping, Sequence
+from functools import cache
+from itertools import combinations
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+import realbench
+from realbench.report import plots, wording
+from realbench.report.agreement import Correlation, rank_correlation
+from realbench.report.gallery import ImagePaths, disputed_pictures, folder_pictures
+
+MATRIX_LIMIT = 24
+PAIR_PLOT_LIMIT = 6
+PANEL_LIMIT = 9
+SHAPES = ("circle", "diamond", "square", "triangle")
+
+
+class ScoreReportSource(Protocol):
+    """What a report is made of; ``realbench.scoring.ScoreRun`` is one."""
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """A row per image, columns as in ``scores.csv``."""
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """As in ``summary.json``."""
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """As in ``run.json``."""
+
+    @property
+    def paths(self) -> ImagePaths:
+        """Where each (folder, image) of the table lies, for the thumbnails."""
+
+
+def write_score_report(run: ScoreReportSource, out: Path) -> Path:
+    """Write the report of ``run`` to ``out`` (a file, or a folder that gets ``report.html``).
+
+    The file appears whole or not at all.
+
+    Returns:
+        The path of the report.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    path = out / "report.html" if out.is_dir() else out
+    html = render_score_report(run.table, run.summary, run.manifest, run.paths)
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(html.encode("utf-8", "backslashreplace"))
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    return path
+
+
+def render_score_report(
+    table: pd.DataFrame,
+    summary: Mapping[str, Any],
+    manifest: Mapping[str, Any],
+    paths: ImagePaths,
+) -> str:
+    """Return the report as HTML; the arguments are those of :class:`ScoreReportSource`."""
+    detectors = detector_columns(table)
+    scored = table[table["status"] == "ok"]
+    folders = _in_rank_order(summary["folders"])
+    reference = summary.get("reference")
+    entries = [*([reference] if reference else []), *folders]
+    names = [entry["folder"] for entry in entries]
+    context = {
+        "answer": wording.answer(summary),
+        "summary": summary,
+        "manifest": manifest,
+        "detectors": detectors,
+        "folders": folders,
+        "reference": reference,
+        "facts": _facts(table, summary, manifest, detectors),
+        "ranking": _ranking(folders, reference),
+        "pairs": _pairs(summary.get("pairs") or [], folders),
+        "aucs": _aucs(folders, reference),
+        "distributions": _distributions(scored, entries, reference),
+        "categories": _categories(folders),
+        "galleries": folder_pictures(scored, names, detectors, paths),
+        "agreement": _agreement(scored, entries, reference, detectors, paths),
+        "failures": table[table["status"] != "ok"][["folder", "image", "reason"]].to_dict(
+            "records"
+        ),
+        "notes": [str(note) for note in summary.get("notes") or []],
+        "reproduction": _reproduction(manifest),
+        "bibtex": bibtex(),
+        "version": realbench.__version__,
+    }
+    return _environment().get_template("score_report.html").render(context)
+
+
+def detector_columns(table: pd.DataFrame) -> list[str]:
+    """Return the detectors' columns: those between ``realism`` and ``disagreement``."""
+    columns = [str(column) for column in table.columns]
+    first, last = columns.index("realism") + 1, columns.index("disagreement")
+    return columns[first:last]
+
+
+def bibtex() -> str:
+    """Return the BibTeX entries that a report asks its readers to cite."""
+    return (
+        "@software{realbench,\n"
+        "  title   = {RealBench: how photoreal are generated images?},\n"
+        "  author  = {{The RealBench maintainers}},\n"
+        f"  version = {{{realbench.__version__}}},\n"
+        "  year    = {2026},\n"
+        "  license = {Apache-2.0}\n"
+        "}\n\n"
+        "@article{ye2025realgen,\n"
+        "  title   = {RealGen: Photorealistic Text-to-Image Generation\n"
+        "             via Detector-Guided Rewards},\n"
+        "  author  = {Ye, Junyan and Zhu, Leiqi and Guo, Yuncheng and Jiang, Dongzhi and\n"
+        "             Huang, Zilong and Zhang, Yifan and Yan, Zhiyuan and Fu, Haohuan and\n"
+        "             He, Conghui and Li, Weijia},\n"
+        "  journal = {arXiv preprint arXiv:2512.00473},\n"
+        "  year    = {2025}\n"
+        "}\n"
+    )
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("realbench.report", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    css, _, _ = environment.loader.get_source(environment, "report.css")  # type: ignore[union-attr]
+    environment.globals["css"] = Markup(css)
+    for filter_ in (
+        wording.number,
+        wording.signed,
+        wording.percent,
+        wording.p_value,
+        wording.rank_range,
+        wording.count,
+        wording.listing,
+        wording.pair_sentence,
+    ):
+        environment.filters[filter_.__name__] = filter_
+    environment.globals["span"] = wording.span
+    environment.globals["percent_span"] = wording.percent_span
+    environment.globals["is_number"] = wording.is_number
+    return environment
+
+
+def _in_rank_order(folders: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    def key(entry: Mapping[str, Any]) -> float:
+        return float(entry["rank"]) if wording.is_number(entry.get("rank")) else math.inf
+
+    return sorted(folders, key=key)
+
+
+def _facts(
+    table: pd.DataFrame,
+    summary: Mapping[str, Any],
+    manifest: Mapping[str, Any],
+    detectors: Sequence[str],
+) -> list[tuple[str, str]]:
+    scored, failed = int((table["status"] == "ok").sum()), int((table["status"] != "ok").sum())
+    prompts = table.loc[table["status"] == "ok", "prompt_id"].nunique()
+    facts = [
+        ("Images", f"{scored:,}"),
+        ("Prompts", f"{prompts:,}"),
+        ("Unreadable", f"{failed:,}"),
+        ("Detectors", ", ".join(detectors)),
+    ]
+    started = str(manifest.get("started") or "")
+    if started:
+        facts.append(("Date", started[:10]))
+    return facts
+
+
+def _ranking(
+    folders: Sequence[Mapping[str, Any]], reference: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    entries = [*([reference] if reference else []), *folders]
+    intervals = [entry["realism"] for entry in entries]
+    axis = plots.fitted_axis(
+        value.get(key) for value in intervals for key in ("mean", "low", "high")
+    )
+    rows = []
+    for entry in entries:
+        realism = entry["realism"]
+        label = (
+            f"{entry['folder']}: mean realism {wording.number(realism.get('mean'))}, "
+            f"interval {wording.span(realism.get('low'), realism.get('high'))}"
+        )
+        plot = plots.interval_row(
+            realism.get("mean"),
+            realism.get("low"),
+            realism.get("high"),
+            axis,
+            label=label,
+            class_="photo" if entry is reference else "model",
+        )
+        rows.append({"entry": entry, "plot": plot, "is_reference": entry is reference})
+    return {"rows": rows, "axis": axis, "labels": plots.axis_labels(axis)}
+
+
+def _pairs(
+    pairs: Sequence[Mapping[str, Any]], folders: Sequence[Mapping[str, Any]]
+) -> dict[str, Any] | None:
+    """Prepare the comparisons: a plot of few, a matrix of more, sentences for the tied ones."""
+    if not pairs:
+        return None
+    order = [entry["folder"] for entry in folders]
+    position = {name: index for index, name in enumerate(order)}
+    oriented = [_oriented(pair, position) for pair in pairs]
+    oriented.sort(key=lambda pair: (position[pair["a"]], position[pair["b"]]))
+    result: dict[str, Any] = {
+        "all": oriented,
+        "tied": [pair for pair in oriented if pair["tied"]],
+        "apart": [pair for pair in oriented if not pair["tied"]],
+        "plots": None,
+        "matrix": None,
+    }
+    if len(oriented) <= PAIR_PLOT_LIMIT:
+        bounds = (-1.0, 1.0)
+        values = [pair[key] for pair in oriented for key in ("difference", "low", "high")]
+        axis = plots.fitted_axis(values, bounds=bounds, landmark=0.0)
+        rows = [
+            plots.interval_row(
+                pair["difference"],
+                pair["low"],
+                pair["high"],
+                axis,
+                label=wording.pair_sentence(pair),
+                class_="tied" if pair["tied"] else "model",
+                reference=0.0,
+            )
+            for pair in oriented
+        ]
+        result["plots"] = {"rows": rows, "labels": plots.axis_labels(axis, sign=True)}
+    elif len(order) <= MATRIX_LIMIT:
+        cells = {(pair["a"], pair["b"]): pair for pair in oriented}
+        result["matrix"] = {"order": order, "cells": cells}
+    return result
+
+
+def _oriented(pair: Mapping[str, Any], position: Mapping[str, int]) -> dict[str, Any]:
+    """Return ``pair`` with the better-ranked folder first."""
+    turned = dict(pair)
+    if position[pair["a"]] > position[pair["b"]]:
+        turned["a"], turned["b"] = pair["b"], pair["a"]
+        for key, source in (("difference", "difference"), ("low", "high"), ("high", "low")):
+            value = pair[source]
+            turned[key] = -value if wording.is_number(value) else value
+    return turned
+
+
+def _aucs(
+    folders: Sequence[Mapping[str, Any]], reference: Mapping[str, Any] | None
+) -> dict[str, Any] | None:
+    with_auc = [entry for entry in folders if entry.get("auc")]
+    if reference is None or not with_auc:
+        return None
+    keys = ("estimate", "low", "high")
+    values = [entry["auc"].get(key) for entry in with_auc for key in keys]
+    axis = plots.fitted_axis(values, landmark=0.5)
+    rows = []
+    for entry in with_auc:
+        auc = entry["auc"]
+        label = f"{entry['folder']}: AUC {wording.number(auc['estimate'])}"
+        plot = plots.interval_row(
+            auc["estimate"], auc.get("low"), auc.get("high"), axis, label=label, reference=0.5
+        )
+        rows.append({"entry": entry, "auc": auc, "plot": plot})
+    return {"rows": rows, "labels": plots.axis_labels(axis)}
+
+
+def _distributions(
+    scored: pd.DataFrame,
+    entries: Sequence[Mapping[str, Any]],
+    reference: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    values = {
+        entry["folder"]: scored.loc[scored["folder"] == entry["folder"], "realism"].to_numpy(float)
+        for entry in entries
+    }
+    rows = []
+    for entry in entries:
+        realism = values[entry["folder"]]
+        label = f"Distribution of realism over the {len(realism)} images of {entry['folder']}"
+        plot = plots.histogram_row(
+            realism,
+            entry["realism"],
+            label=label,
+            class_="photo" if entry is reference else "model",
+        )
+        rows.append({"entry": entry, "plot": plot, "is_reference": entry is reference})
+    return {
+        "rows": rows,
+        "labels": plots.axis_labels(plots.UNIT_AXIS),
+        "rug": any(0 < len(v) <= plots.RUG_LIMIT for v in values.values()),
+    }
+
+
+def _categories(folders: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    names: dict[str, None] = {}
+    for entry in folders:
+        names.update(dict.fromkeys(entry.get("categories") or {}))
+    if not names:
+        return None
+    rows = [
+        (entry["folder"], [(entry.get("categories") or {}).get(n) for n in names])
+        for entry in folders
+    ]
+    return {"names": list(names), "rows": rows}
+
+
+def _agreement(
+    scored: pd.DataFrame,
+    entries: Sequence[Mapping[str, Any]],
+    reference: Mapping[str, Any] | None,
+    detectors: Sequence[str],
+    paths: ImagePaths,
+) -> dict[str, Any]:
+    """Prepare per-detector means, pairwise correlations, scatter panels and disputed images."""
+    axis = plots.UNIT_AXIS
+    rows = []
+    for entry in entries:
+        marks = []
+        for index, name in enumerate(detectors):
+            interval = entry["detectors"][name]
+            bounds = (interval.get("mean"), interval.get("low"), interval.get("high"))
+            marks.append((*bounds, SHAPES[index % len(SHAPES)], f"series{index % 4}"))
+        label = f"{entry['folder']}: " + ", ".join(
+            f"{name} {wording.number(mark[0])}" for name, mark in zip(detectors, marks, strict=True)
+        )
+        plot = plots.marker_row(marks, axis, label=label)
+        rows.append({"entry": entry, "plot": plot, "is_reference": entry is reference})
+    result: dict[str, Any] = {
+        "rows": rows,
+        "labels": plots.axis_labels(axis),
+        "shapes": [
+            (name, SHAPES[i % len(SHAPES)], f"series{i % 4}") for i, name in enumerate(detectors)
+        ],
+        "correlations": None,
+        "panels": None,
+        "disputed": [],
+    }
+    if len(detectors) < 2 or scored.empty:
+        return result
+    correlations = {pair: _correlation(scored, *pair) for pair in combinations(detectors, 2)}
+    result["correlations"] = correlations
+    shown = min(correlations, key=lambda pair: _sort_value(correlations[pair]))
+    result["panels"] = _panels(scored, entries, reference, shown)
+    result["disputed"] = disputed_pictures(scored, detectors, paths)
+    return result
+
+
+def _sort_value(correlation: Correlation) -> float:
+    return correlation.estimate if math.isfinite(correlation.estimate) else math.inf
+
+
+def _correlation(rows: pd.DataFrame, first: str, second: str) -> Correlation:
+    x, y = rows[first].to_numpy(float), rows[second].to_numpy(float)
+    return rank_correlation(x, y, rows["prompt_id"].tolist())
+
+
+def _panels(
+    scored: pd.DataFrame,
+    entries: Sequence[Mapping[str, Any]],
+    reference: Mapping[str, Any] | None,
+    pair: tuple[str, str],
+) -> dict[str, Any]:
+    """One scatter panel a folder, or one for all images where folders are many."""
+    groups: list[tuple[str, pd.DataFrame, str]]
+    if len(entries) <= PANEL_LIMIT:
+        groups = [
+            (
+                entry["folder"],
+                scored[scored["folder"] == entry["folder"]],
+                "photo" if entry is reference else "model",
+            )
+            for entry in entries
+        ]
+    else:
+        groups = [("all images", scored, "model")]
+    items = []
+    for name, rows, class_ in groups:
+        x, y = (rows[detector].to_numpy(float) for detector in pair)
+        label = f"{name}: P(real) of {pair[0]} (across) against {pair[1]} (up), {len(rows)} images"
+        items.append(
+            {
+                "name": name,
+                "n": len(rows),
+                "plot": plots.scatter(np.asarray(x), np.asarray(y), label=label, class_=class_),
+                "correlation": _correlation(rows, *pair),
+            }
+        )
+    return {"pair": pair, "entries": items}
+
+
+def _reproduction(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    argv = [str(part) for part in manifest.get("argv") or []]
+    if argv:
+        argv[0] = Path(argv[0]).name
+    return {
+        "command": shlex.join(argv) if argv else None,
+        "versions": dict(manifest.get("versions") or {}),
+        "detectors": manifest.get("detectors") or [],
+        "timings": dict(manifest.get("timings") or {}),
+    }
