@@ -1,1 +1,34 @@
-def demo() -> None: ...
+"""``realbench demo``: the main job on pictures that need no download."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def demo(
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="Receives the pictures and the run.")
+    ] = Path("realbench-demo"),
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+    json_: Annotated[
+        bool, typer.Option("--json", help="Print the summary as JSON, and nothing else.")
+    ] = False,
+) -> int:
+    """Score sample photographs against rendered pictures: no data, no download needed."""
+    from realbench.cli.score import finish, progress_bar
+    from realbench.demo import make_demo_folders
+    from realbench.scoring.run import score
+
+    photographs, renders = make_demo_folders(out)
+    shown = not quiet and not json_
+    if shown:
+        typer.echo(
+            "Three sample photographs (scikit-learn, matplotlib) against six pictures rendered "
+            "just now: it shows how a run looks; far too few images to conclude from."
+        )
+    with progress_bar(shown=shown) as progress:
+        run = score(renders, reference=photographs, out=out / "run", progress=progress)
+    return finish(run, out=out / "run", quiet=quiet, json_=json_)

@@ -103,7 +103,10 @@ def load_pictures(
     rows: pd.DataFrame, detectors: Sequence[str], paths: ImagePaths
 ) -> dict[tuple[str, str], Picture]:
     """Load the thumbnails of ``rows`` beside one another; keys are (folder, image)."""
-    keys = [(str(folder), str(image)) for folder, image in zip(rows["folder"], rows["image"])]
+    keys = [
+        (str(folder), str(image))
+        for folder, image in zip(rows["folder"], rows["image"], strict=True)
+    ]
     thumbnails = dict(zip(keys, _thumbnails(paths.get(key) for key in keys), strict=True))
     pictures = {}
     for key, row in zip(keys, rows.to_dict("records"), strict=True):

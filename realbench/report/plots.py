@@ -242,9 +242,9 @@ def histogram_row(
         ticks = (_line(f"rug {class_}", 100 * v, base, 100 * v, base + 5) for v in values)
         children.extend(ticks)
     y = HISTOGRAM_HEIGHT - 5
-    low, high = interval.get("low"), interval.get("high")
-    if is_number(low) and is_number(high):
-        children.append(_line(f"bar {class_}", 100 * low, y, 100 * high, y))
+    start, end = interval.get("low"), interval.get("high")
+    if is_number(start) and is_number(end):
+        children.append(_line(f"bar {class_}", 100 * start, y, 100 * end, y))
     if is_number(interval.get("mean")):
         children.append(_marker("circle", 100 * interval["mean"], y, f"point small {class_}"))
     return _drawing(HISTOGRAM_HEIGHT, label, *children)

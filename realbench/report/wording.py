@@ -88,7 +88,7 @@ def rank_range(entry: Mapping[str, Any]) -> str:
 
 def best_rank(entry: Mapping[str, Any]) -> float:
     """Return the best rank the data allow (infinity for a folder without a rank)."""
-    ranks = [entry.get(key) for key in ("rank_low", "rank_high", "rank")]
+    ranks: list[Any] = [entry.get(key) for key in ("rank_low", "rank_high", "rank")]
     return min((float(rank) for rank in ranks if is_number(rank)), default=math.inf)
 
 

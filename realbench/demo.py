@@ -1,0 +1,66 @@
+"""The demo's pictures: photographs that dependencies carry, and renders made on the spot."""
+
+from __future__ import annotations
+
+import shutil
+from importlib.resources import as_file, files
+from pathlib import Path
+
+from PIL import Image
+
+from realbench import rendering
+from realbench.errors import RealBenchError
+
+RENDER_SIZE = 768
+RENDERS = 3  # of each kind
+
+# Package, folder inside it, file: sample photographs of scikit-learn and matplotlib.
+_PHOTOS = (
+    ("sklearn.datasets.images", "china.jpg"),
+    ("sklearn.datasets.images", "flower.jpg"),
+    ("matplotlib", "mpl-data/sample_data/grace_hopper.jpg"),
+)
+
+
+def make_demo_folders(out: Path) -> tuple[Path, Path]:
+    """Write ``out/photographs`` and ``out/renders``; what is there already is left alone.
+
+    Returns:
+        the two folders.
+
+    Raises:
+        RealBenchError: none of the sample photographs is installed, or ``out`` is not writable.
+    """
+    photographs, renders = out / "photographs", out / "renders"
+    try:
+        photographs.mkdir(parents=True, exist_ok=True)
+        renders.mkdir(parents=True, exist_ok=True)
+        _copy_photographs(photographs)
+        for kind, draw in (("spheres", rendering.spheres), ("mountains", rendering.mountains)):
+            for seed in range(RENDERS):
+                target = renders / f"{kind}-{seed}.png"
+                if not target.exists():
+                    Image.fromarray(draw(RENDER_SIZE, seed)).save(target)
+    except OSError as error:
+        where = error.filename or out
+        raise RealBenchError(
+            f"cannot write the demo's pictures to {where} ({error.strerror}): give another --out"
+        ) from error
+    return photographs, renders
+
+
+def _copy_photographs(folder: Path) -> None:
+    found = 0
+    for package, name in _PHOTOS:
+        try:
+            with as_file(files(package) / name) as source:
+                if source.is_file():
+                    shutil.copyfile(source, folder / source.name)
+                    found += 1
+        except (ModuleNotFoundError, FileNotFoundError):
+            continue
+    if not found:
+        raise RealBenchError(
+            "the sample photographs of scikit-learn and matplotlib are not installed: "
+            "score a folder of your own with realbench score FOLDER"
+        )
