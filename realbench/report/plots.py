@@ -243,10 +243,11 @@ def histogram_row(
         children.extend(ticks)
     y = HISTOGRAM_HEIGHT - 5
     start, end = interval.get("low"), interval.get("high")
-    if is_number(start) and is_number(end):
+    if start is not None and end is not None and is_number(start) and is_number(end):
         children.append(_line(f"bar {class_}", 100 * start, y, 100 * end, y))
-    if is_number(interval.get("mean")):
-        children.append(_marker("circle", 100 * interval["mean"], y, f"point small {class_}"))
+    mean = interval.get("mean")
+    if mean is not None and is_number(mean):
+        children.append(_marker("circle", 100 * mean, y, f"point small {class_}"))
     return _drawing(HISTOGRAM_HEIGHT, label, *children)
 
 
