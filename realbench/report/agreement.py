@@ -9,6 +9,7 @@ import numpy as np
 from scipy.stats import rankdata
 
 RESAMPLES = 2000
+FEWEST_GROUPS = 5  # a bootstrap of fewer says nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,7 @@ def rank_correlation(
     moments = np.stack([np.ones(n), a, b, a * a, b * b, a * b])
     sums = np.stack([np.bincount(codes, weights=row, minlength=n_groups) for row in moments])
     estimate = float(_pearson(sums.sum(axis=1)))
-    if n_groups < 3 or not np.isfinite(estimate):
+    if n_groups < FEWEST_GROUPS or not np.isfinite(estimate):
         return Correlation(estimate, float("nan"), float("nan"), n, n_groups)
     generator = np.random.default_rng(seed)
     weights = generator.multinomial(n_groups, np.full(n_groups, 1 / n_groups), size=resamples)

@@ -30,6 +30,7 @@ from realbench.report.gallery import ImagePaths, disputed_pictures, folder_pictu
 MATRIX_LIMIT = 24
 PAIR_PLOT_LIMIT = 6
 PANEL_LIMIT = 9
+THIN = 10  # fewer prompts than this in a folder call for a word of caution
 SHAPES = ("circle", "diamond", "square", "triangle")
 
 
@@ -92,6 +93,7 @@ def render_score_report(
     entries = [*([reference] if reference else []), *folders]
     names = [entry["folder"] for entry in entries]
     context = {
+        "thin": [str(e["folder"]) for e in entries if 0 < e["n_prompts"] < THIN],
         "answer": wording.answer(summary),
         "summary": summary,
         "manifest": manifest,
@@ -159,6 +161,7 @@ def _environment() -> Environment:
     environment.globals["css"] = Markup(css)
     for filter_ in (
         wording.number,
+        wording.visible,
         wording.signed,
         wording.percent,
         wording.p_value,
@@ -424,12 +427,24 @@ def _panels(
 
 
 def _reproduction(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    argv = [str(part) for part in manifest.get("argv") or []]
-    if argv:
-        argv[0] = Path(argv[0]).name
     return {
-        "command": shlex.join(argv) if argv else None,
+        "command": _command(manifest),
         "versions": dict(manifest.get("versions") or {}),
         "detectors": manifest.get("detectors") or [],
         "timings": dict(manifest.get("timings") or {}),
     }
+
+
+def _command(manifest: Mapping[str, Any]) -> str:
+    """Return the run's command line; for a run from Python, the command that does the same."""
+    argv = [str(part) for part in manifest.get("argv") or []]
+    if argv and Path(argv[0]).name == "realbench":
+        return shlex.join(["realbench", *argv[1:]])
+    arguments = manifest.get("arguments") or {}
+    command = ["realbench", "score", *map(str, arguments.get("folders") or [])]
+    for option in ("prompts", "reference"):
+        if arguments.get(option):
+            command += [f"--{option}", str(arguments[option])]
+    for detector in manifest.get("detectors") or []:
+        command += ["--detector", str(detector["name"])]
+    return shlex.join([*command, "--seed", str(manifest.get("seed", 0))])

@@ -7,11 +7,24 @@ instance the interval of a folder with one prompt) becomes a dash or a phrase, n
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 MISSING = "–"
 MINUS = "\N{MINUS SIGN}"
+
+
+_DIRECTION_CONTROLS = re.compile("[\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def visible(text: object) -> str:
+    """Return a name with its invisible direction controls written out.
+
+    A right-to-left override in a file name would otherwise turn the text around it, and a lone
+    surrogate could not be written as UTF-8.
+    """
+    return _DIRECTION_CONTROLS.sub(lambda match: f"\\u{ord(match[0]):04x}", str(text))
 
 
 def is_number(value: Any) -> bool:
@@ -132,7 +145,8 @@ def _single_answer(entry: Mapping[str, Any]) -> str:
     estimate = auc.get("estimate") if isinstance(auc, Mapping) else None
     folder = entry["folder"]
     if is_number(estimate):
-        if is_number(auc.get("low")) and auc["low"] <= 0.5 <= auc["high"]:
+        low, high = auc.get("low"), auc.get("high")
+        if is_number(low) and is_number(high) and low <= 0.5 <= high:
             return f"The detectors cannot tell {folder} from the photographs"
         return f"The photographs outscore {folder} in {percent(estimate)} of pairs"
     interval = entry["realism"]
