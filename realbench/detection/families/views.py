@@ -10,6 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from realbench.detection.cards import Card, Level
+from realbench.detection.families.folding import fold_batch_norms
+
+# Views in one pass on a CPU. Layers of larger batches fall out of its caches, and are slower.
+_VIEWS_A_PASS = 8
 
 Prepare = Callable[[np.ndarray], np.ndarray]
 
@@ -28,7 +32,7 @@ class ViewsDetector:
         self.name = card.name
         self.level: Level = card.level
         self.fingerprint = card.fingerprint
-        self.network = network.eval().requires_grad_(False)
+        self.network = fold_batch_norms(network.eval().requires_grad_(False), card.input.size)
         self.network.to(memory_format=torch.channels_last)
         self._prepare = prepare
         self._device = torch.device("cpu")
@@ -43,13 +47,18 @@ class ViewsDetector:
     @torch.inference_mode()
     def logits(self, batch: Tensor) -> Tensor:
         """See :meth:`realbench.detection.detector.Detector.logits`."""
-        views = batch.flatten(0, 1).to(self._device, non_blocking=True).float()
-        raw = self.network(views.contiguous(memory_format=torch.channels_last))
+        views = batch.flatten(0, 1)
+        at_once = _VIEWS_A_PASS if self._device.type == "cpu" else len(views)
+        raw = torch.cat([self._pass(part) for part in views.split(at_once)])
         mean = raw.float().view(batch.shape[0], -1).mean(dim=1)
         if self.card.output.kind == "logit-fake":
             mean = -mean
         calibration = self.card.calibration
         return ((mean + calibration.bias) / calibration.temperature).cpu()
+
+    def _pass(self, views: Tensor) -> Tensor:
+        views = views.to(self._device, non_blocking=True).float()
+        return self.network(views.contiguous(memory_format=torch.channels_last))
 
     def to(self, device: str) -> Self:
         """See :meth:`realbench.detection.detector.Detector.to`."""

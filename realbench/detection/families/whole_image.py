@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 from PIL import Image
+from torch.nn import functional
 
 from realbench.detection.cards import Card
 from realbench.detection.families.network import TimmNetwork
@@ -15,13 +17,18 @@ _FILTERS = {
     "bilinear": Image.Resampling.BILINEAR,
     "lanczos": Image.Resampling.LANCZOS,
 }
+_IN_TORCH = {Image.Resampling.BICUBIC: "bicubic", Image.Resampling.BILINEAR: "bilinear"}
 
 
 def whole_image(image: np.ndarray, size: int, resample: Image.Resampling) -> np.ndarray:
     """Return the image, whatever its shape, as one view: uint8 (1, size, size, 3)."""
-    # reducing_gap: a fast box reduction first, which costs no visible quality at 3.
-    picture = Image.fromarray(image).resize((size, size), resample, reducing_gap=3.0)
-    return np.array(picture)[None]
+    if resample not in _IN_TORCH:
+        return np.array(Image.fromarray(image).resize((size, size), resample))[None]
+    # The same filter as Pillow's (values differ by 1 at most), about ten times as fast.
+    pixels = torch.from_numpy(np.require(image, requirements=["C", "W"])).permute(2, 0, 1)[None]
+    mode = _IN_TORCH[resample]
+    small = functional.interpolate(pixels, size=(size, size), mode=mode, antialias=True)
+    return small.permute(0, 2, 3, 1).contiguous().numpy()
 
 
 def build(card: Card) -> ViewsDetector:
