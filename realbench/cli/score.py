@@ -157,28 +157,30 @@ def print_run(run: ScoreRun, out: Path | None) -> None:
 
 
 def _ranking(summary: dict[str, Any]) -> Table:
+    from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(caption="P(real) in [0, 1], higher is more real; 95 % intervals over prompts")
+    table = Table(
+        caption="P(real) in [0, 1], higher is more real; below it the 95 % interval over prompts",
+        box=box.SIMPLE_HEAD,
+        padding=0,
+    )
     several = len(summary["folders"]) > 1
     reference = summary["reference"]
     names = list(summary["folders"][0]["detectors"])
+    headers = ["n", "realism", "escape\nrate", *names, *(["AUC vs\nphotos"] if reference else [])]
     if several:
-        table.add_column("rank", justify="right")
-    table.add_column("folder")
-    table.add_column("n", justify="right")
-    table.add_column("realism", justify="right")
-    table.add_column("escape rate", justify="right")
-    for name in names:
-        table.add_column(name, justify="right")
-    if reference:
-        table.add_column("AUC vs photos", justify="right")
+        table.add_column("rank", justify="right", no_wrap=True)
+    table.add_column("folder", overflow="fold", min_width=11)
+    for header in headers:
+        width = None if header == "n" else len("0.00–0.00")  # intervals never break
+        table.add_column(Text(header), justify="right", overflow="fold", min_width=width)
     ranked = sorted(summary["folders"], key=lambda entry: entry["rank"] or sys.maxsize)
     for entry in [*([reference] if reference else []), *ranked]:
         is_photos = entry is reference
         row = [_rank(entry)] if several else []
-        row += [entry["folder"] + (" (photographs)" if is_photos else ""), _count(entry)]
+        row += [entry["folder"] + ("\nphotographs" if is_photos else ""), _count(entry)]
         row += [estimate(entry["realism"]), estimate(entry["escape_rate"])]
         row += [estimate(entry["detectors"][name]) for name in names]
         if reference:
@@ -195,17 +197,17 @@ def _rank(entry: dict[str, Any]) -> str:
 
 
 def _count(entry: dict[str, Any]) -> str:
-    failed = f" (+{entry['n_failed']} unreadable)" if entry["n_failed"] else ""
+    failed = f"\n+{entry['n_failed']} bad" if entry["n_failed"] else ""
     return f"{entry['n']}{failed}"
 
 
 def estimate(value: dict[str, Any] | None, key: str = "mean") -> str:
-    """Return ``0.42 [0.38, 0.47]``, or a dash where there is nothing to estimate."""
+    """Return the estimate and, on a line of its own, its interval; a dash for nothing."""
     if not value or value[key] is None:
         return "–"
     if value["low"] is None:
-        return f"{value[key]:.2f} [no interval]"
-    return f"{value[key]:.2f} [{value['low']:.2f}, {value['high']:.2f}]"
+        return f"{value[key]:.2f}\nno interval"
+    return f"{value[key]:.2f}\n{value['low']:.2f}–{value['high']:.2f}"
 
 
 def _findings(summary: dict[str, Any]) -> list[str]:
