@@ -1,29 +1,128 @@
-"""What a wheel carries: content and templates, and no import package but ``realbench``."""
+"""What the wheel holds: one package, with its content and templates, and nothing by accident."""
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import sys
 import zipfile
+from email.parser import Parser
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+BUDGET = 30e6  # bytes that the bundled detectors may add
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not (ROOT / "pyproject.toml").is_file(), reason="needs a checkout: no pyproject.toml"
+    ),
+]
 
 
-@pytest.mark.slow
-def test_the_wheel_carries_content_templates_and_one_package(tmp_path: Path) -> None:
-    subprocess.run(
-        [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", tmp_path, ROOT],
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
+    """Build the wheel from a copy of what git tracks, as a release is."""
+    tracked = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    if tracked.returncode:
+        pytest.skip("needs a git checkout: git ls-files failed")
+    copy = tmp_path_factory.mktemp("source")
+    for name in filter(None, tracked.stdout.split("\0")):
+        if (ROOT / name).is_file():
+            (copy / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(ROOT / name, copy / name)
+    out = tmp_path_factory.mktemp("wheel")
+    build = subprocess.run(
+        [sys.executable, "-m", "pip", "wheel", "--no-deps", "--quiet", "-w", str(out), str(copy)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert build.returncode == 0, build.stderr
+    (path,) = out.glob("*.whl")
+    assert path.name.startswith("realgen-")
+    return zipfile.ZipFile(path)
+
+
+def test_realbench_is_the_only_package(wheel: zipfile.ZipFile) -> None:
+    tops = {name.split("/")[0] for name in wheel.namelist()}
+    assert {top for top in tops if not top.endswith(".dist-info")} == {"realbench"}
+    assert len(tops) == 2
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "realbench/report/templates/score_report.html",
+        "realbench/report/templates/pieces.html",
+        "realbench/report/templates/report.css",
+        "realbench/detection/training/templates/record.md.j2",
+    ],
+)
+def test_templates_are_inside(wheel: zipfile.ZipFile, name: str) -> None:
+    assert wheel.getinfo(name).file_size > 100
+
+
+@pytest.mark.parametrize("detector", ["semantic-lite", "trace-lite"])
+@pytest.mark.parametrize(
+    "name", ["card.toml", "weights.safetensors", "README.md", "recipe.toml", "record.json"]
+)
+def test_detectors_are_inside(wheel: zipfile.ZipFile, detector: str, name: str) -> None:
+    path = f"realbench/_content/detectors/{detector}/{name}"
+    assert wheel.getinfo(path).file_size > 100
+
+
+def test_prompts_are_inside(wheel: zipfile.ZipFile) -> None:
+    assert [name for name in wheel.namelist() if name.startswith("realbench/_content/prompts/")]
+
+
+def test_the_detectors_are_inside_and_within_their_budget(wheel: zipfile.ZipFile) -> None:
+    content = [i for i in wheel.infolist() if i.filename.startswith("realbench/_content/detectors")]
+    weights = [i for i in content if i.filename.endswith(".safetensors")]
+    assert len(weights) == 2
+    assert sum(i.file_size for i in content) <= BUDGET
+
+
+def test_every_tracked_module_is_inside(wheel: zipfile.ZipFile) -> None:
+    tracked = subprocess.run(
+        ["git", "ls-files", "realbench"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split()
+    present = {name for name in tracked if (ROOT / name).is_file()}
+    assert present <= set(wheel.namelist())
+
+
+def test_the_metadata_say_name_licence_and_command(wheel: zipfile.ZipFile) -> None:
+    info = next(name for name in wheel.namelist() if name.endswith(".dist-info/METADATA"))
+    metadata = Parser().parsestr(wheel.read(info).decode())
+    assert metadata["Name"] == "realgen"
+    assert metadata["License-Expression"] == "Apache-2.0"
+    assert metadata["Requires-Python"] == ">=3.11"
+    folder = info.rsplit("/", 1)[0]
+    assert b"realbench = realbench.cli:main" in wheel.read(f"{folder}/entry_points.txt")
+    assert any(name.startswith(folder) and "LICENSE" in name for name in wheel.namelist())
+
+
+def test_the_installed_wheel_finds_its_content(wheel: zipfile.ZipFile, tmp_path: Path) -> None:
+    wheel.extractall(tmp_path)
+    code = (
+        "import realbench; from realbench.content import content_path; "
+        "print(realbench.__file__); print(content_path('detectors')); "
+        "from realbench import list_detectors; print(*list_detectors())"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
         check=True,
     )
-    (wheel,) = tmp_path.glob("realgen-*.whl")
-    names = set(zipfile.ZipFile(wheel).namelist())
-    for detector in ("semantic-lite", "trace-lite"):
-        for file in ("card.toml", "weights.safetensors", "README.md", "recipe.toml", "record.json"):
-            assert f"realbench/_content/detectors/{detector}/{file}" in names
-    assert "realbench/report/templates/score_report.html" in names
-    assert "realbench/detection/training/templates/record.md.j2" in names
-    assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"realbench"}
-    assert wheel.stat().st_size < 30 * 2**20
+    package, detectors, names = result.stdout.splitlines()
+    assert Path(package).is_relative_to(tmp_path)
+    assert Path(detectors) == tmp_path / "realbench" / "_content" / "detectors"
+    assert {"semantic-lite", "trace-lite"} <= set(names.split())

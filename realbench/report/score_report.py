@@ -116,7 +116,7 @@ def render_score_report(
         "bibtex": bibtex(),
         "version": realbench.__version__,
     }
-    return _environment().get_template("score_report.html").render(context)
+    return wording.visible(_environment().get_template("score_report.html").render(context))
 
 
 def detector_columns(table: pd.DataFrame) -> list[str]:
@@ -161,7 +161,6 @@ def _environment() -> Environment:
     environment.globals["css"] = Markup(css)
     for filter_ in (
         wording.number,
-        wording.visible,
         wording.signed,
         wording.percent,
         wording.p_value,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 MISSING = "–"
 MINUS = "\N{MINUS SIGN}"
@@ -19,7 +19,7 @@ _DIRECTION_CONTROLS = re.compile("[\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-
 
 
 def visible(text: object) -> str:
-    """Return a name with its invisible direction controls written out.
+    """Return a text with invisible direction controls and lone surrogates written out.
 
     A right-to-left override in a file name would otherwise turn the text around it, and a lone
     surrogate could not be written as UTF-8.
@@ -27,7 +27,7 @@ def visible(text: object) -> str:
     return _DIRECTION_CONTROLS.sub(lambda match: f"\\u{ord(match[0]):04x}", str(text))
 
 
-def is_number(value: Any) -> bool:
+def is_number(value: Any) -> TypeGuard[float]:
     """Return whether ``value`` is a finite number that can be printed and drawn."""
     if value is None or isinstance(value, bool):
         return False

@@ -1,0 +1,151 @@
+"""The report in a real browser, on a desk and on a phone, in light and in dark mode."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from realbench.report import write_score_report
+from tests.report.runs import make_run
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="needs the test extra's Playwright")
+
+pytestmark = pytest.mark.browser
+
+CHROMIUM = next(
+    (found for name in ("chromium", "chromium-browser") if (found := shutil.which(name))), None
+)
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+HOSTILE = "<img src=x onerror=alert(1)>" + "long-name" * 20
+SCORES = [0.9, 0.2, 0.75, 0.4, 0.6, 0.1, 0.95, 0.33, 0.5, 0.8, 0.05, 0.7, 0.66, 0.3]
+
+# The lowest contrast between a text and the page, over all elements with text of their own.
+LOWEST_CONTRAST = """() => {
+  const channel = v => (v /= 255) <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
+  const light = color => {
+    const [r, g, b] = color.match(/[\\d.]+/g).map(Number);
+    return 0.2126 * channel(r) + 0.7152 * channel(g) + 0.0722 * channel(b);
+  };
+  const behind = element => {
+    for (let e = element; e; e = e.parentElement) {
+      const color = getComputedStyle(e).backgroundColor;
+      if (!color.endsWith(', 0)') && color !== 'transparent') return color;
+    }
+    return getComputedStyle(document.body).backgroundColor;
+  };
+  let lowest = [99, ''];
+  for (const element of document.querySelectorAll('body *')) {
+    const own = [...element.childNodes].some(n => n.nodeType === 3 && n.data.trim());
+    if (!own || element.closest('title')) continue;
+    const style = getComputedStyle(element);
+    const ink = element instanceof SVGElement ? style.fill : style.color;
+    const [a, b] = [light(ink), light(behind(element))].sort((x, y) => y - x);
+    const contrast = (a + 0.05) / (b + 0.05);
+    if (contrast < lowest[0]) lowest = [contrast, element.outerHTML.slice(0, 120)];
+  }
+  return lowest;
+}"""
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("report")
+    folders = {
+        "photos": [0.95] * 14,
+        HOSTILE: SCORES,
+        "sdxl": SCORES[::-1],
+        "flux": [s / 2 for s in SCORES],
+        "cascade": [s / 3 for s in SCORES],
+        "kandinsky": [s / 9 for s in SCORES],
+    }
+    failures = [("sdxl", HOSTILE + ".png", "<script>alert(2)</script>")]
+    run = make_run(root / "images", folders, reference="photos", failures=failures)
+    return write_score_report(run, root)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    if CHROMIUM is None:
+        pytest.skip("needs Chromium: apt-get install chromium")
+    with sync_api.sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(params=["light", "dark"])
+def scheme(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.mark.parametrize("width", [1280, 390, 320])
+def test_the_page_fits_its_window_and_can_be_read(
+    browser: Any, report: Path, width: int, scheme: str
+) -> None:
+    page = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
+    heard: list[str] = []
+    page.on("dialog", lambda dialog: heard.append(f"dialog: {dialog.message}"))
+    page.on("console", lambda message: heard.append(f"console: {message.text}"))
+    page.on("request", lambda request: heard.append(f"request: {request.url[:60]}"))
+    page.goto(report.as_uri())
+    page.wait_for_load_state("load")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    contrast, element = page.evaluate(LOWEST_CONTRAST)
+    assert contrast >= 4.5, element
+    broken = "[...document.images].filter(i => !i.complete || !i.naturalWidth).length"
+    page.wait_for_function(f"{broken} === 0", timeout=10_000)
+    assert page.evaluate("document.images.length") > 40
+    assert page.evaluate("document.scripts.length") == 0
+    outside = [one for one in heard if "data:" not in one and report.as_uri() not in one]
+    assert outside == []
+    page.close()
+
+
+def test_the_dark_page_is_dark_and_paper_is_white(browser: Any, report: Path) -> None:
+    page = browser.new_page(color_scheme="dark")
+    page.goto(report.as_uri())
+    background = "getComputedStyle(document.body).backgroundColor"
+    assert page.evaluate(background) == "rgb(20, 23, 26)"
+    page.emulate_media(media="print")
+    assert page.evaluate(background) == "rgb(255, 255, 255)"
+    page.close()
+
+
+def test_the_headings_form_an_outline_and_the_sections_are_reached(
+    browser: Any, report: Path
+) -> None:
+    page = browser.new_page()
+    page.goto(report.as_uri())
+    headings = "[...document.querySelectorAll('h1, h2, h3')].map(e => Number(e.tagName[1]))"
+    levels = page.evaluate(headings)
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(b - a <= 1 for a, b in pairwise(levels))
+    missing = "[...document.querySelectorAll('nav a')].filter(a => !document.querySelector(a.hash))"
+    assert page.evaluate(f"{missing}.length") == 0
+    page.close()
+
+
+def test_an_interval_is_as_wide_on_the_screen_as_its_numbers(browser: Any, report: Path) -> None:
+    page = browser.new_page(viewport={"width": 1280, "height": 800})
+    page.goto(report.as_uri())
+    row = page.locator(".ranking .row").nth(1)
+    drawn = row.locator("svg.plot").bounding_box()
+    bar = row.locator("line.bar").bounding_box()
+    low, high = row.locator(".value small").first.inner_text().split("–")
+    ticks = page.locator(".ranking .axis text").all_text_contents()
+    scale = drawn["width"] / (float(ticks[-1]) - float(ticks[0]))
+    assert bar["width"] == pytest.approx((float(high) - float(low)) * scale, abs=0.012 * scale)
+    page.close()
