@@ -23,12 +23,8 @@ def spheres(size: int, seed: int) -> npt.NDArray[np.uint8]:
         uint8 RGB of shape (size, size, 3).
     """
     rng = np.random.default_rng(seed)
-    count = int(rng.integers(4, 8))
-    radii = rng.uniform(0.35, 0.95, count)
-    centers = np.stack(
-        [rng.uniform(-2.6, 2.6, count), _FLOOR + radii, rng.uniform(3.5, 8.0, count)], axis=1
-    )
-    colors = rng.uniform(0.15, 0.95, (count, 3))
+    centers, radii = _resting_spheres(rng, count=int(rng.integers(5, 9)))
+    colors = rng.uniform(0.1, 0.9, (len(radii), 3))
     y, x = np.mgrid[0.75 : -0.75 : size * 1j, -0.75 : 0.75 : size * 1j]
     rays = np.stack([x, y - 0.12, np.ones_like(x)], axis=-1)
     rays /= np.linalg.norm(rays, axis=-1, keepdims=True)
@@ -65,6 +61,24 @@ def spheres(size: int, seed: int) -> npt.NDArray[np.uint8]:
     return _to_uint8(image)
 
 
+def _resting_spheres(rng: np.random.Generator, count: int) -> tuple[FloatArray, FloatArray]:
+    """Place ``count`` spheres on the floor, clear of one another: centers (n, 3), radii (n,)."""
+    centers: list[FloatArray] = []
+    radii: list[float] = []
+    while len(radii) < count:
+        radius = rng.uniform(0.3, 0.85)
+        z = rng.uniform(3.2, 8.0)
+        center = np.array([rng.uniform(-0.6, 0.6) * z, _FLOOR + radius, z])
+        gaps = [
+            np.linalg.norm(center - other) - radius - reach
+            for other, reach in zip(centers, radii, strict=True)
+        ]
+        if min(gaps, default=1.0) > 0.05:
+            centers.append(center)
+            radii.append(radius)
+    return np.array(centers), np.array(radii)
+
+
 def _nearest(
     origin: FloatArray, rays: FloatArray, centers: FloatArray, radii: FloatArray
 ) -> tuple[FloatArray, npt.NDArray[np.intp]]:
@@ -82,23 +96,30 @@ def _nearest(
 
 
 def mountains(size: int, seed: int) -> npt.NDArray[np.uint8]:
-    """Render ridges of value noise that fade into haze before an evening sky.
+    """Render ridges that fade into haze before an evening sky with a low sun.
 
     Returns:
         uint8 RGB of shape (size, size, 3).
     """
     rng = np.random.default_rng(seed)
-    height = np.linspace(1, 0, size)[:, None, None]
-    top, bottom = rng.uniform(0.1, 0.6, 3), np.array([1.0, 0.75, 0.5]) * rng.uniform(0.7, 1)
-    image = height * top + (1 - height) * bottom + np.zeros((size, size, 1))
-    near, far = rng.uniform(0.02, 0.2, 3), bottom * 0.9
+    height = np.linspace(1, 0, size)[:, None]
+    across = np.linspace(0, 1, size)[None, :]
+    zenith = np.array([0.06, 0.14, 0.38]) * rng.uniform(0.7, 1.6)
+    horizon = np.array([0.95, 0.55, 0.3]) * rng.uniform(0.75, 1.1, 3)
+    blend = np.clip((height - 0.5) / 0.5, 0, 1)[..., None] ** 0.7
+    image = blend * zenith + (1 - blend) * horizon + np.zeros((size, size, 1))
+    from_sun = np.hypot(across - rng.uniform(0.25, 0.75), height - rng.uniform(0.64, 0.76))
+    glow = 0.5 * np.exp(-from_sun / 0.16) + 1.5 / (1 + np.exp((from_sun - 0.035) / 0.0015))
+    image = image + glow[..., None] * np.array([1.0, 0.85, 0.6])
+    near, far = np.array([0.012, 0.02, 0.03]) * rng.uniform(0.6, 1.6, 3), 0.55 * horizon + 0.08
     for layer in range(6):
         depth = layer / 5
-        ridge = 0.62 - 0.45 * depth + 0.18 * _ridge(size, rng)
-        below = np.linspace(1, 0, size)[:, None] < ridge[None, :]
-        shade = far * (1 - depth) + near * depth
-        texture = 1 + 0.25 * (_value_noise(size, 24 + 20 * layer, rng) - 0.5)[..., None]
-        image = np.where(below[..., None], shade * texture, image)
+        ridge = 0.6 - 0.45 * depth + (0.08 + 0.1 * depth) * _ridge(size, rng)
+        drop = ridge[None, :] - height  # how far below the ridge
+        haze = np.clip(1 - drop / 0.3, 0, 1)[..., None] * (1 - depth)
+        shade = (far * (1 - depth) + near * depth) * (1.25 - 0.25 * haze) + 0.06 * haze
+        texture = 1 + 0.5 * depth * (_value_noise(size, 24 + 30 * layer, rng) - 0.5)[..., None]
+        image = np.where(drop[..., None] > 0, shade * texture, image)
     return _to_uint8(image)
 
 

@@ -18,7 +18,7 @@ sync_api = pytest.importorskip("playwright.sync_api", reason="needs the test ext
 pytestmark = pytest.mark.browser
 
 CHROMIUM = next(
-    (found for name in ("chromium", "chromium-browser") if (found := shutil.which(name))), None
+    (found for name in ("chromium", "google-chrome") if (found := shutil.which(name))), None
 )
 FLAGS = [
     "--headless",
