@@ -79,7 +79,6 @@ def train_command(
 
     Run it again with the same OUT to go on after an interruption.
     """
-    import shlex
     import sys
 
     from realbench.content import content_path
@@ -105,6 +104,16 @@ def train_command(
         generated=generated or (),
         autoencoder=autoencoder,
         workers=workers,
-        command=shlex.join(["realbench", *sys.argv[1:]]),
+        command=_without_work(sys.argv[1:]),
         report=lambda line: typer.echo(line, err=True),
     )
+
+
+def _without_work(arguments: list[str]) -> str:
+    """Return the command line without the work folder, which decides nothing."""
+    import shlex
+
+    kept = list(arguments)
+    if "--work" in kept:
+        del kept[(at := kept.index("--work")) : at + 2]
+    return shlex.join(["realbench", *kept])

@@ -13,6 +13,7 @@ from torch import nn
 
 from realbench.detection import perturbations as p
 from realbench.detection.families.native_crops import native_crops
+from realbench.detection.families.views import BLANK_LOGIT, is_blank
 from realbench.detection.families.whole_image import whole_image
 from realbench.detection.training.data import TrainingImage
 from realbench.detection.training.recipe import Recipe
@@ -72,8 +73,12 @@ def network_logits(network: nn.Module, images: Iterable[np.ndarray], recipe: Rec
             views = whole_image(image, recipe.input_size, Image.Resampling.BICUBIC)
         else:
             views = native_crops(image, recipe.input_size, round(recipe.views**0.5))
-        batch = torch.from_numpy(views).permute(0, 3, 1, 2).float()
-        values.append(network(batch.contiguous(memory_format=torch.channels_last)).mean().item())
+        batch = torch.from_numpy(views).permute(0, 3, 1, 2)
+        if is_blank(batch[None]).item():
+            values.append(BLANK_LOGIT)
+            continue
+        floats = batch.float().contiguous(memory_format=torch.channels_last)
+        values.append(network(floats).mean().item())
     return np.array(values)
 
 

@@ -69,10 +69,11 @@ def train(jobs: Sequence[Job], workers: int, report: Report) -> None:
 
 
 def _do(job: Job) -> str:
-    from safetensors.torch import save_file
+    import torch
+    from safetensors.torch import load_file, save_file
 
     from realbench.detection.training.evaluate import held_out_scores
-    from realbench.detection.training.fit import fit
+    from realbench.detection.training.fit import build_network, fit
 
     start = time.monotonic()
     log = job.folder / f"{job.label}.log"
@@ -83,16 +84,19 @@ def _do(job: Job) -> str:
         with log.open("a", encoding="utf-8") as file:
             file.write(f"{step} {loss:.4f} {time.monotonic() - start:.0f}s\n")
 
-    network = fit(images, job.recipe, seed, progress)
+    if job.weights.exists():  # fitted before, and stopped before its scores were written
+        network = build_network(job.recipe).eval()
+        network.load_state_dict(load_file(job.weights))
+    else:
+        network = fit(images, job.recipe, seed, progress)
+        # The rounded weights, as they are shipped, are what is judged.
+        rounded = {name: value.contiguous() for name, value in network.half().state_dict().items()}
+        _atomically(job.weights, lambda path: save_file(rounded, path))
+        network.float()
     if job.fold is not None:
+        network.to(memory_format=torch.channels_last)
         table = held_out_scores(network, job.images, job.recipe, job.fold)
         _atomically(job.scores, lambda path: table.to_csv(path, index=False))
-    half = {
-        name: value.half() if value.is_floating_point() else value
-        for name, value in network.state_dict().items()
-    }
-    state = {name: value.contiguous() for name, value in half.items()}
-    _atomically(job.weights, lambda path: save_file(state, path))
     return f"{len(images)} images, {job.recipe.steps} steps, {time.monotonic() - start:.0f} s"
 
 
