@@ -1,4 +1,4 @@
-"""The errors that end a command: one line for the user and an exit code."""
+"""The errors that end a command, and warnings: one line for the user."""
 
 from __future__ import annotations
 
@@ -16,3 +16,7 @@ class UsageError(RealBenchError):
     """The request cannot be carried out as it was made (wrong option, folder or file)."""
 
     exit_code = 2
+
+
+class RealBenchWarning(UserWarning):
+    """Something the user should know of, though the run goes on; the message is one line."""

@@ -13,11 +13,13 @@ import sqlite3
 import threading
 import time
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import platformdirs
+
+from realbench.errors import RealBenchWarning
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS scores (
@@ -29,7 +31,7 @@ CREATE TABLE IF NOT EXISTS files (
   sha256 TEXT NOT NULL
 ) WITHOUT ROWID;
 """
-_COMMIT_SECONDS = 1.0
+_FILES_A_COMMIT = 500
 # A file changed within this time of being read may change again under the same timestamp.
 _SETTLED_NS = 2_000_000_000
 
@@ -52,16 +54,30 @@ def file_stat(path: Path) -> Stat | None:
     return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
 
 
-class ScoreCache:
-    """Looks scores up and keeps new ones; with ``path`` None it remembers nothing.
+def open_cache(places: Sequence[Path]) -> ScoreCache:
+    """Open the first of the cache files that can be used; without any, nothing is remembered.
 
-    Safe to use from several threads. What is put is committed about once a second, and by
-    :meth:`close`.
+    A :class:`RealBenchWarning` tells of each that cannot.
+    """
+    for place, following in zip(places, [*places[1:], None], strict=True):
+        try:
+            return ScoreCache(_open(place))
+        except (OSError, sqlite3.Error) as error:
+            instead = "going on without" if following is None else f"using {following} instead"
+            _warn(f"score cache {place} cannot be used ({_short(error)}); {instead}")
+    return ScoreCache(None)
+
+
+class ScoreCache:
+    """Looks scores up and keeps new ones; without a database it remembers nothing.
+
+    Safe to use from several threads. Scores are committed as they are put, so that a run that is
+    killed loses none of them.
     """
 
-    def __init__(self, path: Path | None) -> None:
-        self._database = None if path is None else _open(path)
-        self._committed = time.monotonic()
+    def __init__(self, database: sqlite3.Connection | None) -> None:
+        self._database = database
+        self._files: list[tuple[object, ...]] = []  # rows that the next commit will write
         self._lock = threading.Lock()
 
     def __enter__(self) -> ScoreCache:
@@ -91,24 +107,24 @@ class ScoreCache:
         return dict(self._ask(query, (sha256, *fingerprints)))
 
     def put_file(self, path: Path, stat: Stat | None, sha256: str) -> None:
-        """Remember a file's hash; ``stat`` is from before it was read."""
+        """Remember a file's hash, with the next logits; ``stat`` is from before it was read."""
         if stat is not None and time.time_ns() - max(stat[1], stat[2]) > _SETTLED_NS:
-            self._write(
-                "INSERT OR REPLACE INTO files VALUES (?,?,?,?,?,?)", [(_key(path), *stat, sha256)]
-            )
+            with self._lock:
+                self._files.append((_key(path), *stat, sha256))
+            if len(self._files) >= _FILES_A_COMMIT:
+                self._write()
 
     def put_logits(self, fingerprint: str, logits: Mapping[str, float]) -> None:
-        """Remember a detector's logits, by the images' hashes."""
-        rows = [(sha256, fingerprint, logit) for sha256, logit in logits.items()]
-        self._write("INSERT OR REPLACE INTO scores VALUES (?,?,?)", rows)
+        """Keep a detector's logits, by the images' hashes."""
+        self._write([(sha256, fingerprint, logit) for sha256, logit in logits.items()])
 
     def close(self) -> None:
-        """Commit and close; harmless when it happens twice."""
+        """Write what is left and close; harmless when it happens twice."""
+        if self._files:
+            self._write()
         with self._lock:
             database, self._database = self._database, None
         if database is not None:
-            with contextlib.suppress(sqlite3.Error):
-                database.commit()
             database.close()
 
     def _ask(self, query: str, values: Sequence[object]) -> list[tuple[Any, ...]]:
@@ -121,61 +137,83 @@ class ScoreCache:
                 self._give_up(error)
                 return []
 
-    def _write(self, statement: str, rows: Iterable[tuple[object, ...]]) -> None:
+    def _write(self, scores: Sequence[tuple[object, ...]] = ()) -> None:
+        """Write scores and the files that wait, in one short transaction."""
         with self._lock:
+            files, self._files = self._files, []
             if self._database is None:
                 return
             try:
-                self._database.executemany(statement, rows)
-                if time.monotonic() - self._committed > _COMMIT_SECONDS:
-                    self._database.commit()
-                    self._committed = time.monotonic()
+                with self._database:
+                    self._database.executemany(
+                        "INSERT OR REPLACE INTO files VALUES (?,?,?,?,?,?)", files
+                    )
+                    self._database.executemany(
+                        "INSERT OR REPLACE INTO scores VALUES (?,?,?)", scores
+                    )
             except sqlite3.Error as error:
                 self._give_up(error)
 
     def _give_up(self, error: sqlite3.Error) -> None:
         """Go on without the cache: a full disk or a lock must not cost the run its results."""
-        warnings.warn(f"score cache: {error}; going on without it", stacklevel=4)
-        if self._database is not None:
-            with contextlib.suppress(sqlite3.Error):
-                self._database.close()
-            self._database = None
+        assert self._database is not None
+        with contextlib.suppress(sqlite3.Error):
+            place = Path(self._database.execute("PRAGMA database_list").fetchone()[2])
+            self._database.close()
+            if _is_damage(error):
+                _set_aside(place)
+        self._database = None
+        _warn(f"score cache: {_short(error)}; going on without it")
 
 
 def _key(path: Path) -> bytes:
     return os.fsencode(os.path.abspath(path))
 
 
-def _open(path: Path) -> sqlite3.Connection | None:
+def _short(error: Exception) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, RealBenchWarning, stacklevel=2)
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         return _connect(path)
     except sqlite3.DatabaseError as error:
-        if isinstance(error, sqlite3.OperationalError):
-            _unavailable(path, error)
-            return None
-        # Not a database, or a damaged one: keep it for whoever wants to look, and start anew.
-        aside = path.with_name(f"{path.name}.damaged-{time.time_ns()}")
-        try:
-            path.rename(aside)
-            warnings.warn(f"score cache {path} was damaged; it is now {aside.name}", stacklevel=4)
-            return _connect(path)
-        except (OSError, sqlite3.Error) as second:
-            _unavailable(path, second)
-    except OSError as error:
-        _unavailable(path, error)
-    return None
+        if not _is_damage(error):
+            raise
+        aside = _set_aside(path)
+        _warn(f"score cache {path} was damaged; it is now {aside.name}, and a new one is begun")
+        return _connect(path)
 
 
-def _unavailable(path: Path, error: Exception) -> None:
-    warnings.warn(f"score cache {path} cannot be used ({error}); going on without", stacklevel=5)
+def _is_damage(error: sqlite3.Error) -> bool:
+    """Whether the file is no database or a broken one, rather than full, locked or read-only."""
+    return isinstance(error, sqlite3.DatabaseError) and not isinstance(
+        error, sqlite3.OperationalError | sqlite3.IntegrityError | sqlite3.ProgrammingError
+    )
+
+
+def _set_aside(path: Path) -> Path:
+    """Rename a damaged cache, for whoever wants to look, and return its new path."""
+    aside = path.with_name(f"{path.name}.damaged-{time.time_ns()}")
+    for suffix in ("", "-wal", "-shm"):  # a log that is left would be played into the next one
+        with contextlib.suppress(FileNotFoundError):
+            path.with_name(path.name + suffix).rename(aside.with_name(aside.name + suffix))
+    return aside
 
 
 def _connect(path: Path) -> sqlite3.Connection:
     # Another run may hold the lock for a moment; its commits are short.
     database = sqlite3.connect(path, timeout=30, check_same_thread=False)
-    database.execute("PRAGMA journal_mode=WAL")
-    database.execute("PRAGMA synchronous=NORMAL")
-    database.executescript(_SCHEMA)
-    database.execute("SELECT count(*) FROM scores WHERE sha256 = ''")
+    try:
+        database.execute("PRAGMA journal_mode=WAL")
+        database.execute("PRAGMA synchronous=NORMAL")
+        database.executescript(_SCHEMA)
+    except BaseException:
+        database.close()
+        raise
     return database

@@ -1,25 +1,33 @@
 """Reads, decodes, prepares and scores images, all at the same time.
 
-Decoding threads turn each file into the small input tensors of every detector that lacks its
-score; the thread that called collects them into batches, which run on forward threads. The order
-of the files decides nothing, so batches fill across folders. Scores and failures reach the
-caller as they come.
+Decoding threads look each file up and turn it into the small input tensors of every detector that
+lacks its score; the thread that called collects them into batches, which run on forward threads.
+The order of the files decides nothing, so batches fill across folders. Scores and failures reach
+the caller as they come.
 """
 
 from __future__ import annotations
 
-import os
+import math
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from realbench.images import UnreadableImage, decode, pixel_count, read_bytes_and_hash
+from realbench.errors import RealBenchError
+from realbench.images import (
+    UnreadableImage,
+    decode,
+    pixel_count,
+    printable,
+    read_bytes_and_hash,
+)
 from realbench.scoring.cache import ScoreCache, Stat, file_stat
+from realbench.scoring.layout import Layout, use_threads
 
 if TYPE_CHECKING:
     import torch
@@ -28,6 +36,8 @@ if TYPE_CHECKING:
 
 # Decoded pixels in flight: a few ordinary images, or one of any size alone.
 _PIXELS_IN_FLIGHT = 64_000_000
+# How long an interrupted run waits for a thread; importing torch or decoding takes seconds.
+_PATIENCE_SECONDS = 10.0
 
 
 @dataclass(slots=True)
@@ -50,30 +60,11 @@ class Timings:
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
-    """How the processor is shared: numbers of threads and images a batch."""
+class Engine:
+    """Loaded detectors, by name, and how they share the processor."""
 
-    decoders: int
-    forwards: int
-    threads_per_forward: int
-    batch_size: int
-
-
-def choose_layout(
-    device: str, *, workers: int | None = None, batch_size: int | None = None
-) -> Layout:
-    """Choose threads and batch size for ``device``.
-
-    On a CPU every forward pass runs on one thread and several run at once: threads that share
-    one pass wait for one another at each layer, and for the decoders too.
-    """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    cores = cores or 1
-    decoders = workers or min(cores, 16)
-    if device != "cpu":
-        return Layout(decoders, 1, cores, batch_size or 64)
-    forwards = min(cores, 8)
-    return Layout(decoders, forwards, max(1, cores // forwards), batch_size or 8)
+    detectors: Mapping[str, Detector]
+    layout: Layout
 
 
 class _PixelBudget:
@@ -99,18 +90,22 @@ class _PixelBudget:
 
 @dataclass(frozen=True, slots=True)
 class _Read:
-    """A decoder's result for one file.
+    """A decoding thread's result for one file.
 
-    ``known`` are logits that the cache had, ``prepared`` the inputs of the other detectors; both
-    are None for a file whose content another file brought already.
+    Attributes:
+        stat: of the file before it was read.
+        known: logits that the cache had; None where another file brought the content already.
+        prepared: the inputs of the detectors that lack a score.
+        alone: this file's outcome is no other's.
     """
 
     index: int
     sha256: str
-    stat: Stat | None
+    stat: Stat | None = None
     known: dict[str, float] | None = None
-    prepared: Mapping[str, torch.Tensor] | None = None
+    prepared: Mapping[str, torch.Tensor] = field(default_factory=dict)
     reason: str = ""
+    alone: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +113,10 @@ class _Scored:
     detector: str
     shas: Sequence[str]
     logits: Sequence[float]
+
+
+class _Stopped(Exception):  # noqa: N818 - nothing went wrong in the thread that meets it
+    """The run ends; whatever a thread was doing is not wanted any more."""
 
 
 Event = _Read | _Scored | BaseException
@@ -129,26 +128,26 @@ class Pipeline:
 
     Args:
         fingerprints: detector name to fingerprint, in the order of the result's columns.
-        load: loads the detectors; called once, when the first image needs them.
+        load: loads the detectors; called when the first image needs them, on a thread.
         cache: what is known already.
+        decoders: number of decoding threads.
         max_pixels: larger images are not decoded.
     """
 
     def __init__(
         self,
         fingerprints: Mapping[str, str],
-        load: Callable[[], Mapping[str, Detector]],
+        load: Callable[[], Engine],
         cache: ScoreCache,
         *,
-        layout: Layout,
+        decoders: int,
         max_pixels: int,
     ) -> None:
-        self._fingerprints = dict(fingerprints)
-        self._names = {fingerprint: name for name, fingerprint in self._fingerprints.items()}
-        self._load = load
-        self._cache = cache
-        self._layout = layout
-        self._max_pixels = max_pixels
+        self.fingerprints = dict(fingerprints)
+        self.load = load
+        self.cache = cache
+        self.decoders = decoders
+        self.max_pixels = max_pixels
         self.timings = Timings()
         self._clock = threading.Lock()
 
@@ -157,23 +156,20 @@ class Pipeline:
 
         It is called on the calling thread. On an exception (Ctrl-C too) the threads are stopped
         and what was scored is in the cache.
+
+        Raises:
+            RealBenchError: the detectors cannot be loaded, or one of them fails.
         """
-        unknown = []
-        for index, path in enumerate(paths):
-            sha256 = self._cache.known_sha256(path)
-            known = self._known(sha256) if sha256 else {}
-            if sha256 and len(known) == len(self._fingerprints):
-                on_outcome(index, Outcome(sha256, known, cached=True))
-            else:
-                unknown.append(index)
-        if unknown:
-            _Run(self, paths, on_outcome).go(unknown)
+        if paths:
+            _Run(self, paths, on_outcome).go()
 
-    def _known(self, sha256: str) -> dict[str, float]:
-        found = self._cache.logits(sha256, list(self._fingerprints.values()))
-        return {self._names[fingerprint]: logit for fingerprint, logit in found.items()}
+    def known(self, sha256: str) -> dict[str, float]:
+        """Return the cached logits of an image by detector name."""
+        found = self.cache.logits(sha256, list(self.fingerprints.values()))
+        return {name: found[mark] for name, mark in self.fingerprints.items() if mark in found}
 
-    def _add_time(self, name: str, seconds: float) -> None:
+    def add_time(self, name: str, seconds: float) -> None:
+        """Add to one of the timings, from any thread."""
         with self._clock:
             setattr(self.timings, name, getattr(self.timings, name) + seconds)
 
@@ -185,177 +181,204 @@ class _Run:
         self.p = pipeline
         self.paths = paths
         self.on_outcome = on_outcome
-        self.loaded: Mapping[str, Detector] | None = None
-        self.loading = threading.Lock()
+        self.todo: queue.SimpleQueue[int] = queue.SimpleQueue()
+        for index in range(len(paths)):
+            self.todo.put(index)
         self.events: queue.Queue[Event] = queue.Queue()
         self.stopped = threading.Event()
         self.pixels = _PixelBudget(_PIXELS_IN_FLIGHT)
-        layout = pipeline._layout
-        # Every detector may hold an unfinished batch while the forward threads hold two each.
-        detectors = len(pipeline._fingerprints)
-        self.slots = threading.Semaphore(layout.batch_size * (detectors + 2 * layout.forwards))
+        # One permit per prepared image that is not scored; the engine's batches add more.
+        self.slots = threading.Semaphore(pipeline.decoders)
+        self.engine: Engine | None = None
+        self.loading = threading.Lock()
+        self.forwards: ThreadPoolExecutor | None = None
         self.claimed: set[str] = set()
         self.claims = threading.Lock()
         self.unfinished: dict[str, Outcome] = {}
         self.finished: dict[str, Outcome] = {}
         self.waiting: dict[str, list[int]] = {}
         self.batches: dict[str, list[tuple[str, torch.Tensor]]] = {
-            name: [] for name in pipeline._fingerprints
+            name: [] for name in pipeline.fingerprints
         }
-        self.running = 0
 
-    def go(self, indices: Iterable[int]) -> None:
-        todo: queue.SimpleQueue[int] = queue.SimpleQueue()
-        left = 0
-        for index in indices:
-            todo.put(index)
-            left += 1
-        layout = self.p._layout
+    def go(self) -> None:
         decoders = [
-            threading.Thread(target=self._decode_all, args=(todo,), daemon=True)
-            for _ in range(min(layout.decoders, left))
+            threading.Thread(target=self._decode_all, daemon=True, name=f"realbench-decode-{n}")
+            for n in range(min(self.p.decoders, len(self.paths)))
         ]
-        forwards = ThreadPoolExecutor(
-            layout.forwards,
-            initializer=use_threads,
-            initargs=(layout.threads_per_forward,),
-        )
         try:
             for thread in decoders:
                 thread.start()
-            self._collect(left, forwards)
+            self._collect()
         finally:
-            self.stopped.set()
-            for _ in decoders:
-                self.slots.release()
-            forwards.shutdown(wait=True, cancel_futures=True)
+            self._stop(decoders)
+
+    def _stop(self, decoders: Sequence[threading.Thread]) -> None:
+        """End the threads, and keep the scores of the batches that were running."""
+        self.stopped.set()
+        for _ in decoders:
+            self.slots.release()
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        for thread in decoders:
+            if thread.ident is not None:
+                thread.join(max(0.0, deadline - time.monotonic()))
+        if self.forwards is not None:
+            self.forwards.shutdown(wait=True, cancel_futures=True)
+        while not self.events.empty():
+            event = self.events.get()
+            if isinstance(event, _Scored):
+                self._keep(event)
 
     # --- decoding threads ---
 
-    def _decode_all(self, todo: queue.SimpleQueue[int]) -> None:
+    def _decode_all(self) -> None:
         try:
             while not self.stopped.is_set():
                 try:
-                    index = todo.get_nowait()
+                    index = self.todo.get_nowait()
                 except queue.Empty:
                     return
-                self.slots.acquire()
                 self.events.put(self._read(index))
+        except _Stopped:
+            pass
         except BaseException as error:  # handed to the calling thread, which raises it
+            self.stopped.set()
             self.events.put(error)
 
     def _read(self, index: int) -> _Read:
-        path, sha256 = self.paths[index], ""
-        stat = file_stat(path)
-        start = time.perf_counter()
+        path = self.paths[index]
+        remembered = self.p.cache.known_sha256(path)
+        if remembered:
+            known = self.p.known(remembered)
+            if len(known) == len(self.p.fingerprints):
+                return _Read(index, remembered, known=known, alone=True)
+        sha256, stat, start = "", file_stat(path), time.perf_counter()
         try:
             data, sha256 = read_bytes_and_hash(path)
             with self.claims:
                 if sha256 in self.claimed:
                     return _Read(index, sha256, stat)
                 self.claimed.add(sha256)
-            known = self.p._known(sha256)
-            missing = [name for name in self.p._fingerprints if name not in known]
+            known = self.p.known(sha256)
+            missing = [name for name in self.p.fingerprints if name not in known]
             prepared = self._prepare(data, missing, start) if missing else {}
         except UnreadableImage as error:
-            return _Read(index, sha256, stat, {}, {}, error.reason)
+            reason = printable(" ".join(error.reason.split()))
+            return _Read(index, sha256, stat, known={}, reason=reason, alone=not sha256)
         return _Read(index, sha256, stat, known, prepared)
 
     def _prepare(self, data: bytes, names: Sequence[str], start: float) -> dict[str, torch.Tensor]:
-        detectors = self._detectors()
-        pixels = self.pixels.take(pixel_count(data, max_pixels=self.p._max_pixels))
+        """Decode an image and prepare it for detectors; keeps one of the slots."""
+        pixels = pixel_count(data, max_pixels=self.p.max_pixels)
+        self.slots.acquire()
+        pixels = self.pixels.take(pixels)
         try:
-            image = decode(data, max_pixels=self.p._max_pixels)
-            middle = time.perf_counter()
+            if self.stopped.is_set():
+                raise _Stopped
+            image = decode(data, max_pixels=self.p.max_pixels)
+            self.p.add_time("read_and_decode", time.perf_counter() - start)
+            detectors = self._loaded().detectors
+            start = time.perf_counter()
             prepared = {name: detectors[name].prepare(image) for name in names}
+            self.p.add_time("prepare", time.perf_counter() - start)
+        except UnreadableImage:
+            self.slots.release()
+            raise
         finally:
             self.pixels.give(pixels)
-        self.p._add_time("read_and_decode", middle - start)
-        self.p._add_time("prepare", time.perf_counter() - middle)
         return prepared
 
-    def _detectors(self) -> Mapping[str, Detector]:
+    def _loaded(self) -> Engine:
+        """Return the engine; the first thread that needs it loads it."""
         with self.loading:
-            if self.loaded is None:
-                self.loaded = self.p._load()
-            return self.loaded
+            if self.engine is None:
+                if self.stopped.is_set():
+                    raise _Stopped
+                engine = self.p.load()
+                layout = engine.layout
+                # Every detector may hold an unfinished batch while the forward threads hold two.
+                self.slots.release(
+                    layout.batch_size * (len(engine.detectors) + 2 * layout.forwards)
+                )
+                self.forwards = ThreadPoolExecutor(
+                    layout.forwards,
+                    thread_name_prefix="realbench-forward",
+                    initializer=use_threads,
+                    initargs=(layout.threads_per_forward,),
+                )
+                self.engine = engine
+        use_threads(1)  # a thread of this run decodes on one core; several of them fill all
+        return self.engine
 
     # --- the calling thread ---
 
-    def _collect(self, left: int, forwards: ThreadPoolExecutor) -> None:
-        reading = left
+    def _collect(self) -> None:
+        left = reading = len(self.paths)
         while left:
             event = self.events.get()
             if isinstance(event, BaseException):
                 raise event
             if isinstance(event, _Read):
                 reading -= 1
-                left -= self._take_read(event, forwards)
+                left -= self._take_read(event)
             else:
-                self.running -= 1
                 left -= self._take_scored(event)
             if not reading:
-                self._flush(forwards)
+                for name in self.batches:
+                    self._submit(name)
 
-    def _take_read(self, read: _Read, forwards: ThreadPoolExecutor) -> int:
+    def _take_read(self, read: _Read) -> int:
         """Book a file that was read; return how many files are finished by it."""
-        if not read.sha256:
-            self.slots.release()
-            self.on_outcome(read.index, Outcome(reason=read.reason))
-            return 1
-        self.p._cache.put_file(self.paths[read.index], read.stat, read.sha256)
-        if read.known is not None:
-            return self._take_first(read, forwards)
-        self.slots.release()
-        if read.sha256 in self.finished:
-            self.on_outcome(read.index, self.finished[read.sha256])
+        if read.sha256 and read.stat is not None:
+            self.p.cache.put_file(self.paths[read.index], read.stat, read.sha256)
+        if read.known is None:  # a twin of a file that was read before
+            if read.sha256 in self.finished:
+                self.on_outcome(read.index, self.finished[read.sha256])
+                return 1
+            self.waiting.setdefault(read.sha256, []).append(read.index)
+            return 0
+        outcome = Outcome(read.sha256, read.known, read.reason)
+        outcome.cached = not (read.prepared or read.reason)
+        if read.alone:
+            self.on_outcome(read.index, outcome)
             return 1
         self.waiting.setdefault(read.sha256, []).append(read.index)
-        return 0
-
-    def _take_first(self, read: _Read, forwards: ThreadPoolExecutor) -> int:
-        """Book the first file of a content; its twins wait for it."""
-        known, prepared = read.known or {}, read.prepared or {}
-        outcome = Outcome(read.sha256, known, read.reason, cached=not (prepared or read.reason))
-        self.waiting.setdefault(read.sha256, []).append(read.index)
-        if not prepared:
+        if not read.prepared:
             return self._finish(outcome)
         self.unfinished[read.sha256] = outcome
-        for name, tensor in prepared.items():
+        for name, tensor in read.prepared.items():
             self.batches[name].append((read.sha256, tensor))
-            if len(self.batches[name]) >= self.p._layout.batch_size:
-                self._submit(name, forwards)
+            if self.engine and len(self.batches[name]) >= self.engine.layout.batch_size:
+                self._submit(name)
         return 0
 
     def _take_scored(self, scored: _Scored) -> int:
-        logits = dict(zip(scored.shas, scored.logits, strict=True))
-        self.p._cache.put_logits(self.p._fingerprints[scored.detector], logits)
+        self._keep(scored)
         finished = 0
-        for sha256, logit in logits.items():
+        for sha256, logit in zip(scored.shas, scored.logits, strict=True):
             outcome = self.unfinished[sha256]
             outcome.logits[scored.detector] = logit
-            if len(outcome.logits) == len(self.p._fingerprints):
+            if len(outcome.logits) == len(self.p.fingerprints):
                 del self.unfinished[sha256]
+                self.slots.release()
                 finished += self._finish(outcome)
         return finished
 
+    def _keep(self, scored: _Scored) -> None:
+        logits = dict(zip(scored.shas, scored.logits, strict=True))
+        self.p.cache.put_logits(self.p.fingerprints[scored.detector], logits)
+
     def _finish(self, outcome: Outcome) -> int:
-        self.slots.release()
         self.finished[outcome.sha256] = outcome
         indices = self.waiting.pop(outcome.sha256)
         for index in indices:
             self.on_outcome(index, outcome)
         return len(indices)
 
-    def _flush(self, forwards: ThreadPoolExecutor) -> None:
-        for name, batch in self.batches.items():
-            if batch:
-                self._submit(name, forwards)
-
-    def _submit(self, name: str, forwards: ThreadPoolExecutor) -> None:
+    def _submit(self, name: str) -> None:
         batch, self.batches[name] = self.batches[name], []
-        self.running += 1
-        forwards.submit(self._forward, name, batch)
+        if batch and self.forwards is not None:
+            self.forwards.submit(self._forward, name, batch)
 
     # --- forward threads ---
 
@@ -365,15 +388,24 @@ class _Run:
         try:
             start = time.perf_counter()
             shas, tensors = zip(*batch, strict=True)
-            logits = self._detectors()[name].logits(torch.stack(tensors)).tolist()
-            self.p._add_time("forward", time.perf_counter() - start)
+            logits = self._loaded_already()[name].logits(torch.stack(tensors)).tolist()
+            self.p.add_time("forward", time.perf_counter() - start)
+            if not all(map(math.isfinite, logits)):
+                raise RealBenchError(
+                    f"detector {name} gives a score that is not a number: its weights or its "
+                    "card are wrong"
+                )
             self.events.put(_Scored(name, shas, logits))
         except BaseException as error:  # handed to the calling thread, which raises it
-            self.events.put(error)
+            self.events.put(_explained(error, name))
+
+    def _loaded_already(self) -> Mapping[str, Detector]:
+        assert self.engine is not None
+        return self.engine.detectors
 
 
-def use_threads(count: int) -> None:
-    """Let torch compute on ``count`` threads when it is called from this thread."""
-    import torch
-
-    torch.set_num_threads(count)
+def _explained(error: BaseException, name: str) -> BaseException:
+    """Turn torch's many ways to say that memory is short into a message for the user."""
+    if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
+        return RealBenchError(f"not enough memory to run {name}: try a smaller --batch-size")
+    return error

@@ -2,39 +2,32 @@
 
 from __future__ import annotations
 
-import csv
-import errno
-import io
-import json
 import os
-import platform
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-import realbench
+from realbench.detection.cards import Card
 from realbench.detection.ensemble import combine, disagreement, probability
 from realbench.detection.registry import DEFAULT_DETECTORS, find_card
-from realbench.errors import RealBenchError, UsageError
+from realbench.errors import UsageError
 from realbench.images import DEFAULT_MAX_PIXELS, ImageFile, find_images, printable
 from realbench.prompts import load_prompts
-from realbench.scoring.cache import ScoreCache, cache_path
-from realbench.scoring.pipeline import Outcome, Pipeline, choose_layout
+from realbench.scoring.cache import cache_path, open_cache
+from realbench.scoring.files import checked, json_bytes, make_folder, table_csv, write_atomically
+from realbench.scoring.layout import choose_layout, decoding_threads
+from realbench.scoring.manifest import describe_run
+from realbench.scoring.pipeline import Engine, Outcome, Pipeline
 from realbench.scoring.summary import summarize
 
-if TYPE_CHECKING:
-    from realbench.detection.detector import Detector
-
 LEADING_COLUMNS = ("folder", "image", "prompt_id", "sha256", "status", "reason", "realism")
-_PACKAGES = ("torch", "torchvision", "timm", "numpy", "pillow", "pandas", "scipy", "scikit-learn")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +40,7 @@ class Progress:
     failed: int
 
 
-@dataclass
+@dataclass(repr=False)
 class ScoreRun:
     """The result of scoring folders; behaves as its table where a table is wanted.
 
@@ -61,13 +54,16 @@ class ScoreRun:
     table: pd.DataFrame
     summary: dict[str, Any]
     manifest: dict[str, Any]
-    paths: dict[tuple[str, str], Path] = field(repr=False)
+    paths: dict[tuple[str, str], Path]
 
     def __len__(self) -> int:
         return len(self.table)
 
     def __getitem__(self, column: str) -> pd.Series:
         return self.table[column]
+
+    def __repr__(self) -> str:
+        return self.folders.to_string()
 
     def _repr_html_(self) -> str:
         return self.folders.to_html()
@@ -105,11 +101,11 @@ class ScoreRun:
         from realbench.report import write_score_report
 
         folder = Path(out)
-        _checked(folder, lambda: folder.mkdir(parents=True, exist_ok=True))
+        make_folder(folder)
         write_atomically(folder / "scores.csv", table_csv(self.table))
-        write_atomically(folder / "summary.json", _json(self.summary))
-        write_atomically(folder / "run.json", _json(self.manifest))
-        _checked(folder / "report.html", lambda: write_score_report(self, folder))
+        write_atomically(folder / "summary.json", json_bytes(self.summary))
+        write_atomically(folder / "run.json", json_bytes(self.manifest))
+        checked(folder / "report.html", lambda: write_score_report(self, folder))
         return folder
 
 
@@ -151,108 +147,138 @@ def score(
         RealBenchError: weights or results that cannot be read or written.
     """
     started = datetime.now(UTC)
+    _check_numbers(max_pixels=max_pixels, workers=workers, batch_size=batch_size, seed=seed + 1)
     if not folders:
         raise UsageError("no folder is given: name at least one folder of images")
     suite = load_prompts(prompts) if prompts is not None else None
-    cards = [find_card(one) for one in ([detectors] if isinstance(detectors, str) else detectors)]
-    if not cards or len({card.name for card in cards}) < len(cards):
-        raise UsageError("name each detector once, and at least one")
+    cards = _find_cards(detectors)
     every = [*folders, *([reference] if reference is not None else [])]
     names = display_names([Path(folder) for folder in every])
-    problems: list[str] = []
-    files = [
-        (name, file)
-        for name, folder in zip(names, every, strict=True)
-        for file in find_images(
-            folder, on_problem=lambda path, why: problems.append(f"{printable(path)}: {why}")
-        )
-    ]
+    files, problems = _find_files(names, every)
+    caches = [cache_path()] if cache else []
     if out is not None:
-        _checked(Path(out), lambda: Path(out).mkdir(parents=True, exist_ok=True))
+        make_folder(Path(out))
+        if cache:
+            caches.append(Path(out) / ".scores.sqlite")  # where the usual place cannot be used
+    devices: list[str] = []
 
-    fingerprints = {card.name: card.fingerprint for card in cards}
-    levels = {card.name: card.level for card in cards}
-    used_device: list[str] = []
-
-    def load() -> Mapping[str, Detector]:
+    def load() -> Engine:
         from realbench.scoring.scorer import choose_device, load_detectors
 
-        used_device.append(choose_device(device))
-        return load_detectors([card.path for card in cards], used_device[0])
+        devices.append(choose_device(device))
+        loaded = load_detectors([card.path for card in cards], devices[0])
+        return Engine(loaded, choose_layout(devices[0], batch_size))
 
-    layout = choose_layout(device, workers=workers, batch_size=batch_size)
-    outcomes: dict[int, Outcome] = {}
-
-    def on_outcome(index: int, outcome: Outcome) -> None:
-        outcomes[index] = outcome
-        if progress is not None:
-            counts["cached"] += outcome.cached
-            counts["failed"] += bool(outcome.reason)
-            progress(Progress(len(outcomes), len(files), counts["cached"], counts["failed"]))
-
-    counts = {"cached": 0, "failed": 0}
+    counter = _Counter(len(files), progress)
     clock = time.perf_counter()
-    with ScoreCache(cache_path() if cache else None) as store:
-        pipeline = Pipeline(fingerprints, load, store, layout=layout, max_pixels=max_pixels)
-        pipeline.run([file.path for _, file in files], on_outcome)
+    with open_cache(caches) as store:
+        pipeline = Pipeline(
+            {card.name: card.fingerprint for card in cards},
+            load,
+            store,
+            decoders=decoding_threads(workers),
+            max_pixels=max_pixels,
+        )
+        pipeline.run([file.path for _, file in files], counter.take)
     seconds = time.perf_counter() - clock
 
-    table = _table(files, outcomes, levels)
+    table = _table(files, counter.outcomes, {card.name: card.level for card in cards})
     shown = [(name, printable(folder)) for name, folder in zip(names, every, strict=True)]
     summary = summarize(
         table,
         folders=shown[: len(folders)],
         reference=shown[-1] if reference is not None else None,
-        detectors=list(fingerprints),
+        detectors=[card.name for card in cards],
         prompts=suite,
         seed=seed,
     )
     summary["notes"] += problems
-    n_scored = int((table["status"] == "ok").sum())
-    n_cached = sum(outcome.cached for outcome in outcomes.values())
-    manifest = {
-        "schema_version": 1,
-        "versions": _versions(),
-        "platform": platform.platform(),
-        "device": used_device[0] if used_device else "none (all scores were cached)",
-        "detectors": [
-            {
-                "name": card.name,
-                "level": card.level,
-                "fingerprint": fingerprints[card.name],
-                "weights_sha256": card.weights.sha256,
-            }
-            for card in cards
-        ],
-        "arguments": {
+    manifest = describe_run(
+        arguments={
             "folders": [printable(folder) for folder in folders],
             "prompts": None if prompts is None else printable(prompts),
             "reference": None if reference is None else printable(reference),
+            "device": device,
             "max_pixels": max_pixels,
-            "workers": layout.decoders,
-            "batch_size": layout.batch_size,
+            "workers": workers,
+            "batch_size": batch_size,
             "cache": cache,
         },
-        "argv": [printable(part) for part in sys.argv],
-        "seed": seed,
-        "started": started.isoformat(timespec="seconds"),
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "n_scored": n_scored,
-        "n_cached": n_cached,
-        "n_failed": len(table) - n_scored,
-        "timings": {
-            "total_seconds": round(seconds, 3),
-            "images_per_second": round(len(table) / max(seconds, 1e-9), 2),
-            "read_and_decode_thread_seconds": round(pipeline.timings.read_and_decode, 3),
-            "prepare_thread_seconds": round(pipeline.timings.prepare, 3),
-            "forward_thread_seconds": round(pipeline.timings.forward, 3),
-        },
-    }
-    paths = {(name, file.image): file.path for name, file in files}
-    run = ScoreRun(table, summary, manifest, paths)
+        cards=cards,
+        device=devices[0] if devices else None,
+        seed=seed,
+        started=started,
+        seconds=seconds,
+        counts=counter.counts(),
+        timings=pipeline.timings,
+    )
+    run = ScoreRun(table, summary, manifest, {(name, f.image): f.path for name, f in files})
     if out is not None:
         run.write(out)
     return run
+
+
+def _check_numbers(**numbers: int | None) -> None:
+    for name, number in numbers.items():
+        if number is not None and number < 1:
+            least = 0 if name == "seed" else 1
+            raise UsageError(f"{name} must be at least {least}")
+
+
+def _find_cards(detectors: str | Path | Sequence[str | Path]) -> list[Card]:
+    """Return the cards of names or folders; each detector once, and at least one."""
+    each = [detectors] if isinstance(detectors, str | Path) else detectors
+    cards = [find_card(one) for one in each]
+    if not cards:
+        raise UsageError("no detector is given: name at least one")
+    names = [card.name for card in cards]
+    twice = next((name for n, name in enumerate(names) if name in names[:n]), None)
+    if twice is not None:
+        raise UsageError(f"detector {twice!r} is given twice: name each one once")
+    return cards
+
+
+def _find_files(
+    names: Sequence[str], folders: Sequence[str | Path]
+) -> tuple[list[tuple[str, ImageFile]], list[str]]:
+    """Return the images with their folder's name, and what could not be listed."""
+    problems: list[str] = []
+
+    def note(path: Path, why: str) -> None:
+        problems.append(f"{printable(path)}: {why}")
+
+    files = [
+        (name, file)
+        for name, folder in zip(names, folders, strict=True)
+        for file in find_images(folder, on_problem=note)
+    ]
+    return files, problems
+
+
+class _Counter:
+    """Keeps the outcomes by index and tells how far the run is."""
+
+    def __init__(self, total: int, progress: Callable[[Progress], None] | None) -> None:
+        self.outcomes: dict[int, Outcome] = {}
+        self._total = total
+        self._progress = progress
+        self._cached = 0
+        self._failed = 0
+
+    def take(self, index: int, outcome: Outcome) -> None:
+        self.outcomes[index] = outcome
+        self._cached += outcome.cached
+        self._failed += bool(outcome.reason)
+        if self._progress is not None:
+            done = len(self.outcomes)
+            self._progress(Progress(done, self._total, self._cached, self._failed))
+
+    def counts(self) -> dict[str, int]:
+        return {
+            "n_scored": len(self.outcomes) - self._failed,
+            "n_cached": self._cached,
+            "n_failed": self._failed,
+        }
 
 
 def display_names(folders: Sequence[Path]) -> list[str]:
@@ -301,63 +327,3 @@ def _table(
         table[name] = values
     table["disagreement"] = disagreement(np.stack(list(probabilities.values()), axis=1))
     return table
-
-
-def table_csv(table: pd.DataFrame) -> bytes:
-    """Return the table as the bytes of ``scores.csv``: UTF-8, six decimals, empty for missing."""
-    text = io.StringIO()
-    table.to_csv(text, index=False, float_format="%.6f", quoting=csv.QUOTE_MINIMAL)
-    return text.getvalue().encode()
-
-
-def _json(value: object) -> bytes:
-    return (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
-
-
-def _versions() -> dict[str, str]:
-    versions = {"realgen": realbench.__version__, "python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            versions[package] = "not installed"
-    return versions
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file so that it is whole or absent, whatever happens.
-
-    Raises:
-        RealBenchError: it cannot be written (a full disk, say); an older version is untouched.
-    """
-
-    def write() -> None:
-        partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-        try:
-            with partial.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
-
-    _checked(path, write)
-
-
-def _checked(path: Path, action: Callable[[], object]) -> None:
-    try:
-        action()
-    except FileExistsError as error:
-        raise UsageError(f"{printable(path)} is a file: give a folder for --out") from error
-    except NotADirectoryError as error:
-        raise UsageError(f"{printable(path)} lies below a file: give another --out") from error
-    except OSError as error:
-        advice = {
-            errno.ENOSPC: "free some space and run the same command again",
-            errno.EDQUOT: "free some of your quota and run the same command again",
-        }.get(error.errno or 0, "choose a place that can be written and run it again")
-        raise RealBenchError(
-            f"cannot write {printable(path)} ({error.strerror or error}): {advice}; "
-            "scores are kept in the cache"
-        ) from error

@@ -13,7 +13,7 @@ import numpy as np
 from realbench.detection.ensemble import combine, disagreement, probability
 from realbench.detection.registry import DEFAULT_DETECTORS, load_detector
 from realbench.errors import UsageError
-from realbench.scoring.pipeline import choose_layout
+from realbench.scoring.layout import choose_layout, use_threads
 
 if TYPE_CHECKING:
     import torch
@@ -94,7 +94,7 @@ class Scorer:
         self.device = choose_device(device)
         self.detectors = load_detectors(detectors, self.device)
         self.levels = {name: one.level for name, one in self.detectors.items()}
-        self._layout = choose_layout(self.device, batch_size=batch_size)
+        self._layout = choose_layout(self.device, batch_size)
 
     def __repr__(self) -> str:
         return f"Scorer({', '.join(self.detectors)}; {self.device})"
@@ -111,17 +111,16 @@ class Scorer:
         """
         arrays = [_as_array(image, n) for n, image in enumerate(_each(images))]
         layout = self._layout
-        starts = range(0, len(arrays), layout.batch_size)
+        share = -(-len(arrays) // layout.forwards)  # so that every thread has work
+        size = max(1, min(layout.batch_size, share))
+        batches = [arrays[start : start + size] for start in range(0, len(arrays), size)]
         logits: dict[str, list[float]] = {name: [] for name in self.detectors}
-        if layout.forwards == 1 or len(starts) < 2:
-            parts = [self._score(arrays[s : s + layout.batch_size]) for s in starts]
+        if len(batches) < 2:
+            parts = [self._score(batch) for batch in batches]
         else:
-            from realbench.scoring.pipeline import use_threads
-
             with ThreadPoolExecutor(
                 layout.forwards, initializer=use_threads, initargs=(layout.threads_per_forward,)
             ) as pool:
-                batches = [arrays[s : s + layout.batch_size] for s in starts]
                 parts = list(pool.map(self._score, batches))
         for part in parts:
             for name, values in part.items():

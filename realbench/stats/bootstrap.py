@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats as distributions
+from scipy import special
 
 from realbench.stats._arrays import ROUNDING, FloatArray, Groups, check_options, finite, group_sums
 
@@ -72,8 +72,8 @@ def expanded_percentiles(
     factor n / (n - 1) and it uses normal for t quantiles. Taking the percentiles at
     Phi(-sqrt(n / (n - 1)) * t_{alpha/2, n - 1}) instead mends both.
     """
-    t = distributions.t.ppf((1 + confidence) / 2, n_groups - 1)
-    tail = distributions.norm.cdf(-np.sqrt(n_groups / (n_groups - 1)) * t)
+    t = special.stdtrit(n_groups - 1, (1 + confidence) / 2)
+    tail = special.ndtr(-np.sqrt(n_groups / (n_groups - 1)) * t)
     low, high = np.quantile(draws, [tail, 1 - tail])
     return float(low), float(high)
 
@@ -150,7 +150,7 @@ def bootstrap_share(
         effective = float(n_groups)
     else:
         effective = min(float(n), share * (1 - share) / deviation**2)
-    low, high = _wilson(share, effective, distributions.t.ppf((1 + confidence) / 2, n_groups - 1))
+    low, high = _wilson(share, effective, special.stdtrit(n_groups - 1, (1 + confidence) / 2))
     return Interval(share, low, high, n, n_groups)
 
 

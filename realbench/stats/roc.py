@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import optimize, special
-from scipy import stats as distributions
+from scipy import special
 
 from realbench.stats._arrays import ROUNDING, Groups, check_options, finite, labels_of
 from realbench.stats.bootstrap import Interval, draw_weights, row_blocks
@@ -122,7 +121,7 @@ def _logit_interval(
 ) -> tuple[float, float]:
     """The interval logit(area) -+ t * error / (area * (1 - area)), turned back."""
     error = deviation * np.sqrt(n_groups / (n_groups - 1))  # unbiased for few groups
-    t = distributions.t.ppf((1 + confidence) / 2, n_groups - 1)
+    t = special.stdtrit(n_groups - 1, (1 + confidence) / 2)
     half = t * error / (area * (1 - area))
     low, high = special.expit(special.logit(area) + np.array([-half, half]))
     return float(low), float(high)
@@ -130,7 +129,9 @@ def _logit_interval(
 
 def _newcombe(area: float, m: int, n: int, confidence: float) -> tuple[float, float]:
     """Score interval of an AUC (Newcombe 2006, Statist. Med. 25:559-573, method 5)."""
-    z = float(distributions.norm.ppf((1 + confidence) / 2))
+    from scipy import optimize  # late: it takes longer to import than all the rest of this module
+
+    z = float(special.ndtri((1 + confidence) / 2))
     mean_size = (m + n) / 2 - 1
 
     def excess(theta: float) -> float:

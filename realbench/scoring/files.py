@@ -1,0 +1,87 @@
+"""Writes the files of a run: each whole or not at all, errors in one line."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import io
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from realbench.errors import RealBenchError, UsageError
+from realbench.images import printable
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def table_csv(table: pd.DataFrame) -> bytes:
+    """Return the table as the bytes of ``scores.csv``: UTF-8, six decimals, empty for missing."""
+    text = io.StringIO()
+    table.to_csv(text, index=False, float_format="%.6f", quoting=csv.QUOTE_MINIMAL)
+    return text.getvalue().encode()
+
+
+def json_bytes(value: object) -> bytes:
+    """Return ``value`` as indented JSON in UTF-8; it must hold no NaN or infinity."""
+    return (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder for results where it is missing.
+
+    Raises:
+        UsageError: its path is taken by a file, or leads through one.
+        RealBenchError: it cannot be made.
+    """
+    checked(folder, lambda: folder.mkdir(parents=True, exist_ok=True))
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file so that it is whole or absent, whatever happens.
+
+    Raises:
+        RealBenchError: it cannot be written (a full disk, say); an older version is untouched.
+    """
+
+    def write() -> None:
+        partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+        try:
+            with partial.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    checked(path, write)
+
+
+def checked(path: Path, action: Callable[[], object]) -> None:
+    """Run ``action``, which writes ``path``; its OSError becomes a message that names the file.
+
+    Raises:
+        UsageError: a file is where a folder should be.
+        RealBenchError: any other OSError.
+    """
+    shown = printable(path)
+    try:
+        action()
+    except FileExistsError as error:
+        raise UsageError(f"{shown} is a file: give a folder for --out") from error
+    except NotADirectoryError as error:
+        raise UsageError(f"{shown} lies below a file: give another --out") from error
+    except OSError as error:
+        advice = {
+            errno.ENOSPC: "free some space and run the same command again",
+            errno.EDQUOT: "free some of your quota and run the same command again",
+            errno.EFBIG: "raise the limit on file sizes and run the same command again",
+        }.get(error.errno or 0, "choose a place that can be written and run it again")
+        raise RealBenchError(
+            f"cannot write {shown} ({error.strerror or error}): {advice}; "
+            "scores are kept in the cache"
+        ) from error

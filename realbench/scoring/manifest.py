@@ -1,0 +1,83 @@
+"""The manifest of a run, ``run.json``: all that is needed to repeat it and to judge it."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import realbench
+from realbench.detection.cards import Card
+from realbench.images import printable
+from realbench.scoring.pipeline import Timings
+
+SCHEMA_VERSION = 1
+_PACKAGES = ("torch", "torchvision", "timm", "numpy", "pillow", "pandas", "scipy", "scikit-learn")
+
+
+def describe_run(
+    *,
+    arguments: Mapping[str, Any],
+    cards: Sequence[Card],
+    device: str | None,
+    seed: int,
+    started: datetime,
+    seconds: float,
+    counts: Mapping[str, int],
+    timings: Timings,
+) -> dict[str, Any]:
+    """Return the manifest.
+
+    Args:
+        arguments: what was asked for, as JSON values.
+        cards: of the detectors.
+        device: where they ran; None if every score was in the cache.
+        seed: of the bootstrap.
+        started: when, in UTC.
+        seconds: that scoring took, from the first file to the last.
+        counts: ``n_scored`` (images with scores), ``n_cached`` of them, ``n_failed``.
+        timings: summed over threads.
+    """
+    images = counts["n_scored"] + counts["n_failed"]
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "versions": package_versions(),
+        "platform": platform.platform(),
+        "device": device or "none (all scores were cached)",
+        "detectors": [
+            {
+                "name": card.name,
+                "level": card.level,
+                "fingerprint": card.fingerprint,
+                "weights_sha256": card.weights.sha256,
+            }
+            for card in cards
+        ],
+        "arguments": dict(arguments),
+        "argv": [printable(part) for part in sys.argv],
+        "seed": seed,
+        "started": started.isoformat(timespec="seconds"),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        **counts,
+        "timings": {
+            "total_seconds": round(seconds, 3),
+            "images_per_second": round(images / max(seconds, 1e-9), 2),
+            "read_and_decode_thread_seconds": round(timings.read_and_decode, 3),
+            "prepare_thread_seconds": round(timings.prepare, 3),
+            "forward_thread_seconds": round(timings.forward, 3),
+        },
+    }
+
+
+def package_versions() -> dict[str, str]:
+    """Return the versions of what decides scores; nothing of it is imported."""
+    versions = {"realgen": realbench.__version__, "python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = "not installed"
+    return versions
