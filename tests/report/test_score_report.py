@@ -181,3 +181,11 @@ def test_a_run_from_python_shows_the_command_that_does_the_same(tmp_path: Path) 
     run.manifest["argv"] = ["study.py"]
     text = Page(render(run)).text
     assert "realbench score '/images/my model' --detector semantic-lite" in text
+
+
+def test_many_ties_are_counted_beside_the_matrix(tmp_path: Path) -> None:
+    folders = {f"model-{n}": HIGH[n:] + HIGH[:n] for n in range(6)}
+    text = Page(render(make_run(tmp_path, folders))).text
+    assert "No difference is supported" in text
+    text = Page(render(make_run(tmp_path / "more", {**folders, "low": LOW}))).text
+    assert "15 of 21 pairs are statistically tied (≈)" in text
