@@ -81,7 +81,7 @@ def fitted_axis(
 
 def _tick_step(width: float) -> float:
     for step in (0.01, 0.02, 0.05, 0.1, 0.25, 0.5):
-        if width / step <= 5:
+        if width / step <= 4:
             return step
     return 1.0
 
