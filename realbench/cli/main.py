@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from typing import Annotated
@@ -13,7 +14,9 @@ import realbench
 from realbench.cli import detectors
 from realbench.cli.demo import demo
 from realbench.cli.score import score
-from realbench.errors import RealBenchError
+from realbench.errors import RealBenchError, RealBenchWarning
+
+_INTERRUPTED = 130
 
 app = typer.Typer(
     name="realbench",
@@ -56,9 +59,9 @@ def run(arguments: list[str] | None = None) -> None:
         error.show()
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, click.exceptions.Abort):
-        _say("interrupted: what was scored is kept; run the same command again to go on")
-        sys.exit(130)
-    except BrokenPipeError:
+        code = _INTERRUPTED
+    except BrokenPipeError:  # whoever read the output went away, as head does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except RealBenchError as error:
         _say(str(error))
@@ -67,9 +70,24 @@ def run(arguments: list[str] | None = None) -> None:
         _say("not enough memory: try a smaller --batch-size or --max-pixels")
         sys.exit(1)
     except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
+        from realbench.images import printable
+
+        where = f"{printable(str(error.filename))}: " if error.filename else ""
         _say(f"{where}{error.strerror or error}")
         sys.exit(1)
+    except Exception as error:
+        if os.environ.get("REALBENCH_DEBUG"):
+            raise
+        _say(
+            f"{type(error).__name__}: {error}; this is a bug: please report it with what "
+            "REALBENCH_DEBUG=1 shows"
+        )
+        sys.exit(1)
+    if code == _INTERRUPTED:  # typer turns Ctrl-C into this code
+        _say("interrupted: what was scored is kept; run the same command again to go on")
+        sys.stdout.flush()
+        # Not sys.exit: it would wait for threads that are busy, such as one that loads torch.
+        os._exit(_INTERRUPTED)
     sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -77,5 +95,9 @@ def _say(message: str) -> None:
     typer.echo(f"error: {' '.join(message.split())}", err=True)
 
 
-def _one_line_warning(message: Warning | str, *_: object, **__: object) -> None:
-    typer.echo(f"warning: {message}", err=True)
+def _one_line_warning(
+    message: Warning | str, category: type[Warning], *_: object, **__: object
+) -> None:
+    """Show our own warnings; those of libraries are for programmers."""
+    if issubclass(category, RealBenchWarning):
+        typer.echo(f"warning: {message}", err=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -69,6 +70,8 @@ def score(
     from realbench.detection.registry import DEFAULT_DETECTORS
     from realbench.scoring.run import score as score_folders
 
+    if quiet:
+        warnings.simplefilter("ignore")
     with progress_bar(shown=not quiet and not json_) as progress:
         run = score_folders(
             *folders,

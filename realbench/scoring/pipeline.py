@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 # Decoded pixels in flight: a few ordinary images, or one of any size alone.
 _PIXELS_IN_FLIGHT = 64_000_000
 # How long an interrupted run waits for a thread; importing torch or decoding takes seconds.
-_PATIENCE_SECONDS = 10.0
+_PATIENCE_SECONDS = 3.0
 
 
 @dataclass(slots=True)
