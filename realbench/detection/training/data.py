@@ -98,7 +98,8 @@ def from_folders(
 ) -> list[TrainingImage]:
     """Take photographs and generated images from plain folders.
 
-    Each sub-folder of a generated folder is a generator; file stems are prompt ids.
+    Each sub-folder of a generated folder is a generator; file stems are prompt ids. Folds hold
+    out generators and prompts, or prompts alone where generators are fewer than folds.
 
     Raises:
         UsageError: a folder is missing or holds no image.
@@ -108,14 +109,17 @@ def from_folders(
         for file in find_images(folder):
             fold = hash_fold(file.prompt_id, recipe.folds)
             images.append(TrainingImage(file.path, True, folder.name, folder.name, fold, fold))
-    for folder in generated:
-        for file in find_images(folder):
-            source = file.path.parent.name
-            source_fold = recipe.source_fold(source)
-            prompt_fold = recipe.prompt_fold(file.prompt_id, source)
-            images.append(
-                TrainingImage(file.path, False, source, folder.name, source_fold, prompt_fold)
-            )
+    files = [(folder, file) for folder in generated for file in find_images(folder)]
+    sources = sorted({file.path.parent.name for _, file in files})
+    for folder, file in files:
+        source = file.path.parent.name
+        prompt_fold = hash_fold(file.prompt_id, recipe.folds)
+        source_fold = sources.index(source) % recipe.folds
+        if len(sources) < recipe.folds:
+            source_fold = prompt_fold
+        images.append(
+            TrainingImage(file.path, False, source, folder.name, source_fold, prompt_fold)
+        )
     return images
 
 

@@ -31,7 +31,9 @@ def calibrate(table: pd.DataFrame) -> tuple[CalibrationSpec, pd.DataFrame]:
     parts = []
     for fold, part in table.groupby("fold"):
         others = usable[usable["fold"] != fold]
-        spec = fit_calibration(others["logit"].to_numpy(), others["real"].to_numpy())
+        spec = whole
+        if others["real"].nunique() == 2:
+            spec = fit_calibration(others["logit"].to_numpy(), others["real"].to_numpy())
         parts.append(part.assign(logit=calibrated(part["logit"].to_numpy(), spec)))
     return whole, pd.concat(parts)
 

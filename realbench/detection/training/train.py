@@ -58,6 +58,8 @@ def train_detectors(
     from realbench.detection.training.record import calibrate, ensemble_table, figures
 
     start = time.monotonic()
+    if data is None:  # shares of subsets are those of the project's own data
+        recipes = {name: _without_subsets(recipe) for name, recipe in recipes.items()}
     first = next(iter(recipes.values()))
     images = _images(first, data, photos, generated)
     digest = data_digest(images)
@@ -112,6 +114,13 @@ def _images(
     if not photos or not generated:
         raise UsageError("give --data with a manifest.csv, or both --photos and --generated")
     return from_folders(photos, generated, recipe)
+
+
+def _without_subsets(recipe: Recipe) -> Recipe:
+    whole = recipe.shares.model_copy(
+        update={"generated": {"*": sum(recipe.shares.generated.values())}}
+    )
+    return recipe.model_copy(update={"shares": whole, "unscored_subsets": (), "never_train": ()})
 
 
 def _matched_subsets(images: Sequence[TrainingImage]) -> dict[str, str]:

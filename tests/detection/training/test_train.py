@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from realbench.content import content_path
 from realbench.detection.registry import find_card, load_detector
 from realbench.detection.training.recipe import Recipe, Shares, read_recipe
 from realbench.detection.training.train import train_detectors
@@ -127,3 +128,21 @@ def test_data_without_photographs_are_refused(data: Path, tmp_path: Path) -> Non
     recipe = _recipe("semantic")
     with pytest.raises(UsageError, match="photographs"):
         Sampler(read_manifest(data, recipe), recipe, seed=0)
+
+
+@pytest.mark.slow
+def test_plain_folders_of_ones_own_train_with_the_embedded_recipe(
+    data: Path, tmp_path: Path
+) -> None:
+    """One generator in a folder of any name: held out by prompt, whatever the recipe's subsets."""
+    recipe = read_recipe(content_path("detectors") / "semantic-lite" / "recipe.toml")
+    (data / "generated").rename(data / "my-models")
+    results = train_detectors(
+        {"mine": recipe.model_copy(update={"steps": 1, "batch_size": 4, "train_size": 64})},
+        out=tmp_path / "out",
+        work=tmp_path / "work",
+        photos=[data / "photos"],
+        generated=[data / "my-models" / "a"],
+    )
+    assert results["mine"]["auc"]["a"]["n_generated"] == 6
+    assert (tmp_path / "out" / "mine" / "card.toml").exists()
