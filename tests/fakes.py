@@ -1,13 +1,17 @@
-"""Real detector folders, made in a test: a tiny timm network with random weights."""
+"""Detectors made in a test: folders with a tiny network of random weights, and one without."""
 
 from __future__ import annotations
 
 import hashlib
+import threading
 from pathlib import Path
+from typing import Self
 
+import numpy as np
 import torch
 from safetensors.torch import save_file
 
+from realbench.detection.cards import Card, Level
 from realbench.detection.families.network import TimmNetwork
 
 ARCHITECTURE = "test_efficientnet"  # timm's own network for tests
@@ -52,3 +56,42 @@ def make_card(folder: Path, name: str, *, level: str = "semantic", seed: int = 0
     )
     (place / "card.toml").write_text(text)
     return place
+
+
+class FakeDetector:
+    """A detector without a network: the logit is a known function of an image's mean color.
+
+    Attributes:
+        batches: how many images each call of :meth:`logits` had.
+        prepared: how many images were prepared.
+    """
+
+    def __init__(self, name: str, level: Level = "semantic", *, sign: float = 1.0) -> None:
+        self.name = name
+        self.level: Level = level
+        self.fingerprint = hashlib.sha256(name.encode()).hexdigest()
+        self.sign = sign
+        self.batches: list[int] = []
+        self.prepared = 0
+        self._lock = threading.Lock()
+
+    @property
+    def card(self) -> Card:
+        raise NotImplementedError
+
+    def expected(self, image: np.ndarray) -> float:
+        """Return the logit of an image, uint8 (H, W, 3)."""
+        return self.sign * (float(np.rint(image.mean())) - 128) / 32
+
+    def prepare(self, image: np.ndarray) -> torch.Tensor:
+        with self._lock:
+            self.prepared += 1
+        return torch.full((1, 3, 2, 2), int(np.rint(image.mean())), dtype=torch.uint8)
+
+    def logits(self, batch: torch.Tensor) -> torch.Tensor:
+        with self._lock:
+            self.batches.append(len(batch))
+        return self.sign * (batch.float().mean(dim=(1, 2, 3, 4)) - 128) / 32
+
+    def to(self, device: str) -> Self:
+        return self

@@ -14,6 +14,7 @@ import threading
 import time
 import warnings
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,7 @@ def open_cache(places: Sequence[Path]) -> ScoreCache:
 
     A :class:`RealBenchWarning` tells of each that cannot.
     """
-    for place, following in zip(places, [*places[1:], None], strict=True):
+    for place, following in zip_longest(places, places[1:]):
         try:
             return ScoreCache(_open(place))
         except (OSError, sqlite3.Error) as error:
