@@ -53,6 +53,7 @@ def summarize(
         "reference": known,
         "confidence": CONFIDENCE,
         "notes": [
+            *_contradiction_notes(entries, pairs),
             *_sharing_notes({name: _scored(parts[name]) for name, _ in folders}),
             *_prompt_notes(parts, [name for name, _ in folders], prompts),
         ],
@@ -180,8 +181,12 @@ def _rank(entries: list[dict[str, Any]], pairs: Sequence[Mapping[str, Any]]) -> 
     """Add rank, rank_low and rank_high to the entries that have a mean, in place."""
     ranked = [entry for entry in entries if entry["realism"]["mean"] is not None]
     place = {entry["folder"]: n for n, entry in enumerate(ranked)}
-    apart = [(place[p["a"]], place[p["b"]]) for p in pairs if not p["tied"]]
     means = [entry["realism"]["mean"] for entry in ranked]
+    apart = [
+        (place[pair["a"]], place[pair["b"]])
+        for pair in pairs
+        if not pair["tied"] and _agrees(pair, means[place[pair["a"]]], means[place[pair["b"]]])
+    ]
     ranges = stats.rank_sets(means, apart)
     order = np.argsort(-np.array(means), kind="stable")
     for entry in entries:
@@ -189,6 +194,27 @@ def _rank(entries: list[dict[str, Any]], pairs: Sequence[Mapping[str, Any]]) -> 
     for rank, index in enumerate(order, start=1):
         low, high = ranges[index]
         ranked[index].update(rank=rank, rank_low=int(low), rank_high=int(high))
+
+
+def _agrees(pair: Mapping[str, Any], mean_a: float, mean_b: float) -> bool:
+    """Whether a pair differs on its shared prompts in the direction of the folders' means.
+
+    Where it does not, the means of different prompts decide the order, and the data do not.
+    """
+    return bool(pair["difference"] * (mean_a - mean_b) > 0)
+
+
+def _contradiction_notes(
+    entries: Sequence[Mapping[str, Any]], pairs: Sequence[Mapping[str, Any]]
+) -> list[str]:
+    means = {entry["folder"]: entry["realism"]["mean"] for entry in entries}
+    return [
+        f"{pair['a']} and {pair['b']}: on the {_number_of(pair['n_shared'], 'prompt')} that both "
+        "have, the difference is significant in the other direction than that of their overall "
+        "means; their order is left open"
+        for pair in pairs
+        if not pair["tied"] and not _agrees(pair, means[pair["a"]], means[pair["b"]])
+    ]
 
 
 def _sharing_notes(parts: Mapping[str, pd.DataFrame]) -> list[str]:
@@ -222,10 +248,16 @@ def _prompt_notes(
         found = set(parts[name]["prompt_id"])
         missing, unknown = set(prompts) - found, found - set(prompts)
         if missing:
-            notes.append(f"{name}: no image for {len(missing)} prompts ({_few(missing)})")
+            number = _number_of(len(missing), "prompt")
+            notes.append(f"{name}: no image for {number} ({_few(missing)})")
         if unknown:
-            notes.append(f"{name}: {len(unknown)} images have no prompt ({_few(unknown)})")
+            number = _number_of(len(unknown), "prompt id")
+            notes.append(f"{name}: {number} not in the prompts file ({_few(unknown)})")
     return notes
+
+
+def _number_of(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def _few(ids: set[str], limit: int = 5) -> str:

@@ -188,8 +188,7 @@ def test_damage_met_later_is_set_aside_for_the_next_run(place: Path) -> None:
     place.write_bytes(data)
     with open_cache([place]) as cache:
         with pytest.warns(RealBenchWarning, match="going on without it"):
-            for n in range(40):
-                cache.logits(f"{n}-0", ["f"])
+            _ = [cache.logits(f"{n}-0", ["f"]) for n in range(40)]
         assert cache.logits("0-0", ["f"]) == {}
         cache.put_logits("f", {SHA: 1.0})  # harmless
     assert list(place.parent.glob("*.damaged-*"))
