@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import warnings
-from typing import Annotated
+from typing import Annotated, Any
 
-import click
 import typer
 
 import realbench
@@ -50,15 +50,14 @@ def _options(
 def run(arguments: list[str] | None = None) -> None:
     """Run a command and exit with its code; an error is one line, never a traceback."""
     warnings.showwarning = _one_line_warning
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal that lacks a character shows "?"
+            stream.reconfigure(errors="replace")
     try:
-        code = app(arguments, standalone_mode=False)
-    except click.exceptions.NoArgsIsHelpError as error:
-        typer.echo(error.format_message())
-        sys.exit(0)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
-    except (KeyboardInterrupt, click.exceptions.Abort):
+        code = app(arguments, prog_name="realbench", standalone_mode=False)
+    except _usage_error() as error:
+        sys.exit(_show_usage_error(error))
+    except (KeyboardInterrupt, typer.Abort):
         code = _INTERRUPTED
     except BrokenPipeError:  # whoever read the output went away, as head does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -89,6 +88,23 @@ def run(arguments: list[str] | None = None) -> None:
         # Not sys.exit: it would wait for threads that are busy, such as one that loads torch.
         os._exit(_INTERRUPTED)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _usage_error() -> type[Exception]:
+    """Return the base of typer's own errors: click's, or that of the copy of click in typer."""
+    return next(one for one in typer.BadParameter.__mro__ if one.__name__ == "ClickException")
+
+
+def _show_usage_error(error: Any) -> int:
+    """Print what is wrong with the arguments in one line; return the exit code."""
+    if type(error).__name__ == "NoArgsIsHelpError":  # newer typers have printed the help by now
+        typer.echo(error.format_message(), nl=False)
+        return 0
+    context = getattr(error, "ctx", None)
+    _say(
+        f"{error.format_message()} (see {context.command_path if context else 'realbench'} --help)"
+    )
+    return int(error.exit_code)
 
 
 def _say(message: str) -> None:

@@ -33,7 +33,7 @@ def score(
         list[str] | None,
         typer.Option(
             metavar="NAME|CARD_DIR",
-            help="Detector to use; may be repeated. [default: the embedded pair]",
+            help="Detector to use; may be repeated. (default: the embedded pair)",
         ),
     ] = None,
     out: Annotated[
@@ -42,10 +42,10 @@ def score(
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps, …")] = "auto",
     batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Images a forward pass. [default: by device]")
+        int | None, typer.Option(min=1, help="Images a batch. (default: by device)")
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Decoding threads. [default: one per core]")
+        int | None, typer.Option(min=1, help="Decoding threads. (default: one per core)")
     ] = None,
     max_pixels: Annotated[
         int, typer.Option(min=1, help="Larger images are reported, not decoded.")
@@ -64,8 +64,9 @@ def score(
 ) -> int:
     """Score folders of images: P(real) of each image, ranking, intervals.
 
-    Each folder is a model, each file's stem a prompt id. Run the same command again to go on
-    after an interruption: finished images are not scored again.
+    A folder is a model, a file's stem the id of its prompt.
+
+    Run the same command again to go on after an interruption.
     """
     from realbench.detection.registry import DEFAULT_DETECTORS
     from realbench.scoring.run import score as score_folders
@@ -97,7 +98,7 @@ def finish(
     if json_:
         import json
 
-        typer.echo(json.dumps(run.summary, ensure_ascii=False))
+        typer.echo(json.dumps(run.summary))
     elif not quiet:
         print_run(run, out)
     failed = len(run) - run.n_scored

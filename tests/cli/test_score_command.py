@@ -4,67 +4,15 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
-from tests.fakes import make_card
-
-
-@pytest.fixture
-def cards(tmp_path: Path) -> list[str]:
-    folder = tmp_path / "cards"
-    first = make_card(folder, "whole", level="semantic", seed=1)
-    second = make_card(folder, "crops", level="feature", seed=2)
-    return ["--detector", str(first), "--detector", str(second)]
-
-
-@pytest.fixture
-def environment(tmp_path: Path) -> dict[str, str]:
-    return os.environ | {
-        "REALBENCH_CACHE": str(tmp_path / "cache"),
-        "OMP_NUM_THREADS": "1",
-        "COLUMNS": "100",
-    }
-
-
-def make_images(folder: Path, count: int, *, seed: int = 0, size: int = 80) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    rng = np.random.default_rng(seed)
-    for n in range(count):
-        pixels = rng.integers(0, 256, (size, size + n % 7, 3), np.uint8)
-        Image.fromarray(pixels).save(folder / f"{n:04}.png")
-    return folder
-
-
-def command(*arguments: object) -> list[str]:
-    code = "from realbench.cli import main; main()"
-    return [sys.executable, "-c", code, *map(str, arguments)]
-
-
-def realbench(
-    *arguments: object, environment: dict[str, str], code: int = 0, cwd: Path | None = None
-) -> subprocess.CompletedProcess[str]:
-    result = subprocess.run(
-        command(*arguments), env=environment, cwd=cwd, text=True, capture_output=True, timeout=240
-    )
-    assert "Traceback" not in result.stderr, result.stderr
-    assert result.returncode == code, result.stdout + result.stderr
-    return result
-
-
-def error_line(result: subprocess.CompletedProcess[str]) -> str:
-    lines = [line for line in result.stderr.splitlines() if line.strip()]
-    assert len(lines) == 1, lines
-    assert lines[0].startswith("error: ")
-    return lines[0]
+from tests.cli.commands import command, error_line, make_images, realbench
 
 
 def test_two_folders_and_photographs_fill_a_run_folder(
@@ -188,11 +136,15 @@ def test_misuse_is_one_line_with_exit_code_2(
     bad_prompts = tmp_path / "prompts.jsonl"
     bad_prompts.write_text('{"id": "x", "prompt": "y"}\nnot json\n')
     for arguments, expected in (
-        (["missing"], "missing"),
-        ([empty], "no images"),
-        ([folder / "0000.png"], "not a folder"),
-        ([folder, folder], "given twice"),
-        ([folder, "--prompts", bad_prompts], "line 2"),
+        (["missing", *cards], "missing"),
+        ([empty, *cards], "no images"),
+        ([folder / "0000.png", *cards], "not a folder"),
+        ([folder, folder, *cards], "given twice"),
+        ([folder, "--reference", folder, *cards], "given twice"),
+        ([folder, "--prompts", bad_prompts, *cards], "line 2"),
+        ([folder, "--prompts", tmp_path / "none.jsonl", *cards], "none.jsonl"),
+        ([folder, *cards, *cards[:2]], "'whole' is given twice"),
+        ([folder, "--detector", empty], "no card.toml"),
         ([folder, "--detector", "trace-light"], "did you mean trace-lite?"),
         ([folder, "--out", folder / "0000.png", *cards], "is a file"),
         ([folder, "--device", "quantum", *cards], "quantum"),
