@@ -7,13 +7,13 @@ from io import BytesIO
 
 import numpy as np
 import pytest
-from conftest import PictureMaker
 from hypothesis import given
 from hypothesis import strategies as st
-from image_bytes import DISPLAY_P3, gray_profile, png, png_chunk, rgb_profile, tiff
 from PIL import Image, ImageCms, features
 
 from realbench.images import decode
+from tests.conftest import PictureMaker
+from tests.image_bytes import DISPLAY_P3, gray_profile, png, png_chunk, rgb_profile, tiff
 
 RNG = np.random.default_rng(0)
 

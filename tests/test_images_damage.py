@@ -8,13 +8,13 @@ from io import BytesIO
 
 import numpy as np
 import pytest
-from conftest import PictureMaker
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from image_bytes import DISPLAY_P3, rgb_profile
 from PIL import Image, ImageFile, features
 
 from realbench.images import UnreadableImage, decode
+from tests.conftest import PictureMaker
+from tests.image_bytes import DISPLAY_P3, rgb_profile
 
 FORMATS = ["JPEG", "PROGRESSIVE", "PNG", "WEBP", "LOSSLESS", "GIF", "BMP", "TIFF", "LZW", "AVIF"]
 OPTIONS = {

@@ -13,11 +13,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import PictureMaker
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
-from image_bytes import DISPLAY_P3, png, rgb_profile
 from PIL import Image, features
 
 import realbench.images
@@ -29,6 +27,8 @@ from realbench.images import (
     read_image,
     thumbnail_jpeg,
 )
+from tests.conftest import PictureMaker
+from tests.image_bytes import DISPLAY_P3, png, rgb_profile
 
 posix_only = pytest.mark.skipif(os.name != "posix", reason="files of POSIX systems")
 

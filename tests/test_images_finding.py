@@ -8,12 +8,12 @@ import warnings
 from pathlib import Path
 
 import pytest
-from conftest import FolderMaker
 from hypothesis import given
 from hypothesis import strategies as st
 
 from realbench.errors import UsageError
 from realbench.images import ImageFile, find_images, printable
+from tests.conftest import FolderMaker
 
 posix_only = pytest.mark.skipif(os.name != "posix", reason="names and links of POSIX systems")
 
