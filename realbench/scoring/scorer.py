@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from realbench.allocator import keep_freed_memory
 from realbench.detection.ensemble import combine, disagreement, probability
 from realbench.detection.registry import DEFAULT_DETECTORS, load_detector
 from realbench.errors import UsageError
@@ -91,6 +92,7 @@ class Scorer:
     ) -> None:
         if isinstance(detectors, str | Path):
             detectors = [detectors]
+        keep_freed_memory()
         self.device = choose_device(device)
         self.detectors = load_detectors(detectors, self.device)
         self.levels = {name: one.level for name, one in self.detectors.items()}
