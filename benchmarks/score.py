@@ -50,7 +50,7 @@ def compare(folder: Path, count: int, rounds: int) -> None:
 
     import realbench
     from realbench.images import find_images, read_image
-    from realbench.scoring.pipeline import choose_layout, use_threads
+    from realbench.scoring.layout import choose_layout, use_threads
 
     paths = [file.path for file in find_images(folder)][:count]
     chosen = folder.parent / "chosen"
