@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 from dataclasses import dataclass
 
@@ -52,21 +51,3 @@ def use_threads(count: int) -> None:
     import torch
 
     torch.set_num_threads(count)
-
-
-def keep_freed_memory() -> None:
-    """Let glibc keep what a forward pass frees for the next one, in this process from now on.
-
-    By default it hands the large blocks of every layer back to the system, and the page faults of
-    fetching them anew take up to half of a pass's time. Call it before threads start: one arena
-    is shared, since those of threads are too small for such blocks. Nothing elsewhere than on
-    glibc.
-    """
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):
-        return
-    arena_max, mmap_threshold, trim_threshold = -8, -3, -1
-    mallopt(arena_max, 1)
-    mallopt(mmap_threshold, 128 * 2**20)
-    mallopt(trim_threshold, 2**30)

@@ -22,7 +22,7 @@ from realbench.images import DEFAULT_MAX_PIXELS, ImageFile, find_images, printab
 from realbench.prompts import load_prompts
 from realbench.scoring.cache import cache_path, open_cache
 from realbench.scoring.files import checked, json_bytes, make_folder, table_csv, write_atomically
-from realbench.scoring.layout import choose_layout, decoding_threads, keep_freed_memory
+from realbench.scoring.layout import choose_layout, decoding_threads
 from realbench.scoring.manifest import describe_run
 from realbench.scoring.pipeline import Engine, Outcome, Pipeline
 from realbench.scoring.summary import summarize
@@ -160,7 +160,6 @@ def score(
         make_folder(Path(out))
         if cache:
             caches.append(Path(out) / ".scores.sqlite")  # where the usual place cannot be used
-    keep_freed_memory()
     devices: list[str] = []
 
     def load() -> Engine:
