@@ -5,21 +5,22 @@ from __future__ import annotations
 import ctypes
 
 _MIB = 2**20
-_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3  # malloc.h
+# From malloc.h.
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -3, -4, -8
 
 
 def keep_freed_memory() -> None:
-    """Ask glibc to reuse freed blocks of up to 32 MiB instead of returning them to the system.
+    """Let glibc keep what a forward pass frees for the next one, in this process from now on.
 
-    Every forward pass allocates the same activations. Giving their pages back after each layer
-    and faulting them in again costs a quarter of the processor's time, and makes threads wait for
-    one another in the kernel. Larger blocks (a decoded photograph, the caller's own arrays) are
-    returned as ever. It holds for the whole process; no effect without glibc.
+    By default it hands the large blocks of every layer back to the system, and the page faults of
+    fetching them anew take up to half of a pass's time. Call it before threads start: one arena
+    is shared, since those of threads are too small for such blocks. No effect without glibc.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):
         return
-    mallopt(_M_MMAP_THRESHOLD, 32 * _MIB)
-    mallopt(_M_TRIM_THRESHOLD, 512 * _MIB)
-    mallopt(_M_TOP_PAD, 64 * _MIB)
+    mallopt(_M_ARENA_MAX, 1)
+    if not mallopt(_M_MMAP_THRESHOLD, 128 * _MIB):  # too much for glibc before 2.35
+        mallopt(_M_MMAP_MAX, 0)
+    mallopt(_M_TRIM_THRESHOLD, 1024 * _MIB)

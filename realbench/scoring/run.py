@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from realbench.allocator import keep_freed_memory
 from realbench.detection.cards import Card
 from realbench.detection.ensemble import combine, disagreement, probability
 from realbench.detection.registry import DEFAULT_DETECTORS, find_card
@@ -160,13 +161,12 @@ def score(
         make_folder(Path(out))
         if cache:
             caches.append(Path(out) / ".scores.sqlite")  # where the usual place cannot be used
+    keep_freed_memory()  # while there are no threads yet
     devices: list[str] = []
 
     def load() -> Engine:
-        from realbench.allocator import keep_freed_memory
         from realbench.scoring.scorer import choose_device, load_detectors
 
-        keep_freed_memory()
         devices.append(choose_device(device))
         loaded = load_detectors([card.path for card in cards], devices[0])
         return Engine(loaded, choose_layout(devices[0], batch_size))
