@@ -31,7 +31,7 @@ def choose_layout(device: str, batch_size: int | None = None) -> Layout:
     if not device.startswith("cpu"):
         return Layout(1, cores, batch_size or 64)
     forwards = min(cores, 8)
-    return Layout(forwards, max(1, cores // forwards), batch_size or 16)
+    return Layout(forwards, max(1, cores // forwards), batch_size or 8)
 
 
 def core_count() -> int:

@@ -11,11 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from realbench.detection.cards import Card, Level
-from realbench.detection.families.folding import fold_batch_norms
+from realbench.detection.families.fusing import fuse
 
-# Views in one pass on a CPU. On one thread, torch takes oneDNN's float convolutions only from 16
-# inputs on; its own, for fewer, take half as long again. More than 16 only cost memory.
-_VIEWS_A_PASS = 16
+# Views in one pass on a CPU; larger passes only take more memory.
+_VIEWS_A_PASS = 8
 
 # Detail below which a picture shows nothing: flat colors and gradients have at most 0.5, the least
 # detailed of 260 photographs and generated images 1.3 (matched protocol).
@@ -39,7 +38,7 @@ class ViewsDetector:
         self.name = card.name
         self.level: Level = card.level
         self.fingerprint = card.fingerprint
-        self.network = fold_batch_norms(network.eval().requires_grad_(False), card.input.size)
+        self.network = fuse(network.eval().requires_grad_(False), card.input.size)
         self.network.to(memory_format=torch.channels_last)
         self._prepare = prepare
         self._device = torch.device("cpu")
