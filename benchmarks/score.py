@@ -1,11 +1,18 @@
 """Speed and memory of Detector-Scoring, as ratios within one run (machines are noisy).
 
-    python benchmarks/score.py                      # images of its own, 1024 px JPEG
+    python benchmarks/score.py                       # images of its own, 1024 px JPEG
     python benchmarks/score.py --images DIR -n 100
 
-Prints images/s of the pipeline, of the bare forward passes on prepared tensors and of a plain
-loop (open, transform, score, one image at a time, the same detectors), interleaved over several
-rounds; then the peak memory of runs of 200 and 2,000 images, and the time of a cached run.
+Images per second of four ways to score the same files with the same detectors, each in a process
+of its own, one after the other in every round:
+
+- *pipeline*: from files to scores, as ``realbench score`` does it;
+- *bare forward passes*: the same batches on the same threads, on tensors prepared beforehand;
+- *plain loop*: open, prepare, score, one image at a time, with torch's own threads;
+- *plain loop, kept memory*: the same with the allocator settings of ``realbench score``.
+
+Detectors are loaded before the clock starts. Then the peak memory of ``realbench score`` on few
+and on many images, and the time of a second run on unchanged images.
 """
 
 from __future__ import annotations
@@ -18,12 +25,20 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+MODES = ("pipeline", "bare forward passes", "plain loop", "plain loop, kept memory")
+AIMS = {"bare forward passes": 0.85, "plain loop": 2.0}
+REALBENCH = [sys.executable, "-c", "from realbench.cli import main; main()"]
+
+
+# --- Images ------------------------------------------------------------------------------------
 
 
 def make_images(folder: Path, count: int, size: int) -> None:
@@ -39,37 +54,68 @@ def make_images(folder: Path, count: int, size: int) -> None:
         Image.fromarray(pixels).save(folder / f"{n:05}.jpg", quality=92)
 
 
-def timed(action: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    action()
-    return time.perf_counter() - start
+def multiply(source: Path, target: Path, count: int) -> None:
+    """Fill ``target`` with ``count`` files; what follows the end of a JPEG makes each its own."""
+    files = sorted(path for path in source.rglob("*") if path.is_file())
+    for n in range(count):
+        path = files[n % len(files)]
+        (target / f"{n:05}{path.suffix}").write_bytes(path.read_bytes() + n.to_bytes(4, "big"))
 
 
-def compare(folder: Path, count: int, rounds: int) -> None:
-    import torch
+# --- The four ways, each in its own process -----------------------------------------------------
 
+
+def way(mode: str, paths: Sequence[Path]) -> Callable[[], object]:
+    """Return a function that scores ``paths`` once, in the way ``mode``."""
     import realbench
-    from realbench.images import find_images, read_image
-    from realbench.scoring.layout import choose_layout, use_threads
+    from realbench.allocator import keep_freed_memory
+    from realbench.scoring.layout import choose_layout, decoding_threads
+    from realbench.scoring.pipeline import Engine, Pipeline
 
-    paths = [file.path for file in find_images(folder)][:count]
-    chosen = folder.parent / "chosen"
-    chosen.mkdir()
-    for path in paths:
-        os.link(path, chosen / path.name)
-    names = realbench.list_detectors()
-    detectors = [realbench.load_detector(name) for name in names]
+    if mode != "plain loop":
+        keep_freed_memory()
+    detectors = {name: realbench.load_detector(name) for name in realbench.list_detectors()}
     layout = choose_layout("cpu")
-    prepared = [[d.prepare(read_image(path)) for path in paths] for d in detectors]
-    starts = range(0, len(paths), layout.batch_size)
-    batches = [
-        (detector, torch.stack(tensors[start : start + layout.batch_size]))
-        for detector, tensors in zip(detectors, prepared, strict=True)
-        for start in starts
-    ]
 
     def pipeline() -> None:
-        realbench.score(chosen, cache=False)
+        from realbench.images import DEFAULT_MAX_PIXELS
+        from realbench.scoring.cache import open_cache
+
+        Pipeline(
+            {name: one.fingerprint for name, one in detectors.items()},
+            lambda: Engine(detectors, layout),
+            open_cache([]),
+            decoders=decoding_threads(),
+            max_pixels=DEFAULT_MAX_PIXELS,
+        ).run(paths, lambda index, outcome: None)
+
+    def plain() -> None:
+        for path in paths:
+            with Image.open(path) as file:
+                image = np.array(file.convert("RGB"))
+            for detector in detectors.values():
+                detector.logits(detector.prepare(image)[None])
+
+    if mode == "pipeline":
+        return pipeline
+    return bare(detectors.values(), layout, paths) if mode == "bare forward passes" else plain
+
+
+def bare(detectors: object, layout: object, paths: Sequence[Path]) -> Callable[[], object]:
+    import torch
+
+    from realbench.detection.detector import Detector
+    from realbench.images import read_image
+    from realbench.scoring.layout import Layout, use_threads
+
+    assert isinstance(layout, Layout)
+    images = [read_image(path) for path in paths]
+    size = layout.batch_size
+    batches: list[tuple[Detector, torch.Tensor]] = []
+    for start in range(0, len(paths), size):
+        for one in list(detectors):  # type: ignore[call-overload]
+            tensors = [one.prepare(image) for image in images[start : start + size]]
+            batches.append((one, torch.stack(tensors)))
 
     def forward() -> None:
         with ThreadPoolExecutor(
@@ -77,77 +123,128 @@ def compare(folder: Path, count: int, rounds: int) -> None:
         ) as pool:
             list(pool.map(lambda batch: batch[0].logits(batch[1]), batches))
 
-    def plain() -> None:
-        for path in paths:
-            with Image.open(path) as file:
-                image = np.array(file.convert("RGB"))
-            for detector in detectors:
-                detector.logits(detector.prepare(image)[None])
+    return forward
 
-    actions = {"pipeline": pipeline, "bare forward passes": forward, "plain loop": plain}
-    for action in actions.values():
+
+def work(mode: str, folder: Path, count: int) -> None:
+    """Score once for every line that comes in, and print the seconds that it took."""
+    from realbench.images import find_images
+
+    action = way(mode, [file.path for file in find_images(folder)][:count])
+    action()
+    print("ready", flush=True)
+    for _ in sys.stdin:
+        start = time.perf_counter()
         action()
-    times: dict[str, list[float]] = {name: [] for name in actions}
-    for _ in range(rounds):
-        for name, action in actions.items():
-            times[name].append(timed(action))
-    print(f"{len(paths)} images, {rounds} rounds, {', '.join(names)}, {layout}")
-    for name, values in times.items():
-        print(f"  {name:20} {len(paths) / statistics.median(values):7.1f} images/s (median)")
-    for other, aim in (("bare forward passes", 0.85), ("plain loop", 2.0)):
-        pairs = zip(times[other], times["pipeline"], strict=True)
-        ratios = sorted(b / a for b, a in pairs)
-        middle = statistics.median(ratios)
-        spread = f"{ratios[0]:.2f} to {ratios[-1]:.2f}"
-        print(f"  pipeline / {other}: {middle:.2f} ({spread}; aim {aim})")
+        print(time.perf_counter() - start, flush=True)
 
 
-MEASURE = """
-import resource, sys, realbench
-realbench.score(sys.argv[1], cache=False)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
-"""
+@contextmanager
+def worker(mode: str, folder: Path, count: int) -> Iterator[Callable[[], float]]:
+    """Start a process for ``mode``; yields a function that has it score once, in seconds."""
+    command = [sys.executable, __file__, "--work", mode, "--images", str(folder), "-n", str(count)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    lines, orders = process.stdout, process.stdin
+
+    def answer() -> str:
+        line = lines.readline()
+        if not line:
+            raise SystemExit(f"the process of {mode!r} ended")
+        return line
+
+    def score() -> float:
+        print("go", file=orders, flush=True)
+        return float(answer())
+
+    try:
+        answer()
+        yield score
+    finally:
+        orders.close()
+        process.wait()
+
+
+def compare(folder: Path, count: int, rounds: int) -> None:
+    """Print images/s of the ways and the pipeline's ratio to the others."""
+    times: dict[str, list[float]] = {mode: [] for mode in MODES}
+    with ExitStack() as stack:
+        workers = {mode: stack.enter_context(worker(mode, folder, count)) for mode in MODES}
+        for _ in range(rounds):
+            for mode, score in workers.items():
+                times[mode].append(score())
+    print(f"{count} images, {rounds} rounds, {os.cpu_count()} cores; medians (least to most)")
+    for mode, values in times.items():
+        print(f"  {mode:24} {spread([count / value for value in values], 1)} images/s")
+    for mode in MODES[1:]:
+        pairs = zip(times[mode], times["pipeline"], strict=True)
+        aim = f", aim {AIMS[mode]}" if mode in AIMS else ""
+        print(f"  pipeline / {mode}: {spread([other / ours for other, ours in pairs], 2)}{aim}")
+
+
+def spread(values: Sequence[float], digits: int) -> str:
+    low, middle, high = min(values), statistics.median(values), max(values)
+    return f"{middle:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+
+
+# --- Memory and the cache -----------------------------------------------------------------------
 
 
 def memory(folder: Path, counts: Sequence[int]) -> None:
-    """Print the peak memory of whole processes; the images are links to a few real files."""
-    files = sorted(folder.iterdir())
+    """Print the peak resident memory of ``realbench score`` on each number of images."""
     for count in counts:
         with tempfile.TemporaryDirectory() as place:
-            for n in range(count):
-                # Bytes after a JPEG's end make each a content of its own, decoded and scored.
-                data = files[n % len(files)].read_bytes() + n.to_bytes(4, "big")
-                (Path(place) / f"{n:05}.jpg").write_bytes(data)
-            done = subprocess.run(
-                [sys.executable, "-c", MEASURE, place], capture_output=True, text=True, check=True
-            )
-        print(f"  peak memory at {count:5} images: {done.stdout.strip()} MiB")
+            multiply(folder, Path(place), count)
+            start = time.perf_counter()
+            process = subprocess.Popen([*REALBENCH, "score", place, "--no-cache", "--quiet"])
+            _, status, usage = os.wait4(process.pid, 0)
+        if status:
+            raise SystemExit("realbench score failed")
+        seconds = time.perf_counter() - start
+        print(f"  {count:5} images: peak memory {usage.ru_maxrss / 1024:.0f} MiB, {seconds:.1f} s")
 
 
 def cached(folder: Path) -> None:
-    """Print the time of a second run on unchanged images beside that of ``--version``."""
+    """Print the time of a second run on unchanged images beside that of starting."""
     with tempfile.TemporaryDirectory() as place:
         environment = os.environ | {"REALBENCH_CACHE": place}
-        base = [sys.executable, "-c", "from realbench.cli import main; main()"]
-        score = [*base, "score", str(folder), "--quiet"]
         time.sleep(2.1)  # files this young are not remembered by their time
 
-        def run(command: list[str]) -> float:
-            return timed(lambda: subprocess.run(command, env=environment, check=True))
+        def seconds(*arguments: str, repeat: int = 1) -> float:
+            times = []
+            for _ in range(repeat):
+                start = time.perf_counter()
+                subprocess.run(
+                    [*REALBENCH, *arguments],
+                    env=environment,
+                    check=True,
+                    stdout=subprocess.DEVNULL,
+                )
+                times.append(time.perf_counter() - start)
+            return statistics.median(times)
 
-        first, second, third = run(score), run(score), run(score)
-        help_ = run([*base, "--version"])
-    print(f"  first run {first:.1f} s, again {min(second, third):.1f} s, --version {help_:.2f} s")
+        score = ("score", str(folder))
+        written = (*score, "--out", str(Path(place) / "run"))
+        print(
+            f"  first run {seconds(*score):.1f} s; again {seconds(*score, repeat=5):.2f} s, "
+            f"with --out {seconds(*written, repeat=3):.2f} s; "
+            f"--help {seconds('--help', repeat=5):.2f} s"
+        )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--images", type=Path, help="a folder of images instead of made ones")
-    parser.add_argument("-n", type=int, default=64, help="images in a round")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--size", type=int, default=1024)
+    parser.add_argument("-n", type=int, default=96, help="images in a round")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--size", type=int, default=1024, help="side of the made images")
     parser.add_argument("--memory", type=int, nargs="*", default=[200, 2000], metavar="COUNT")
+    parser.add_argument("--work", choices=MODES, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.work:
+        work(arguments.work, arguments.images, arguments.n)
+        return
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "images"
         if arguments.images:
