@@ -152,12 +152,24 @@ def print_run(run: ScoreRun, out: Path | None) -> None:
     from rich.console import Console
 
     console = Console()
-    console.print(_ranking(run.summary))
+    print_table(console, _ranking(run.summary))
     for line in _findings(run.summary):
         console.print(line, markup=False, highlight=False)
     _print_failures(run, console)
     if out is not None:
         console.print(f"Report: {out / 'report.html'}", markup=False, highlight=False)
+
+
+def print_table(console: Console, table: Table) -> None:
+    """Print a table whole: wider than the console rather than with columns cut off."""
+    from rich.measure import Measurement
+
+    room = console.options.update(max_width=10_000)
+    width = Measurement.get(console, room, table).minimum
+    if width > console.width:
+        console.print(table, width=width, no_wrap=True, overflow="ignore", crop=False)
+    else:
+        console.print(table)
 
 
 def _ranking(summary: dict[str, Any]) -> Table:
@@ -173,13 +185,16 @@ def _ranking(summary: dict[str, Any]) -> Table:
     several = len(summary["folders"]) > 1
     reference = summary["reference"]
     names = list(summary["folders"][0]["detectors"])
-    headers = ["n", "realism", "escape\nrate", *names, *(["AUC vs\nphotos"] if reference else [])]
+    heads = [name if len(name) < 10 else name.replace("-", "-\n") for name in names]
+    headers = ["n", "realism", "escape\nrate", *heads, *(["AUC vs\nphotos"] if reference else [])]
     if several:
         table.add_column("rank", justify="right", no_wrap=True)
     table.add_column("folder", overflow="fold", min_width=11)
     for header in headers:
         width = None if header == "n" else len("0.00–0.00")  # intervals never break
-        table.add_column(Text(header), justify="right", overflow="fold", min_width=width)
+        table.add_column(
+            Text(header), justify="right", overflow="fold", min_width=width, no_wrap=header == "n"
+        )
     ranked = sorted(summary["folders"], key=lambda entry: entry["rank"] or sys.maxsize)
     for entry in [*([reference] if reference else []), *ranked]:
         is_photos = entry is reference

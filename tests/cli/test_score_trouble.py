@@ -7,6 +7,7 @@ import json
 import os
 import pty
 import select
+import shutil
 import subprocess
 import sys
 import time
@@ -228,16 +229,41 @@ def test_numbers_that_make_no_sense_are_misuse(
         assert "Usage: realbench" in realbench(*arguments, environment=environment).stdout
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def bound_by_permissions() -> list[str]:
+    """Return what to put before a command so that permissions bind it, for root too."""
+    if os.geteuid():
+        return []
+    if shutil.which("setpriv") is None:
+        pytest.skip("root may read everything, and there is no setpriv to change that")
+    powers = "-dac_override,-dac_read_search"
+    return ["setpriv", "--bounding-set", powers, "--inh-caps", powers]
+
+
 def test_what_permissions_forbid_is_named(
     tmp_path: Path, cards: list[str], environment: dict[str, str]
 ) -> None:
-    folder = make_images(tmp_path / "a", 2)
+    folder, out = make_images(tmp_path / "a", 2), tmp_path / "run"
     (folder / "0001.png").chmod(0)
-    (folder / "sub").mkdir(mode=0)
-    result = realbench("score", folder, *cards, environment=environment)
-    assert "0001.png: permission denied" in result.stdout
-    assert "cannot list this folder" in result.stdout
+    locked = [folder / "sub", tmp_path / "cache"]
+    for place in locked:
+        place.mkdir(mode=0o000)
+    arguments = command("score", folder, "--out", out, *cards)
+    result = subprocess.run(
+        [*bound_by_permissions(), *arguments],
+        env=environment,
+        text=True,
+        capture_output=True,
+        timeout=240,
+        check=False,
+    )
+    for place in locked:
+        place.chmod(0o700)  # for whoever cleans up
+    assert result.returncode == 0, result.stderr
+    assert "0001.png: permission denied" in " ".join(result.stdout.split())
+    assert "cannot list this folder" in " ".join(result.stdout.split())
+    assert result.stderr.startswith(f"warning: score cache {tmp_path / 'cache'}")
+    assert len(result.stderr.splitlines()) == 1
+    assert manifest_of(out)["n_failed"] == 1
 
 
 MEASURE = """

@@ -1,0 +1,93 @@
+"""What ``realbench score`` prints: a table whose numbers never break, findings in words."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from realbench.cli.score import _findings, _ranking, estimate, print_table
+from realbench.scoring.summary import summarize
+
+LONG = "black-forest-labs/flux.1-krea-dev-of-last-summer"
+NAMES = ("semantic-lite", "trace-lite")
+
+
+def summary_of(centers: dict[str, float], *, reference: str | None = None) -> dict[str, Any]:
+    rng = np.random.default_rng(0)
+    rows = []
+    for folder, center in centers.items():
+        for n in range(30):
+            values = np.clip(center + rng.uniform(-0.1, 0.1, 2), 0, 1)
+            broken = n == 7 and folder == LONG
+            rows.append(
+                {
+                    "folder": folder,
+                    "image": f"{n}.png",
+                    "prompt_id": str(n),
+                    "sha256": "",
+                    "status": "unreadable" if broken else "ok",
+                    "reason": "0 bytes" if broken else "",
+                    "realism": values.mean(),
+                    NAMES[0]: values[0],
+                    NAMES[1]: values[1],
+                    "disagreement": np.ptp(values),
+                }
+            )
+    return summarize(
+        pd.DataFrame(rows),
+        folders=[(name, name) for name in centers if name != reference],
+        reference=None if reference is None else (reference, reference),
+        detectors=NAMES,
+    )
+
+
+def printed(summary: dict[str, Any], width: int) -> list[str]:
+    console = Console(file=io.StringIO(), width=width)
+    print_table(console, _ranking(summary))
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    return text.splitlines()
+
+
+@pytest.mark.parametrize("width", [40, 80, 100, 200])
+def test_every_number_stands_whole_in_one_line(width: int) -> None:
+    summary = summary_of({LONG: 0.3, "b": 0.3, "c": 0.7, "photos": 0.95}, reference="photos")
+    lines = printed(summary, width)
+    assert all(len(line) <= max(width, 80) for line in lines)
+    words = {word for line in lines for word in line.split()}
+    for entry in [*summary["folders"], summary["reference"]]:
+        values = [entry["realism"], entry["escape_rate"], *entry["detectors"].values()]
+        shown = [estimate(value) for value in values]
+        if entry["auc"]:
+            shown.append(estimate(entry["auc"], "estimate"))
+        for pieces in shown:
+            assert set(pieces.split("\n")) <= words
+    assert {"29", "30"} <= words
+    assert {"1", "2–3"} <= words
+    joined = "".join("".join(line.split()) for line in lines)
+    assert "+1bad" in joined
+
+
+def test_photographs_come_first_and_the_best_folder_next() -> None:
+    summary = summary_of({"low": 0.1, "high": 0.9, "photos": 0.95}, reference="photos")
+    text = "\n".join(printed(summary, 100))
+    assert text.index("photos") < text.index("high") < text.index("low")
+
+
+def test_findings_say_what_is_tied_and_what_differs() -> None:
+    apart = _findings(summary_of({"a": 0.2, "b": 0.8}))
+    assert apart == ["All differences are significant (Holm-adjusted p < 0.05)."]
+    tied = _findings(summary_of({"a": 0.5, "b": 0.5, "c": 0.9}))
+    assert tied == ["Statistically tied (1 of 3 pairs, Holm-adjusted p ≥ 0.05): a and b."]
+    assert _findings(summary_of({"a": 0.5})) == []
+
+
+def test_an_estimate_without_an_interval_says_so() -> None:
+    assert estimate({"mean": 0.5, "low": None, "high": None}) == "0.50\nno interval"
+    assert estimate({"mean": None}) == "–"
+    assert estimate(None) == "–"
+    assert estimate({"mean": 0.125, "low": 0.1, "high": 0.2}) == "0.12\n0.10–0.20"
