@@ -105,6 +105,12 @@ def test_a_pickle_is_not_opened(card: Path, tmp_path: Path) -> None:
         ('name = "mine"', 'name = "realism"', "column"),
         ("size = 64", "size = 64\nsizes = 1", "sizes"),
         ('architecture = "test_efficientnet"', 'architecture = "test_resnet"', "does not fit"),
+        ('architecture = "test_efficientnet"', 'architecture = "nonsense"', "'nonsense' .* built"),
+        ("[weights]", "[model.options]\nnonsense = 1\n\n[weights]", "'nonsense'.* correct"),
+        ("[weights]", "[model.options]\nnum_classes = 3\n\n[weights]", "num_classes.* correct"),
+        ("[input]\n", "[input]\nmean = [0.5, 0.5]\n", "mean"),
+        ('name = "mine"', "name = 3", "name"),
+        ('name = "mine"', "name = ", "TOML"),
     ],
 )
 def test_a_wrong_card_names_what_is_wrong(card: Path, old: str, new: str, message: str) -> None:

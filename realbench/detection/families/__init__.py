@@ -22,7 +22,7 @@ def build(card: Card) -> Detector:
     """Build and load the detector that ``card`` describes, on the CPU.
 
     Raises:
-        UsageError: the card names an unknown family.
+        UsageError: the card names an unknown family, or a network that cannot be built.
         RealBenchError: the weights are missing, altered or do not fit.
     """
     if card.family not in FAMILIES:
@@ -30,4 +30,11 @@ def build(card: Card) -> Detector:
             f"{card.path}: unknown family {card.family!r} (known: {', '.join(sorted(FAMILIES))})"
         )
     family_build: Callable[[Card], Detector] = import_module(FAMILIES[card.family]).build
-    return family_build(card)
+    try:
+        return family_build(card)
+    except (RuntimeError, TypeError, ValueError, LookupError) as error:  # timm's and torch's
+        reason = " ".join(str(error).split())[:200]
+        raise UsageError(
+            f"{card.path}: the network {card.model.architecture!r} of its card cannot be built "
+            f"({reason}): correct [model] and [input]"
+        ) from error
