@@ -1,0 +1,140 @@
+"""``realbench.score`` from Python: what it returns, what it refuses, what it tells on the way."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+import realbench
+from realbench.errors import RealBenchError, UsageError
+from realbench.scoring import Progress
+from realbench.scoring.files import checked, make_folder, write_atomically
+from tests.conftest import FolderMaker
+from tests.fakes import make_card
+
+
+@pytest.fixture(scope="module")
+def card(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_card(tmp_path_factory.mktemp("cards"), "tiny", seed=3)
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REALBENCH_CACHE", str(tmp_path / "cache"))
+
+
+def test_a_run_is_a_table_and_a_row_per_folder(make_folder: FolderMaker, card: Path) -> None:
+    first, second = make_folder("a", 3), make_folder("b", 2)
+    (second / "0001.jpg").write_bytes(b"")
+    run = realbench.score(first, str(second), detectors=str(card))
+    assert list(run.table.columns) == [
+        *("folder", "image", "prompt_id", "sha256", "status", "reason", "realism"),
+        *("tiny", "disagreement"),
+    ]
+    assert list(run["folder"]) == ["a"] * 3 + ["b"] * 2
+    assert (len(run), run.n_scored, len(run.failures)) == (5, 4, 1)
+    pd.testing.assert_series_equal(run["realism"], run["tiny"], check_names=False)
+    assert run["realism"].dropna().between(0, 1).all()
+    assert list(run.folders.index) == sorted(
+        ["a", "b"], key=lambda name: -run.folders.loc[name, "realism"]
+    )
+    assert run.folders.loc["b", "n_failed"] == 1
+    assert "realism" in repr(run)
+    assert "<table" in run._repr_html_()
+    assert run.paths["a", "0000.jpg"] == first / "0000.jpg"
+
+
+def test_what_is_written_is_what_is_returned(
+    make_folder: FolderMaker, card: Path, tmp_path: Path
+) -> None:
+    run = realbench.score(make_folder("a", 2), detectors=[card], out=tmp_path / "new" / "run")
+    out = tmp_path / "new" / "run"
+    assert {path.name for path in out.iterdir()} == {
+        *("scores.csv", "summary.json", "run.json", "report.html"),
+    }
+    assert json.loads((out / "summary.json").read_text()) == run.summary
+    assert json.loads((out / "run.json").read_text()) == run.manifest
+    table = pd.read_csv(out / "scores.csv", dtype={"prompt_id": str})
+    np.testing.assert_allclose(table["realism"], run["realism"], atol=1e-6)
+    again = realbench.score(make_folder("a", 2), detectors=[card], out=out)
+    assert again.manifest["n_cached"] == 2
+    pd.testing.assert_frame_equal(again.table, run.table)
+
+
+def test_progress_counts_up_to_all_files(make_folder: FolderMaker, card: Path) -> None:
+    folder = make_folder("a", 4)
+    (folder / "broken.png").write_bytes(b"?")
+    seen: list[Progress] = []
+    realbench.score(folder, detectors=[card], progress=seen.append)
+    assert [one.done for one in seen] == [1, 2, 3, 4, 5]
+    assert seen[-1] == Progress(done=5, total=5, cached=0, failed=1)
+    realbench.score(folder, detectors=[card], progress=seen.append)
+    assert seen[-1] == Progress(done=5, total=5, cached=4, failed=1)
+
+
+def test_scores_do_not_depend_on_threads_and_batches(make_folder: FolderMaker, card: Path) -> None:
+    folder = make_folder("a", 9, size=(90, 70))
+    runs = [
+        realbench.score(folder, detectors=[card], cache=False, workers=w, batch_size=b)
+        for w, b in ((1, 1), (4, 2), (2, 100))
+    ]
+    for run in runs[1:]:
+        np.testing.assert_allclose(run["realism"], runs[0]["realism"], atol=1e-4)
+
+
+def test_arguments_that_make_no_sense_are_refused(make_folder: FolderMaker, card: Path) -> None:
+    folder = make_folder("a", 1)
+    for options in ({"workers": 0}, {"batch_size": -1}, {"max_pixels": 0}, {"seed": -1}):
+        (name,) = options
+        with pytest.raises(UsageError, match=f"{name} must be at least"):
+            realbench.score(folder, detectors=[card], **options)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="no folder is given"):
+        realbench.score(detectors=[card])
+    with pytest.raises(UsageError, match="no detector is given"):
+        realbench.score(folder, detectors=[])
+    with pytest.raises(UsageError, match="'tiny' is given twice"):
+        realbench.score(folder, detectors=[card, card])
+    with pytest.raises(UsageError, match="'nowhere' cannot be used here"):
+        realbench.score(folder, detectors=[card], device="nowhere")
+
+
+def test_a_callback_that_fails_ends_the_run(make_folder: FolderMaker, card: Path) -> None:
+    def fail(progress: Progress) -> None:
+        raise LookupError("mine")
+
+    with pytest.raises(LookupError, match="mine"):
+        realbench.score(make_folder("a", 3), detectors=[card], progress=fail)
+
+
+def test_changed_pictures_are_scored_again(make_folder: FolderMaker, card: Path) -> None:
+    folder = make_folder("a", 3)
+    before = realbench.score(folder, detectors=[card])
+    Image.new("RGB", (64, 48), (200, 10, 10)).save(folder / "0001.jpg")
+    after = realbench.score(folder, detectors=[card])
+    assert after.manifest["n_cached"] == 2
+    assert list(before["sha256"] == after["sha256"]) == [True, False, True]
+    assert before["realism"][1] != after["realism"][1]
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    write_atomically(path, b"old")
+    with pytest.raises(UsageError, match="lies below a file"):
+        write_atomically(path / "y.json", b"new")
+    with pytest.raises(UsageError, match="is a file"):
+        make_folder(path)
+
+    def full() -> None:
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(RealBenchError, match=r"cannot write .*x\.json .*free some space"):
+        checked(path, full)
+    assert path.read_bytes() == b"old"
+    write_atomically(path, b"new")
+    assert path.read_bytes() == b"new"
+    assert [one.name for one in tmp_path.iterdir()] == ["x.json"]
