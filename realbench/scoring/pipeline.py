@@ -294,7 +294,11 @@ class _Run:
             if self.engine is None:
                 if self.stopped.is_set():
                     raise _Stopped
-                engine = self.p.load()
+                try:
+                    engine = self.p.load()
+                except BaseException:
+                    self.stopped.set()  # before another thread gets the lock and tries again
+                    raise
                 layout = engine.layout
                 # Every detector may hold an unfinished batch while the forward threads hold two.
                 self.slots.release(

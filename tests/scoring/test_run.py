@@ -137,4 +137,7 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     assert path.read_bytes() == b"old"
     write_atomically(path, b"new")
     assert path.read_bytes() == b"new"
-    assert [one.name for one in tmp_path.iterdir()] == ["x.json"]
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(RealBenchError, match="cannot write"):
+        write_atomically(tmp_path / "folder", b"new")
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["folder", "x.json"]
