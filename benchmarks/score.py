@@ -110,12 +110,12 @@ def bare(detectors: object, layout: object, paths: Sequence[Path]) -> Callable[[
 
     assert isinstance(layout, Layout)
     images = [read_image(path) for path in paths]
-    size = layout.batch_size
     batches: list[tuple[Detector, torch.Tensor]] = []
-    for start in range(0, len(paths), size):
-        for one in list(detectors):  # type: ignore[call-overload]
-            tensors = [one.prepare(image) for image in images[start : start + size]]
-            batches.append((one, torch.stack(tensors)))
+    for one in list(detectors):  # type: ignore[call-overload]
+        tensors = [one.prepare(image) for image in images]
+        size = layout.images(len(tensors[0]))
+        parts = [torch.stack(tensors[start : start + size]) for start in range(0, len(paths), size)]
+        batches += [(one, part) for part in parts]
 
     def forward() -> None:
         with ThreadPoolExecutor(

@@ -352,7 +352,7 @@ class _Run:
         self.unfinished[read.sha256] = outcome
         for name, tensor in read.prepared.items():
             self.batches[name].append((read.sha256, tensor))
-            if self.engine and len(self.batches[name]) >= self.engine.layout.batch_size:
+            if self.engine and len(self.batches[name]) >= self.engine.layout.images(len(tensor)):
                 self._submit(name)
         return 0
 

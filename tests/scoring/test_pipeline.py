@@ -383,5 +383,7 @@ def test_the_layout_uses_every_core_once(monkeypatch: pytest.MonkeyPatch) -> Non
         assert layout.forwards * layout.threads_per_forward <= cores
         assert layout.forwards * layout.threads_per_forward > cores / 2
         assert choose_layout("cuda:0").forwards == 1
-        assert choose_layout("cpu", 3).batch_size == 3
+        assert choose_layout("cpu", 3).images(views=9) == 3
+        assert [layout.images(views) for views in (1, 4, 5, 100)] == [8, 2, 1, 1]
+        assert choose_layout("cuda").images(views=4) == 64
         assert 1 <= decoding_threads() <= 16
