@@ -6,7 +6,7 @@ import io
 import os
 import sys
 import warnings
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -54,26 +54,38 @@ def run(arguments: list[str] | None = None) -> None:
         if isinstance(stream, io.TextIOWrapper):  # a terminal that lacks a character shows "?"
             stream.reconfigure(errors="replace")
     try:
-        code = app(arguments, prog_name="realbench", standalone_mode=False)
-    except _usage_error() as error:
-        sys.exit(_show_usage_error(error))
-    except (KeyboardInterrupt, typer.Abort):
-        code = _INTERRUPTED
+        code = _exit_code(arguments)
+        sys.stdout.flush()
     except BrokenPipeError:  # whoever read the output went away, as head does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+        code = 1
+    _leave(code)
+
+
+def _exit_code(arguments: list[str] | None) -> int:
+    """Run a command, say what is wrong with it, and return the exit code."""
+    try:
+        code = app(arguments, prog_name="realbench", standalone_mode=False)
+        if code != _INTERRUPTED:  # into which typer turns Ctrl-C
+            return code if isinstance(code, int) else 0
+    except (KeyboardInterrupt, typer.Abort):
+        pass
+    except _usage_error() as error:
+        return _show_usage_error(error)
     except RealBenchError as error:
         _say(str(error))
-        sys.exit(error.exit_code)
+        return error.exit_code
+    except BrokenPipeError:
+        raise
     except MemoryError:
         _say("not enough memory: try a smaller --batch-size or --max-pixels")
-        sys.exit(1)
+        return 1
     except OSError as error:
         from realbench.images import printable
 
         where = f"{printable(str(error.filename))}: " if error.filename else ""
         _say(f"{where}{error.strerror or error}")
-        sys.exit(1)
+        return 1
     except Exception as error:
         if os.environ.get("REALBENCH_DEBUG"):
             raise
@@ -81,13 +93,20 @@ def run(arguments: list[str] | None = None) -> None:
             f"{type(error).__name__}: {error}; this is a bug: please report it with what "
             "REALBENCH_DEBUG=1 shows"
         )
-        sys.exit(1)
-    if code == _INTERRUPTED:  # typer turns Ctrl-C into this code
-        _say("interrupted: what was scored is kept; run the same command again to go on")
-        sys.stdout.flush()
-        # Not sys.exit: it would wait for threads that are busy, such as one that loads torch.
-        os._exit(_INTERRUPTED)
-    sys.exit(code if isinstance(code, int) else 0)
+        return 1
+    _say("interrupted: what was scored is kept; run the same command again to go on")
+    return _INTERRUPTED
+
+
+def _leave(code: int) -> NoReturn:
+    """End the process; without the second that taking torch apart would need.
+
+    Nor does it wait for threads that are busy after Ctrl-C, such as one that still loads torch.
+    """
+    if "torch" in sys.modules or code == _INTERRUPTED:
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def _usage_error() -> type[Exception]:
