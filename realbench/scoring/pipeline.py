@@ -36,8 +36,10 @@ if TYPE_CHECKING:
 
 # Decoded pixels in flight: a few ordinary images, or one of any size alone.
 _PIXELS_IN_FLIGHT = 64_000_000
-# How long an interrupted run waits for a thread; importing torch or decoding takes seconds.
+# How long a run that ends early waits for its decoding threads: a huge image takes seconds.
 _PATIENCE_SECONDS = 3.0
+# The same before anything was scored: a thread may be importing torch, and nothing is lost.
+_SHORT_PATIENCE_SECONDS = 0.2
 
 
 @dataclass(slots=True)
@@ -218,7 +220,8 @@ class _Run:
         self.stopped.set()
         for _ in decoders:
             self.slots.release()
-        deadline = time.monotonic() + _PATIENCE_SECONDS
+        patience = _SHORT_PATIENCE_SECONDS if self.engine is None else _PATIENCE_SECONDS
+        deadline = time.monotonic() + patience
         for thread in decoders:
             if thread.ident is not None:
                 thread.join(max(0.0, deadline - time.monotonic()))
