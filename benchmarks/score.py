@@ -29,9 +29,16 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
+
+if TYPE_CHECKING:
+    import torch
+
+    from realbench.detection.detector import Detector
+    from realbench.scoring.layout import Layout
 
 MODES = ("pipeline", "bare forward passes", "plain loop", "plain loop, kept memory")
 AIMS = {"bare forward passes": 0.85, "plain loop": 2.0}
@@ -98,20 +105,23 @@ def way(mode: str, paths: Sequence[Path]) -> Callable[[], object]:
 
     if mode == "pipeline":
         return pipeline
-    return bare(detectors.values(), layout, paths) if mode == "bare forward passes" else plain
+    if mode == "bare forward passes":
+        return bare(list(detectors.values()), layout, paths)
+    return plain
 
 
-def bare(detectors: object, layout: object, paths: Sequence[Path]) -> Callable[[], object]:
+def bare(
+    detectors: Sequence[Detector], layout: Layout, paths: Sequence[Path]
+) -> Callable[[], object]:
+    """Return a function that runs the pipeline's batches, prepared here, on its threads."""
     import torch
 
-    from realbench.detection.detector import Detector
     from realbench.images import read_image
-    from realbench.scoring.layout import Layout, use_threads
+    from realbench.scoring.layout import use_threads
 
-    assert isinstance(layout, Layout)
     images = [read_image(path) for path in paths]
     batches: list[tuple[Detector, torch.Tensor]] = []
-    for one in list(detectors):  # type: ignore[call-overload]
+    for one in detectors:
         tensors = [one.prepare(image) for image in images]
         size = layout.images(len(tensors[0]))
         parts = [torch.stack(tensors[start : start + size]) for start in range(0, len(paths), size)]

@@ -178,7 +178,7 @@ def _ranking(summary: dict[str, Any]) -> Table:
     from rich.text import Text
 
     table = Table(
-        caption="P(real) in [0, 1], higher is more real; below it the 95% interval over prompts",
+        caption="P(real) in [0, 1], higher is more real; below it the 95 % interval over prompts",
         box=box.SIMPLE_HEAD,
         padding=0,
     )
