@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tomllib
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -95,9 +96,11 @@ class Card(_Strict):
     def weights_path(self) -> Path:
         return self.path / self.weights.file
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """Hex digest (64 characters) of all that decides this detector's scores.
+
+        Computed once: it reads the weights, which may be large.
 
         Texts for people (description, licence, citation) and the name are left out.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,9 +43,17 @@ def find_card(name_or_folder: str | Path) -> Card:
     raise UsageError(f"no detector {name!r} (bundled: {', '.join(bundled)}): {hint}")
 
 
-def fingerprint(card: Card) -> str:
-    """Return the card's fingerprint; see :attr:`realbench.detection.cards.Card.fingerprint`."""
-    return card.fingerprint
+def check_names(names: Sequence[str]) -> None:
+    """Refuse an ensemble of no detectors, or with two of one name.
+
+    Raises:
+        UsageError: either of them.
+    """
+    if not names:
+        raise UsageError("no detector is given: name at least one")
+    twice = next((name for n, name in enumerate(names) if name in names[:n]), None)
+    if twice is not None:
+        raise UsageError(f"detector {twice!r} is given twice: name each one once")
 
 
 def load_detector(name_or_folder: str | Path, device: str = "cpu") -> Detector:

@@ -8,9 +8,7 @@ there is no script, and everything that came from a file or folder name is escap
 from __future__ import annotations
 
 import math
-import os
 import shlex
-import tempfile
 from collections.abc import Mapping, Sequence
 from functools import cache
 from itertools import combinations
@@ -23,6 +21,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 import realbench
+from realbench.files import write_whole
 from realbench.report import plots, wording
 from realbench.report.agreement import Correlation, rank_correlation
 from realbench.report.gallery import ImagePaths, disputed_pictures, folder_pictures
@@ -67,15 +66,8 @@ def write_score_report(run: ScoreReportSource, out: Path) -> Path:
     """
     path = out / "report.html" if out.is_dir() else out
     html = render_score_report(run.table, run.summary, run.manifest, run.paths)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(html.encode("utf-8", "backslashreplace"))
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    data = html.encode("utf-8", "backslashreplace")
+    write_whole(path, lambda partial: partial.write_bytes(data))
     return path
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from realbench.errors import RealBenchError, UsageError
+from realbench.files import write_whole
 from realbench.images import printable
 
 if TYPE_CHECKING:
@@ -47,18 +48,13 @@ def write_atomically(path: Path, data: bytes) -> None:
         RealBenchError: it cannot be written (a full disk, say); an older version is untouched.
     """
 
-    def write() -> None:
-        partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-        try:
-            with partial.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+    def write(partial: Path) -> None:
+        with partial.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
 
-    checked(path, write)
+    checked(path, lambda: write_whole(path, write))
 
 
 def checked(path: Path, action: Callable[[], object]) -> None:

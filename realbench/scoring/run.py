@@ -17,7 +17,7 @@ import pandas as pd
 from realbench.allocator import keep_freed_memory
 from realbench.detection.cards import Card
 from realbench.detection.ensemble import combine, disagreement, probability
-from realbench.detection.registry import DEFAULT_DETECTORS, find_card
+from realbench.detection.registry import DEFAULT_DETECTORS, check_names, find_card
 from realbench.errors import UsageError
 from realbench.images import DEFAULT_MAX_PIXELS, ImageFile, find_images, printable
 from realbench.prompts import load_prompts
@@ -27,8 +27,6 @@ from realbench.scoring.layout import choose_layout, decoding_threads
 from realbench.scoring.manifest import describe_run
 from realbench.scoring.pipeline import Engine, Outcome, Pipeline
 from realbench.scoring.summary import summarize
-
-LEADING_COLUMNS = ("folder", "image", "prompt_id", "sha256", "status", "reason", "realism")
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,12 +229,7 @@ def _find_cards(detectors: str | Path | Sequence[str | Path]) -> list[Card]:
     """Return the cards of names or folders; each detector once, and at least one."""
     each = [detectors] if isinstance(detectors, str | Path) else detectors
     cards = [find_card(one) for one in each]
-    if not cards:
-        raise UsageError("no detector is given: name at least one")
-    names = [card.name for card in cards]
-    twice = next((name for n, name in enumerate(names) if name in names[:n]), None)
-    if twice is not None:
-        raise UsageError(f"detector {twice!r} is given twice: name each one once")
+    check_names([card.name for card in cards])
     return cards
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from realbench.allocator import keep_freed_memory
 from realbench.detection.ensemble import combine, disagreement, probability
-from realbench.detection.registry import DEFAULT_DETECTORS, load_detector
+from realbench.detection.registry import DEFAULT_DETECTORS, check_names, load_detector
 from realbench.errors import UsageError
 from realbench.scoring.layout import choose_layout, use_threads
 
@@ -157,15 +157,11 @@ def load_detectors(detectors: Sequence[str | Path | Detector], device: str) -> d
     Raises:
         UsageError: none, an unknown one, or two of one name.
     """
-    loaded: dict[str, Detector] = {}
-    for one in detectors:
-        detector = load_detector(one, device) if isinstance(one, str | Path) else one
-        if detector.name in loaded:
-            raise UsageError(f"detector {detector.name!r} is given twice: name each one once")
-        loaded[detector.name] = detector
-    if not loaded:
-        raise UsageError("no detector is given: name at least one")
-    return loaded
+    loaded = [
+        load_detector(one, device) if isinstance(one, str | Path) else one for one in detectors
+    ]
+    check_names([detector.name for detector in loaded])
+    return {detector.name: detector for detector in loaded}
 
 
 def _each(images: Any) -> Sequence[Any]:

@@ -7,9 +7,8 @@ import math
 import numpy as np
 
 from realbench.detection.cards import Card
-from realbench.detection.families.network import TimmNetwork
+from realbench.detection.families.network import load_network
 from realbench.detection.families.views import ViewsDetector
-from realbench.detection.weights import load_weights
 from realbench.errors import UsageError
 
 
@@ -44,9 +43,6 @@ def build(card: Card) -> ViewsDetector:
     per_side = math.isqrt(card.input.views)
     if per_side**2 != card.input.views:
         raise UsageError(f"{card.path}: input.views must be a square number (a grid of crops)")
-    network = TimmNetwork(
-        card.model.architecture, card.input.mean, card.input.std, **card.model.options
-    )
-    load_weights(network, card)
+    network = load_network(card)
     size = card.input.size
     return ViewsDetector(card, network, lambda image: native_crops(image, size, per_side))

@@ -8,6 +8,9 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from realbench.detection.cards import Card
+from realbench.detection.weights import load_weights
+
 
 class TimmNetwork(nn.Module):
     """A timm classifier with one output, the logit of P(real).
@@ -33,3 +36,16 @@ class TimmNetwork(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.backbone((x - self.mean) / self.std).squeeze(1)
+
+
+def load_network(card: Card) -> TimmNetwork:
+    """Build the network that ``card`` describes and load its weights.
+
+    Raises:
+        RealBenchError: the weights are missing, altered or do not fit.
+    """
+    network = TimmNetwork(
+        card.model.architecture, card.input.mean, card.input.std, **card.model.options
+    )
+    load_weights(network, card)
+    return network

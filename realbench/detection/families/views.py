@@ -19,7 +19,7 @@ _VIEWS_A_PASS = 8
 # Detail below which a picture shows nothing: flat colors and gradients have at most 0.5, the least
 # detailed of 260 photographs and generated images 1.3 (matched protocol).
 _LEAST_DETAIL = 0.7
-BLANK_LOGIT = -20.0
+_BLANK_LOGIT = -20.0
 
 Prepare = Callable[[np.ndarray], np.ndarray]
 
@@ -53,19 +53,10 @@ class ViewsDetector:
     @torch.inference_mode()
     def logits(self, batch: Tensor) -> Tensor:
         """See :meth:`realbench.detection.detector.Detector.logits`."""
-        views = batch.flatten(0, 1)
-        at_once = _VIEWS_A_PASS if self._device.type == "cpu" else len(views)
-        raw = torch.cat([self._pass(part) for part in views.split(at_once)])
-        mean = raw.float().view(batch.shape[0], -1).mean(dim=1)
-        if self.card.output.kind == "logit-fake":
-            mean = -mean
-        mean = mean.masked_fill(is_blank(batch).to(mean.device), BLANK_LOGIT)
+        fake = self.card.output.kind == "logit-fake"
+        raw = raw_logits(self.network, batch, self._device, fake=fake)
         calibration = self.card.calibration
-        return ((mean + calibration.bias) / calibration.temperature).cpu()
-
-    def _pass(self, views: Tensor) -> Tensor:
-        views = views.to(self._device, non_blocking=True).float()
-        return self.network(views.contiguous(memory_format=torch.channels_last))
+        return ((raw + calibration.bias) / calibration.temperature).cpu()
 
     def to(self, device: str) -> Self:
         """See :meth:`realbench.detection.detector.Detector.to`."""
@@ -74,7 +65,33 @@ class ViewsDetector:
         return self
 
 
-def is_blank(batch: Tensor) -> Tensor:
+def raw_logits(
+    network: nn.Module, batch: Tensor, device: torch.device, *, fake: bool = False
+) -> Tensor:
+    """Return the uncalibrated logits of P(real): the mean over the views of each image.
+
+    Args:
+        network: as for :class:`ViewsDetector`, on ``device``.
+        batch: uint8 of shape (n, views, 3, S, S), on any device.
+        fake: whether the network says P(fake).
+
+    Returns:
+        float32 of shape (n,), on ``device``; very low for pictures of nothing.
+    """
+    views = batch.flatten(0, 1)
+    at_once = _VIEWS_A_PASS if device.type == "cpu" else len(views)
+
+    def one_pass(part: Tensor) -> Tensor:
+        floats = part.to(device, non_blocking=True).float()
+        return network(floats.contiguous(memory_format=torch.channels_last))
+
+    passes = [one_pass(part) for part in views.split(at_once)]
+    mean = torch.cat(passes).float().view(batch.shape[0], -1).mean(dim=1)
+    mean = -mean if fake else mean
+    return mean.masked_fill(_is_blank(batch).to(device), _BLANK_LOGIT)
+
+
+def _is_blank(batch: Tensor) -> Tensor:
     """Tell which images show nothing at all: one color, or a smooth gradient.
 
     No camera took such a picture and no network was trained to judge it, so its score is set.

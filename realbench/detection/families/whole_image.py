@@ -8,9 +8,8 @@ from PIL import Image
 from torch.nn import functional
 
 from realbench.detection.cards import Card
-from realbench.detection.families.network import TimmNetwork
+from realbench.detection.families.network import load_network
 from realbench.detection.families.views import ViewsDetector
-from realbench.detection.weights import load_weights
 
 _FILTERS = {
     "bicubic": Image.Resampling.BICUBIC,
@@ -33,9 +32,6 @@ def whole_image(image: np.ndarray, size: int, resample: Image.Resampling) -> np.
 
 def build(card: Card) -> ViewsDetector:
     """Build the detector of a ``whole-image`` card."""
-    network = TimmNetwork(
-        card.model.architecture, card.input.mean, card.input.std, **card.model.options
-    )
-    load_weights(network, card)
+    network = load_network(card)
     size, resample = card.input.size, _FILTERS[card.input.resize]
     return ViewsDetector(card, network, lambda image: whole_image(image, size, resample))

@@ -6,6 +6,7 @@ import csv
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from realbench.detection.training.autoencoder import STRIDE, DiffusionAutoencode
 from realbench.detection.training.recipe import Recipe, hash_fold
 from realbench.detection.training.workers import worker_pool
 from realbench.errors import UsageError
+from realbench.files import write_whole
 from realbench.images import UnreadableImage, find_images, read_image
 
 ROUND_TRIP_SIZES = (320, 384, 448, 512)
@@ -170,9 +172,8 @@ def _make_round_trips(work: Sequence[tuple[Path, Path, int]], weights: Path) -> 
     for source, target, seed in work:
         rng = np.random.default_rng(seed)
         twin = autoencoder.round_trip(_for_round_trip(source, rng), rng)
-        partial = target.with_suffix(".part")
-        Image.fromarray(twin).save(partial, "PNG", compress_level=1)
-        partial.replace(target)
+        picture = Image.fromarray(twin)
+        write_whole(target, partial(picture.save, format="PNG", compress_level=1))
 
 
 def _for_round_trip(path: Path, rng: np.random.Generator) -> np.ndarray:

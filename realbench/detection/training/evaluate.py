@@ -13,7 +13,7 @@ from torch import nn
 
 from realbench.detection import perturbations as p
 from realbench.detection.families.native_crops import native_crops
-from realbench.detection.families.views import BLANK_LOGIT, is_blank
+from realbench.detection.families.views import raw_logits
 from realbench.detection.families.whole_image import whole_image
 from realbench.detection.training.data import TrainingImage
 from realbench.detection.training.recipe import Recipe
@@ -27,7 +27,7 @@ NUMBER_OF_DEGRADED = 40  # held-out generated images per fold in the hard-to-foo
 def degradations(seed: int = 0) -> dict[str, Change]:
     """Return the degradations that must not raise the realism of a generated image."""
     rng = np.random.default_rng(seed)
-    changes: dict[str, Change] = {"unchanged": lambda image: image}
+    changes: dict[str, Change] = {}
     for sigma in (1, 2, 3):
         changes[f"blur σ={sigma}"] = partial(p.blur, sigma=sigma)
     for sigma in (2, 5, 10, 20):
@@ -73,12 +73,8 @@ def network_logits(network: nn.Module, images: Iterable[np.ndarray], recipe: Rec
             views = whole_image(image, recipe.input_size, Image.Resampling.BICUBIC)
         else:
             views = native_crops(image, recipe.input_size, round(recipe.views**0.5))
-        batch = torch.from_numpy(views).permute(0, 3, 1, 2)
-        if is_blank(batch[None]).item():
-            values.append(BLANK_LOGIT)
-            continue
-        floats = batch.float().contiguous(memory_format=torch.channels_last)
-        values.append(network(floats).mean().item())
+        batch = torch.from_numpy(views).permute(0, 3, 1, 2)[None]
+        values.append(raw_logits(network, batch, torch.device("cpu")).item())
     return np.array(values)
 
 
@@ -105,8 +101,6 @@ def held_out_scores(
     generated = [n for n, i in enumerate(held_out) if not i.real and not i.round_trip]
     chosen = rng.permutation(generated)[:NUMBER_OF_DEGRADED]
     for name, change in degradations(fold).items():
-        if name == "unchanged":
-            continue
         rows += [(*rows[n][:-1], name) for n in chosen]
         logits += list(network_logits(network, (change(whole[n]) for n in chosen), recipe))
     for name, picture in blank_pictures(seed=fold).items():

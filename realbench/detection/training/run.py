@@ -18,6 +18,7 @@ import pandas as pd
 from realbench.detection.training.data import TrainingImage
 from realbench.detection.training.recipe import Recipe
 from realbench.detection.training.workers import worker_pool
+from realbench.files import write_whole
 
 Report = Callable[[str], None]
 
@@ -91,19 +92,13 @@ def _do(job: Job) -> str:
         network = fit(images, job.recipe, seed, progress)
         # The rounded weights, as they are shipped, are what is judged.
         rounded = {name: value.contiguous() for name, value in network.half().state_dict().items()}
-        _atomically(job.weights, lambda path: save_file(rounded, path))
+        write_whole(job.weights, lambda path: save_file(rounded, path))
         network.float()
     if job.fold is not None:
         network.to(memory_format=torch.channels_last)
         table = held_out_scores(network, job.images, job.recipe, job.fold)
-        _atomically(job.scores, lambda path: table.to_csv(path, index=False))
+        write_whole(job.scores, lambda path: table.to_csv(path, index=False))
     return f"{len(images)} images, {job.recipe.steps} steps, {time.monotonic() - start:.0f} s"
-
-
-def _atomically(path: Path, write: Callable[[Path], object]) -> None:
-    partial = path.with_name(path.name + ".part")
-    write(partial)
-    partial.replace(path)
 
 
 def held_out(jobs: Sequence[Job]) -> pd.DataFrame:
@@ -112,6 +107,6 @@ def held_out(jobs: Sequence[Job]) -> pd.DataFrame:
 
 
 def save_json(path: Path, value: object) -> None:
-    """Write indented JSON, atomically."""
+    """Write indented JSON, whole or not at all."""
     text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
-    _atomically(path, lambda partial: partial.write_text(text, encoding="utf-8"))
+    write_whole(path, lambda partial: partial.write_text(text, encoding="utf-8"))
