@@ -113,7 +113,7 @@ def _without_work(arguments: list[str]) -> str:
     """Return the command line without the work folder, which decides nothing."""
     import shlex
 
-    kept = list(arguments)
+    kept = [one for one in arguments if not one.startswith("--work=")]
     if "--work" in kept:
         del kept[(at := kept.index("--work")) : at + 2]
     return shlex.join(["realbench", *kept])

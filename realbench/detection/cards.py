@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import tomllib
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +22,10 @@ CARD_FILE = "card.toml"
 
 # Raise it when the code changes what an unchanged card scores: old cache entries then miss.
 SCORING_VERSION = 1
+
+_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+_LONGEST_NAME = 64
+_TAKEN = ("folder", "image", "prompt_id", "sha256", "status", "reason", "realism", "disagreement")
 
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Triple = tuple[float, float, float]
@@ -71,7 +76,7 @@ class CalibrationSpec(_Strict):
 class Card(_Strict):
     """One detector, as read from the ``card.toml`` in ``path``."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=64)
+    name: str = Field(pattern=_NAME, max_length=_LONGEST_NAME)
     level: Level
     family: str
     description: str
@@ -87,8 +92,7 @@ class Card(_Strict):
     @field_validator("name")
     @classmethod
     def _not_a_column(cls, name: str) -> str:
-        taken = ("folder", "image", "prompt_id", "sha256", "status", "reason", "realism")
-        if name in (*taken, "disagreement"):
+        if name in _TAKEN:
             raise ValueError(f"{name!r} is a column of scores.csv already")
         return name
 
@@ -127,6 +131,19 @@ class Card(_Strict):
                 f"{self.weights_path} has sha256 {found}, but its card says "
                 f"{self.weights.sha256}: get the right file, or correct {CARD_FILE}"
             )
+
+
+def check_name(name: str) -> None:
+    """Refuse a name that no card could have.
+
+    Raises:
+        UsageError: it is not one.
+    """
+    if not re.fullmatch(_NAME, name) or len(name) > _LONGEST_NAME or name in _TAKEN:
+        raise UsageError(
+            f"{name!r} cannot name a detector: use up to {_LONGEST_NAME} letters, digits, dots, "
+            "dashes and underscores, and no column of scores.csv"
+        )
 
 
 def file_sha256(path: Path) -> str:

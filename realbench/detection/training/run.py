@@ -49,10 +49,18 @@ class Job:
         return self.weights.exists() and (self.fold is None or self.scores.exists())
 
 
-def job_folder(work: Path, name: str, recipe: Recipe, digest: str) -> Path:
-    """Return the work folder of a detector: another recipe or other data, another folder."""
-    key = hashlib.sha256((recipe.model_dump_json() + digest).encode()).hexdigest()[:12]
-    return work / f"{name}-{key}"
+def job_folder(
+    work: Path, name: str, recipe: Recipe, images: Sequence[TrainingImage], digest: str
+) -> Path:
+    """Return the work folder of a detector: another recipe or other data, another folder.
+
+    Data differ by contents (``digest``) and by what is said of them: sources, folds, round trips.
+    """
+    said = sorted(
+        (i.source, i.subset, i.source_fold, i.prompt_fold, i.real, i.round_trip) for i in images
+    )
+    text = json.dumps([recipe.model_dump(mode="json"), digest, said])
+    return work / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 
 def train(jobs: Sequence[Job], workers: int, report: Report) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from realbench.detection.cards import check_name
 from realbench.detection.training import run
 from realbench.detection.training.data import (
     TrainingImage,
@@ -58,6 +59,8 @@ def train_detectors(
     from realbench.detection.training.record import calibrate, ensemble_table, figures
 
     start = time.monotonic()
+    for name in recipes:
+        check_name(name)
     if data is None:  # shares of subsets are those of the project's own data
         recipes = {name: _without_subsets(recipe) for name, recipe in recipes.items()}
     first = next(iter(recipes.values()))
@@ -132,7 +135,7 @@ def _matched_subsets(images: Sequence[TrainingImage]) -> dict[str, str]:
 def _jobs(
     work: Path, name: str, recipe: Recipe, images: Sequence[TrainingImage], digest: str
 ) -> list[run.Job]:
-    folder = run.job_folder(work, name, recipe, digest)
+    folder = run.job_folder(work, name, recipe, images, digest)
     folds: list[int | None] = [None, *range(recipe.folds)]
     return [run.Job(recipe, tuple(images), fold, folder) for fold in folds]
 

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from realbench.cli.detectors import _without_work
 from realbench.content import content_path
 from realbench.detection.registry import find_card, load_detector
+from realbench.detection.training.data import read_manifest
 from realbench.detection.training.recipe import Recipe, Shares, read_recipe
+from realbench.detection.training.run import job_folder
 from realbench.detection.training.train import train_detectors
 from realbench.errors import UsageError
 
@@ -122,7 +126,6 @@ def test_data_without_photographs_are_refused(data: Path, tmp_path: Path) -> Non
     manifest = data / "manifest.csv"
     lines = manifest.read_text().splitlines()
     manifest.write_text("\n".join(line for line in lines if ",real," not in line) + "\n")
-    from realbench.detection.training.data import read_manifest
     from realbench.detection.training.fit import Sampler
 
     recipe = _recipe("semantic")
@@ -146,3 +149,30 @@ def test_plain_folders_of_ones_own_train_with_the_embedded_recipe(
     )
     assert results["mine"]["auc"]["a"]["n_generated"] == 6
     assert (tmp_path / "out" / "mine" / "card.toml").exists()
+
+
+def test_fits_are_not_taken_from_other_data(data: Path, tmp_path: Path) -> None:
+    """With round trips, or with other folds, the same files are other data."""
+    recipe = _recipe("semantic")
+    images = read_manifest(data, recipe)
+    twin = replace(images[0], real=False, source="round-trip", round_trip=True)
+    moved = [replace(images[0], source="another camera"), *images[1:]]
+    folders = {
+        job_folder(tmp_path, "x", recipe, some, "digest")
+        for some in (images, [*images, twin], moved, list(reversed(images)))
+    }
+    assert len(folders) == 3  # the order says nothing
+
+
+def test_a_name_that_no_card_can_have_is_refused_before_training(tmp_path: Path) -> None:
+    for name in ('a"b', "../x", "realism", "x" * 65, "line\n"):
+        with pytest.raises(UsageError, match="cannot name a detector"):
+            train_detectors({name: _recipe("trace")}, out=tmp_path, work=tmp_path, data=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_recorded_command_leaves_the_work_folder_out() -> None:
+    for work in (["--work", "/tmp/a b"], ["--work=/tmp/x"], []):
+        assert _without_work(["detectors", "train", *work, "--seed", "1"]) == (
+            "realbench detectors train --seed 1"
+        )
