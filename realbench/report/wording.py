@@ -147,7 +147,7 @@ def _single_answer(entry: Mapping[str, Any]) -> str:
     if is_number(estimate):
         low, high = auc.get("low"), auc.get("high")
         if is_number(low) and is_number(high) and low <= 0.5 <= high:
-            return f"The detectors cannot tell {folder} from the photographs"
+            return f"The data do not separate {folder} from the photographs"
         return f"The photographs outscore {folder} in {percent(estimate)} of pairs"
     interval = entry["realism"]
     return f"{folder} has a mean realism of {number(interval['mean'])}"

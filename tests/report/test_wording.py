@@ -72,7 +72,7 @@ def entry(name: str, mean: float | None, low: int | None, high: int | None, **mo
         ),
         (
             [entry("a", 0.25, 1, 1, auc={"estimate": 0.52, "low": 0.4, "high": 0.6})],
-            "The detectors cannot tell a from the photographs",
+            "The data do not separate a from the photographs",
         ),
     ],
 )
