@@ -1,0 +1,112 @@
+"""What a judge is to the rest of the arena."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol, runtime_checkable
+
+Verdict = Literal["first", "second", "tie", "invalid"]
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """One contestant's image of one prompt.
+
+    Attributes:
+        contestant: The folder's name in this run.
+        path: Where the image lies.
+        sha256: Hex digest of the file's bytes.
+    """
+
+    contestant: str
+    path: Path
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Showing:
+    """Two pictures of one prompt in the order in which a judge is to see them.
+
+    Attributes:
+        prompt_id: The prompt's id, which is the stem of both files.
+        prompt: The prompt's text, or None where no suite names it.
+        first: The picture shown first, or on the left.
+        second: The other one.
+    """
+
+    prompt_id: str
+    prompt: str | None
+    first: Picture
+    second: Picture
+
+    def swapped(self) -> Showing:
+        """Return the same pair in the other order."""
+        return Showing(self.prompt_id, self.prompt, self.second, self.first)
+
+
+@dataclass(frozen=True, slots=True)
+class Judgment:
+    """What a judge said of one showing.
+
+    Attributes:
+        verdict: Which picture is the more realistic photograph; ``"invalid"`` where the judge
+            gave no usable answer, which never counts as a vote.
+        probability: The judge's P(first is the more real one) in [0, 1], a tie counted half;
+            None for judges that only choose.
+        reason: What the judge gave as its reason, if it gave one.
+        raw: The answer as it came, kept where it was invalid.
+        attempts: How often the judge was asked.
+        seconds: How long it took, all attempts together.
+        usage: ``input_tokens``, ``output_tokens`` and ``cost`` where the judge is paid.
+    """
+
+    verdict: Verdict
+    probability: float | None = None
+    reason: str | None = None
+    raw: str | None = None
+    attempts: int = 1
+    seconds: float = 0.0
+    usage: dict[str, float] = field(default_factory=dict)
+
+
+class BudgetSpent(Exception):
+    """Raised by a judge's iterator when its own limit (cost) is reached; the run ends cleanly."""
+
+
+@runtime_checkable
+class Judge(Protocol):
+    """Says which of two pictures is the more realistic photograph.
+
+    ``judge`` pulls showings only as it has room for them and yields each with its judgment as
+    soon as it is there, in any order; so the caller can write a vote before the next is asked.
+    Closing the iterator (or an exception in the caller) stops the judge's workers.
+    """
+
+    @property
+    def name(self) -> str:
+        """As on the command line: ``detectors``, ``openai:MODEL``, ``hf:MODEL``, ``human``."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Hex digest of everything that decides an answer: template, model, image size, margin."""
+
+    @property
+    def orders(self) -> int:
+        """2 where each pair is to be shown in both orders, 1 where one random order is enough."""
+
+    @property
+    def is_vlm(self) -> bool:
+        """Whether it is a vision-language model, as Arena-Scoring was defined for."""
+
+    def describe(self) -> dict[str, Any]:
+        """Return what goes into ``run.json``: settings and versions, never a key."""
+
+    def judge(self, showings: Iterable[Showing]) -> Iterator[tuple[Showing, Judgment]]:
+        """Judge showings; see the class for how it pulls and yields.
+
+        Raises:
+            RealBenchError: the judge cannot work at all (no server, no model, wrong key).
+            BudgetSpent: its cost limit is reached; what was yielded before stands.
+        """
