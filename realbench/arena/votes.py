@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from realbench.arena.judges.judge import Verdict
 
-VOTE_FORMAT = 1
+VOTE_FORMAT: Literal[1] = 1
 
 
 class Vote(BaseModel):

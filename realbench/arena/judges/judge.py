@@ -71,7 +71,7 @@ class Judgment:
     usage: dict[str, float] = field(default_factory=dict)
 
 
-class BudgetSpent(Exception):
+class BudgetSpentError(Exception):
     """Raised by a judge's iterator when its own limit (cost) is reached; the run ends cleanly."""
 
 
@@ -108,5 +108,5 @@ class Judge(Protocol):
 
         Raises:
             RealBenchError: the judge cannot work at all (no server, no model, wrong key).
-            BudgetSpent: its cost limit is reached; what was yielded before stands.
+            BudgetSpentError: its cost limit is reached; what was yielded before stands.
         """
