@@ -103,8 +103,11 @@ class Judge(Protocol):
     def describe(self) -> dict[str, Any]:
         """Return what goes into ``run.json``: settings and versions, never a key."""
 
-    def judge(self, showings: Iterable[Showing]) -> Iterator[tuple[Showing, Judgment]]:
+    def judge(self, showings: Iterable[Showing]) -> Iterator[tuple[Showing, Judgment | None]]:
         """Judge showings; see the class for how it pulls and yields.
+
+        A judge that can change its mind (a person's undo) yields a showing that it had judged
+        with None, which takes that vote back; its new judgment, if any, follows later.
 
         Raises:
             RealBenchError: the judge cannot work at all (no server, no model, wrong key).
