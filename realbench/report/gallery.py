@@ -107,10 +107,10 @@ def load_pictures(
         (str(folder), str(image))
         for folder, image in zip(rows["folder"], rows["image"], strict=True)
     ]
-    thumbnails = dict(zip(keys, _thumbnails(paths.get(key) for key in keys), strict=True))
+    found = dict(zip(keys, thumbnails(paths.get(key) for key in keys), strict=True))
     pictures = {}
     for key, row in zip(keys, rows.to_dict("records"), strict=True):
-        uri, width, height = thumbnails[key]
+        uri, width, height = found[key]
         pictures[key] = Picture(
             folder=key[0],
             image=key[1],
@@ -124,19 +124,26 @@ def load_pictures(
     return pictures
 
 
-def _thumbnails(paths: Iterable[Path | None]) -> list[tuple[str | None, int, int]]:
+def thumbnails(
+    paths: Iterable[Path | None], size: int = THUMBNAIL_SIZE
+) -> list[tuple[str | None, int, int]]:
+    """Load thumbnails of at most ``size`` pixels a side, in the order given.
+
+    Returns:
+        for each path a data URI, width and height; the URI is ``None`` where the path is, or
+        where the file has gone or can no longer be read.
+    """
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        return list(pool.map(_thumbnail, paths))
+        return list(pool.map(lambda path: _thumbnail(path, size), paths))
 
 
-def _thumbnail(path: Path | None) -> tuple[str | None, int, int]:
-    """Return a data URI and the thumbnail's size; ``None`` if the file has gone or changed."""
+def _thumbnail(path: Path | None, size: int) -> tuple[str | None, int, int]:
     if path is None:
-        return None, THUMBNAIL_SIZE, THUMBNAIL_SIZE
+        return None, size, size
     try:
-        data = thumbnail_jpeg(path, size=THUMBNAIL_SIZE)
+        data = thumbnail_jpeg(path, size=size)
     except (RealBenchError, OSError):
-        return None, THUMBNAIL_SIZE, THUMBNAIL_SIZE
+        return None, size, size
     with Image.open(io.BytesIO(data)) as image:
         width, height = image.size
     return f"data:image/jpeg;base64,{base64.b64encode(data).decode('ascii')}", width, height

@@ -43,7 +43,7 @@ class Axis:
     def digits(self) -> int:
         """Decimals that the tick labels need."""
         step = self.ticks[1] - self.ticks[0]
-        return next((d for d in (1, 2, 3) if abs(step * 10**d - round(step * 10**d)) < 1e-6), 3)
+        return next((d for d in (0, 1, 2, 3) if abs(step * 10**d - round(step * 10**d)) < 1e-6), 3)
 
 
 UNIT_AXIS = Axis(0.0, 1.0, (0.0, 0.25, 0.5, 0.75, 1.0))

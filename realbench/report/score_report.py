@@ -10,21 +10,17 @@ from __future__ import annotations
 import math
 import shlex
 from collections.abc import Mapping, Sequence
-from functools import cache
 from itertools import combinations
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
-import realbench
-from realbench.files import write_whole
 from realbench.report import plots, wording
 from realbench.report.agreement import Correlation, rank_correlation
 from realbench.report.gallery import ImagePaths, disputed_pictures, folder_pictures
+from realbench.report.page import render_page, write_page
 
 MATRIX_LIMIT = 24
 PAIR_PLOT_LIMIT = 6
@@ -64,11 +60,7 @@ def write_score_report(run: ScoreReportSource, out: Path) -> Path:
     Raises:
         OSError: the folder cannot be written.
     """
-    path = out / "report.html" if out.is_dir() else out
-    html = render_score_report(run.table, run.summary, run.manifest, run.paths)
-    data = html.encode("utf-8", "backslashreplace")
-    write_whole(path, lambda partial: partial.write_bytes(data))
-    return path
+    return write_page(render_score_report(run.table, run.summary, run.manifest, run.paths), out)
 
 
 def render_score_report(
@@ -105,10 +97,8 @@ def render_score_report(
         ),
         "notes": [str(note) for note in summary.get("notes") or []],
         "reproduction": _reproduction(manifest),
-        "bibtex": bibtex(),
-        "version": realbench.__version__,
     }
-    return wording.visible(_environment().get_template("score_report.html").render(context))
+    return render_page("score_report.html", context)
 
 
 def detector_columns(table: pd.DataFrame) -> list[str]:
@@ -116,56 +106,6 @@ def detector_columns(table: pd.DataFrame) -> list[str]:
     columns = [str(column) for column in table.columns]
     first, last = columns.index("realism") + 1, columns.index("disagreement")
     return columns[first:last]
-
-
-def bibtex() -> str:
-    """Return the BibTeX entries that a report asks its readers to cite."""
-    return (
-        "@software{realbench,\n"
-        "  title   = {RealBench: how photoreal are generated images?},\n"
-        "  author  = {{The RealBench maintainers}},\n"
-        f"  version = {{{realbench.__version__}}},\n"
-        "  year    = {2026},\n"
-        "  license = {Apache-2.0}\n"
-        "}\n\n"
-        "@article{ye2025realgen,\n"
-        "  title   = {RealGen: Photorealistic Text-to-Image Generation\n"
-        "             via Detector-Guided Rewards},\n"
-        "  author  = {Ye, Junyan and Zhu, Leiqi and Guo, Yuncheng and Jiang, Dongzhi and\n"
-        "             Huang, Zilong and Zhang, Yifan and Yan, Zhiyuan and Fu, Haohuan and\n"
-        "             He, Conghui and Li, Weijia},\n"
-        "  journal = {arXiv preprint arXiv:2512.00473},\n"
-        "  year    = {2025}\n"
-        "}\n"
-    )
-
-
-@cache
-def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("realbench.report", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    css, _, _ = environment.loader.get_source(environment, "report.css")  # type: ignore[union-attr]
-    environment.globals["css"] = Markup(css)
-    for filter_ in (
-        wording.number,
-        wording.signed,
-        wording.percent,
-        wording.p_value,
-        wording.rank_range,
-        wording.count,
-        wording.listing,
-        wording.pair_sentence,
-    ):
-        environment.filters[filter_.__name__] = filter_
-    environment.globals["span"] = wording.span
-    environment.globals["percent_span"] = wording.percent_span
-    environment.globals["is_number"] = wording.is_number
-    return environment
 
 
 def _in_rank_order(folders: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

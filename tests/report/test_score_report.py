@@ -10,7 +10,7 @@ import pytest
 
 from realbench.prompts import Prompt
 from realbench.report import render_score_report, write_score_report
-from realbench.report.score_report import bibtex
+from realbench.report.page import bibtex
 from realbench.scoring.run import ScoreRun
 from tests.report.runs import make_run
 

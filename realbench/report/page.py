@@ -1,0 +1,92 @@
+"""What every report shares: its template environment, its citation and how it is written."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+import realbench
+from realbench.files import write_whole
+from realbench.report import wording
+
+_FILTERS = (
+    wording.number,
+    wording.signed,
+    wording.percent,
+    wording.p_value,
+    wording.rank_range,
+    wording.count,
+    wording.listing,
+    wording.pair_sentence,
+)
+
+
+def write_page(html: str, out: Path) -> Path:
+    """Write a report to ``out`` (a file, or a folder that gets ``report.html``), whole or not.
+
+    Returns:
+        The path of the report.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    path = out / "report.html" if out.is_dir() else out
+    data = html.encode("utf-8", "backslashreplace")
+    write_whole(path, lambda partial: partial.write_bytes(data))
+    return path
+
+
+def render_page(template: str, context: dict[str, object]) -> str:
+    """Fill a template of this package; whatever is not markup is escaped."""
+    page = (
+        environment()
+        .get_template(template)
+        .render(version=realbench.__version__, bibtex=bibtex(), **context)
+    )
+    return wording.visible(page)
+
+
+@cache
+def environment() -> Environment:
+    """Return the template environment: autoescaping, and a missing name is an error."""
+    found = Environment(
+        loader=PackageLoader("realbench.report", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    for sheet in ("report", "arena"):
+        source, _, _ = found.loader.get_source(found, f"{sheet}.css")  # type: ignore[union-attr]
+        found.globals[f"{sheet}_css"] = Markup(source)
+    for filter_ in _FILTERS:
+        found.filters[filter_.__name__] = filter_
+    found.globals["span"] = wording.span
+    found.globals["percent_span"] = wording.percent_span
+    found.globals["is_number"] = wording.is_number
+    return found
+
+
+def bibtex() -> str:
+    """Return the BibTeX entries that a report asks its readers to cite."""
+    return (
+        "@software{realbench,\n"
+        "  title   = {RealBench: how photoreal are generated images?},\n"
+        "  author  = {{The RealBench maintainers}},\n"
+        f"  version = {{{realbench.__version__}}},\n"
+        "  year    = {2026},\n"
+        "  license = {Apache-2.0}\n"
+        "}\n\n"
+        "@article{ye2025realgen,\n"
+        "  title   = {RealGen: Photorealistic Text-to-Image Generation\n"
+        "             via Detector-Guided Rewards},\n"
+        "  author  = {Ye, Junyan and Zhu, Leiqi and Guo, Yuncheng and Jiang, Dongzhi and\n"
+        "             Huang, Zilong and Zhang, Yifan and Yan, Zhiyuan and Fu, Haohuan and\n"
+        "             He, Conghui and Li, Weijia},\n"
+        "  journal = {arXiv preprint arXiv:2512.00473},\n"
+        "  year    = {2025}\n"
+        "}\n"
+    )
