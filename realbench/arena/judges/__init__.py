@@ -24,6 +24,7 @@ class JudgeOptions:
 
     Attributes:
         base_url: Where the chat endpoint of ``openai:`` answers.
+        api_key_env: Name of the environment variable that holds its key.
         image_size: Longest side in pixels of the images that a model is shown.
         image_format: How images are sent to an endpoint.
         template: A bundled template's name, or the path of a template file.
@@ -33,9 +34,16 @@ class JudgeOptions:
         price_out: Price of a million output tokens.
         concurrency: Requests that may be under way at once.
         timeout: Seconds that one request may take.
-        max_retries: How often a failed request or an unusable answer is tried again.
+        max_retries: How often a failed request is tried again.
+        answer_retries: How often a model is asked again after a refusal or an unusable answer.
+        backoff: Seconds before the first retry; doubled for each further one.
+        temperature: Of the sampling; 0 takes the likeliest answer.
+        max_output_tokens: Most tokens that an answer may have, reasoning included.
         batch_size: Showings in one forward pass of an ``hf:`` judge.
         device: Where local networks run, ``"auto"`` prefers a GPU.
+        dtype: What an ``hf:`` judge computes in; ``"auto"`` is what its weights are stored in.
+        revision: Branch, tag or commit of an ``hf:`` judge's model on the hub.
+        trust_remote_code: Whether an ``hf:`` judge may run Python code that comes with its model.
         margin: The ``detectors`` judge's tie margin, in logits, at least 0.
         detectors: The ``detectors`` judge's detectors, names or card folders; empty for the
             embedded ones.
@@ -46,6 +54,7 @@ class JudgeOptions:
     """
 
     base_url: str | None = None
+    api_key_env: str | None = None
     image_size: int | None = None
     image_format: Literal["jpeg", "png"] | None = None
     template: str | Path | None = None
@@ -55,8 +64,15 @@ class JudgeOptions:
     concurrency: int | None = None
     timeout: float | None = None
     max_retries: int | None = None
+    answer_retries: int | None = None
+    backoff: float | None = None
+    temperature: float | None = None
+    max_output_tokens: int | None = None
     batch_size: int | None = None
     device: str = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    revision: str | None = None
+    trust_remote_code: bool = False
     margin: float = DEFAULT_MARGIN
     detectors: tuple[str | Path, ...] = ()
     cache: bool = True
