@@ -37,7 +37,7 @@ def to_srgb(image: Image.Image) -> Image.Image:
     """
     image.load()
     # Only now: Pillow turns a TIFF itself while loading, and then takes the tag away.
-    turn = _TURNS.get(_orientation(image))
+    turn = _TURNS.get(orientation(image))
     profile = image.info.get("icc_profile")
     image, alpha = _split(image)
     image = _apply_profile(image, profile)
@@ -48,8 +48,8 @@ def to_srgb(image: Image.Image) -> Image.Image:
     return image if turn is None else image.transpose(turn)
 
 
-def _orientation(image: Image.Image) -> int:
-    """The EXIF orientation that is still to be applied; broken EXIF counts as none."""
+def orientation(image: Image.Image) -> int:
+    """Return a loaded image's EXIF orientation still to be applied; broken EXIF counts as none."""
     try:
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:

@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from realbench.color import to_srgb
+from realbench.color import orientation, to_srgb
 from realbench.errors import RealBenchError, UsageError
 
 DEFAULT_MAX_PIXELS = 250_000_000
@@ -44,6 +44,16 @@ EXTENSIONS = frozenset(
 # Pillow would try more than 40 formats on unknown bytes, among them some that start other
 # programs (EPS); only these are pictures that a generator or a camera writes.
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "HEIF", "JXL")
+
+_BROWSER_TYPES = {
+    "JPEG": "image/jpeg",
+    "MPO": "image/jpeg",  # a JPEG with further pictures behind it, which browsers pass over
+    "PNG": "image/png",
+    "WEBP": "image/webp",
+    "GIF": "image/gif",
+    "AVIF": "image/avif",
+}
+"""The media types of what browsers show."""
 
 _STRIP_BYTES = 1 << 19
 
@@ -302,6 +312,38 @@ def read_image(path: str | Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Rgb
         return decode(data, max_pixels=max_pixels)
     except UnreadableImage as error:
         raise UnreadableImage(error.reason, Path(path)) from error
+
+
+def for_browser(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> tuple[bytes, str]:
+    """Return an image file's bytes as a browser shows them like :func:`decode`, and their type.
+
+    What browsers show alike comes back untouched. Made into a PNG are other formats, animations
+    (of which the first frame counts), CMYK, and pictures to be turned, except for JPEG, the one
+    format whose EXIF orientation all browsers follow. Transparency is left: show it on white.
+
+    Returns:
+        The bytes and their media type, such as ``"image/jpeg"``.
+
+    Raises:
+        UnreadableImage: as :func:`decode`, for untouched files as well.
+    """
+    image = _open(data, max_pixels)
+    with _decoding(image):
+        image.load()
+        media_type = _BROWSER_TYPES.get(image.format or "")
+        if (
+            media_type
+            and image.mode != "CMYK"
+            and (media_type == "image/jpeg" or not _moves_or_turns(image))
+        ):
+            return data, media_type
+        buffer = BytesIO()
+        to_srgb(image).save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue(), "image/png"
+
+
+def _moves_or_turns(image: Image.Image) -> bool:
+    return getattr(image, "is_animated", False) or orientation(image) != 1
 
 
 def thumbnail_jpeg(

@@ -48,6 +48,8 @@ class JudgeOptions:
         detectors: The ``detectors`` judge's detectors, names or card folders; empty for the
             embedded ones.
         cache: Whether the ``detectors`` judge looks scores up and keeps them.
+        host: Where the page of the ``human`` judge listens; a loopback address is reached from
+            this machine alone.
         port: Of the page of the ``human`` judge; 0 takes a free one.
         open_browser: Whether the ``human`` judge opens a browser on its page.
         seed: Of whatever a judge draws.
@@ -76,6 +78,7 @@ class JudgeOptions:
     margin: float = DEFAULT_MARGIN
     detectors: tuple[str | Path, ...] = ()
     cache: bool = True
+    host: str = "127.0.0.1"
     port: int = 0
     open_browser: bool = True
     seed: int = 0
