@@ -145,13 +145,23 @@ def bootstrap_share(
     if n_groups < 2:
         return Interval(share, float("nan"), float("nan"), n, n_groups)
     draws = resampled_means(np.random.default_rng(seed), sums, counts, resamples)
-    deviation = float(draws.std())
+    low, high = clustered_wilson(share, float(draws.std()), n, n_groups, confidence)
+    return Interval(share, low, high, n, n_groups)
+
+
+def clustered_wilson(
+    share: float, deviation: float, n: int, n_groups: int, confidence: float
+) -> tuple[float, float]:
+    """Wilson's interval of a mean of values in [0, 1] with a bootstrap standard deviation.
+
+    See :func:`bootstrap_share`. Values between 0 and 1, such as ties, spread less than 0 and 1
+    do; the number of values bounds what the interval makes of that.
+    """
     if deviation <= ROUNDING:
         effective = float(n_groups)
     else:
         effective = min(float(n), share * (1 - share) / deviation**2)
-    low, high = _wilson(share, effective, special.stdtrit(n_groups - 1, (1 + confidence) / 2))
-    return Interval(share, low, high, n, n_groups)
+    return _wilson(share, effective, special.stdtrit(n_groups - 1, (1 + confidence) / 2))
 
 
 def _wilson(share: float, n: float, quantile: float) -> tuple[float, float]:

@@ -1,0 +1,280 @@
+"""From comparisons to ratings with intervals: what ``ratings.json`` holds.
+
+All intervals are 95 % and come from a bootstrap over prompts, each with all its comparisons, since
+votes on one prompt are not independent. The resamples are the same for all of a judge's figures.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from realbench.arena import bradley_terry, elo, ranking, true_skill
+from realbench.arena.bias import position_bias
+from realbench.arena.estimates import estimate, from_draws, number, share_from_draws
+from realbench.arena.tally import FloatArray, Tally, tally
+from realbench.arena.verdicts import Comparison
+from realbench.arena.votes import Vote
+
+COMBINED = "combined"
+
+
+def rate(
+    comparisons: Sequence[Comparison],
+    contestants: Sequence[str],
+    *,
+    reference: str | None = None,
+    votes: Sequence[Vote] = (),
+    resamples: int = 1000,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Rate contestants by their comparisons, for each judge and for all judges together.
+
+    Args:
+        comparisons: Of any number of judges.
+        contestants: All names, also of those that were never compared.
+        reference: The contestant that is real photographs, if there is one.
+        votes: What the comparisons were made of, for position bias, invalid answers and usage.
+        resamples: How often the prompts are drawn.
+        seed: Of everything random; equal arguments give equal results.
+
+    Returns:
+        Plain JSON types; None where there is no figure, as in intervals over a single prompt.
+        Contestants that no chain of comparisons links have no common scale: ranks and means
+        then hold within each linked part, and ``notes`` says so.
+
+    Raises:
+        ValueError: a comparison or the reference names somebody who is not a contestant, or
+            ``resamples`` is below 1.
+    """
+    names = list(contestants)
+    if len(set(names)) < len(names):
+        raise ValueError("a contestant is named twice")
+    if reference is not None and reference not in names:
+        raise ValueError(f"the reference {reference} is not among the contestants")
+    if resamples < 1:
+        raise ValueError(f"resamples must be at least 1, not {resamples}")
+    by_judge: dict[str, list[Comparison]] = defaultdict(list)
+    votes_by_judge: dict[str, list[Vote]] = defaultdict(list)
+    for one in comparisons:
+        by_judge[one.judge].append(one)
+    for vote in votes:
+        votes_by_judge[vote.judge].append(vote)
+    notes: list[str] = []
+
+    def standing(judge: str, own: Sequence[Comparison], cast: Sequence[Vote]) -> dict[str, Any]:
+        return _standing(judge, own, cast, names, reference, resamples, seed, notes)
+
+    judges = sorted({*by_judge, *votes_by_judge})
+    standings = {judge: standing(judge, by_judge[judge], votes_by_judge[judge]) for judge in judges}
+    several = len(by_judge) > 1
+    return {
+        "contestants": names,
+        "reference": reference,
+        "resamples": resamples,
+        "seed": seed,
+        "judges": standings,
+        "combined": standing(COMBINED, combine(comparisons), votes) if several else None,
+        "agreement": None,
+        "notes": notes,
+    }
+
+
+def combine(comparisons: Sequence[Comparison]) -> list[Comparison]:
+    """Average the scores that several judges gave a pair on a prompt; every judge counts the same.
+
+    ``consistent`` is false where any judge's orders disagreed, None where none was asked in both.
+    """
+    groups: dict[tuple[str, str, str], list[Comparison]] = defaultdict(list)
+    for one in comparisons:
+        groups[one.prompt_id, one.a, one.b].append(one)
+    merged = []
+    for (prompt, a, b), group in groups.items():
+        asked = [one.consistent for one in group if one.consistent is not None]
+        score = sum(one.score for one in group) / len(group)
+        merged.append(Comparison(COMBINED, prompt, a, b, score, all(asked) if asked else None))
+    return merged
+
+
+def _standing(
+    judge: str,
+    comparisons: Sequence[Comparison],
+    votes: Sequence[Vote],
+    contestants: Sequence[str],
+    reference: str | None,
+    resamples: int,
+    seed: int,
+    notes: list[str],
+) -> dict[str, Any]:
+    counted = tally(comparisons, contestants)
+    notes.extend(f"{judge}: {note}" for note in _notes(counted))
+    usage = {key: _sum(votes, key) for key in ("input_tokens", "output_tokens", "cost")}
+    return {
+        "n_comparisons": counted.n,
+        "n_prompts": len(counted.prompts),
+        "position_bias": position_bias(votes, comparisons, resamples=resamples, seed=seed),
+        "n_invalid": sum(vote.verdict == "invalid" for vote in votes),
+        "usage": usage,
+        **_ratings(counted, reference, resamples, seed),
+    }
+
+
+def _sum(votes: Sequence[Vote], key: str) -> float | None:
+    """The sum of a kind of usage; None where no vote states it."""
+    stated = [vote.usage[key] for vote in votes if key in vote.usage]
+    return number(sum(stated)) if stated else None
+
+
+def _ratings(counted: Tally, reference: str | None, resamples: int, seed: int) -> dict[str, Any]:
+    """The part of a standing that follows from the comparisons alone."""
+    drawn = _Draws(counted, reference, resamples, seed)
+    components = counted.components()
+    order = ranking.order_of(drawn.bradley_terry, components)
+    pairs = ranking.pair_differences(
+        counted, drawn.bradley_terry, drawn.bradley_terry_draws, order, components
+    )
+    ranks = ranking.ranks(drawn.bradley_terry, order, components, pairs)
+    return {
+        "ratings": [_row(counted, drawn, n, ranks[n]) for n in order],
+        "win_matrix": ranking.win_matrix(counted, order),
+        "pairs": pairs,
+        "intransitive": ranking.intransitive(counted),
+    }
+
+
+class _Draws:
+    """Every contestant's estimates (k,), and their resamples (rows, k)."""
+
+    def __init__(self, counted: Tally, reference: str | None, resamples: int, seed: int) -> None:
+        rng = np.random.default_rng(seed)
+        k = len(counted.contestants)
+        against = np.abs(counted.incidence)
+        self.place = None if reference is None else counted.contestants.index(reference)
+        with_reference = (
+            np.zeros(len(counted.first), dtype=bool)
+            if self.place is None
+            else (counted.first == self.place) | (counted.second == self.place)
+        )
+        only = against * with_reference[:, None]
+        self.reference_counts = counted.pair_counts @ only
+        scores, counts = counted.pair_scores[None], counted.pair_counts[None]
+        self.win_rate = _win_rates(counted, scores, counts, against)[0]
+        self.against_reference = _win_rates(counted, scores, counts, only)[0]
+        if not counted.n:
+            nothing = np.full(k, np.nan)
+            self.bradley_terry = self.elo = self.true_skill = nothing
+            self.bradley_terry_draws = self.elo_draws = self.true_skill_draws = nothing[None]
+            self.win_rate_draws = self.against_reference_draws = nothing[None]
+            return
+        self.bradley_terry = bradley_terry.bradley_terry(counted)
+        self.elo, error = elo.elo(counted, rng)
+        self.true_skill = true_skill.true_skill(counted, rng)
+        ties = bradley_terry.virtual_ties(counted)
+        expected = elo.expected(counted, scores + ties / 2, counts + ties)
+        blocks: list[tuple[FloatArray, ...]] = []
+        for scores, counts in counted.resamples(rng, resamples):
+            played = bradley_terry.with_virtual_results(counted, scores, counts, rng)
+            wander = rng.normal(0, np.nan_to_num(error), (len(scores), k))
+            blocks.append(
+                (
+                    bradley_terry.resampled(counted, self.bradley_terry, *played),
+                    elo.expected(counted, *played) - expected + self.elo + wander,
+                    _win_rates(counted, scores, counts, against),
+                    _win_rates(counted, scores, counts, only),
+                )
+            )
+        joined = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
+        self.bradley_terry_draws, self.elo_draws, *rates = joined
+        self.win_rate_draws, self.against_reference_draws = rates
+        self.true_skill_draws = true_skill.resampled(counted, resamples, rng)
+
+
+def _win_rates(
+    counted: Tally, scores: FloatArray, counts: FloatArray, against: FloatArray
+) -> FloatArray:
+    """Mean score of each contestant, float64 (rows, k), over the pairs that ``against`` (Q, k)
+    marks as its own; nan where a row has none."""
+    first = np.where(counted.incidence > 0, against, 0.0)
+    second = against - first
+    with np.errstate(invalid="ignore"):
+        return (scores @ first + (counts - scores) @ second) / (counts @ against)
+
+
+def _row(
+    counted: Tally, drawn: _Draws, n: int, rank: tuple[int | None, int | None, int | None]
+) -> dict[str, Any]:
+    """One contestant's line."""
+    own = (counted.first[counted.pair] == n) | (counted.second[counted.pair] == n)
+    score = np.where(
+        counted.first[counted.pair[own]] == n, counted.score[own], 1 - counted.score[own]
+    )
+    count, prompts = int(own.sum()), len(np.unique(counted.prompt[own]))
+    versus = int(drawn.reference_counts[n])
+    reference = None
+    if drawn.place is not None and n != drawn.place and versus:
+        among = own & (
+            (counted.first[counted.pair] == drawn.place)
+            | (counted.second[counted.pair] == drawn.place)
+        )
+        reference = share_from_draws(
+            drawn.against_reference[n],
+            drawn.against_reference_draws[:, n],
+            versus,
+            len(np.unique(counted.prompt[among])),
+        )
+    bradley, elo_draws = drawn.bradley_terry_draws[:, n], drawn.elo_draws[:, n]
+    return {
+        "contestant": counted.contestants[n],
+        "rank": rank[0],
+        "rank_low": rank[1],
+        "rank_high": rank[2],
+        "n_comparisons": count,
+        "n_prompts": prompts,
+        "wins": int((score > 0.5).sum()),
+        "ties": int((score == 0.5).sum()),
+        "losses": int((score < 0.5).sum()),
+        "win_rate": share_from_draws(drawn.win_rate[n], drawn.win_rate_draws[:, n], count, prompts),
+        "bradley_terry": from_draws(drawn.bradley_terry[n], bradley, count, prompts),
+        "elo": from_draws(drawn.elo[n], elo_draws, count, prompts),
+        "trueskill": _true_skill(drawn, n, count, prompts),
+        "win_rate_vs_reference": reference,
+    }
+
+
+def _true_skill(drawn: _Draws, n: int, count: int, prompts: int) -> dict[str, Any]:
+    from scipy import special
+
+    mu = float(drawn.true_skill[n])
+    if prompts < 2:
+        return estimate(mu, None, None, count)
+    # The resamples are too few for percentiles.
+    deviation = float(drawn.true_skill_draws[:, n].std())
+    half = special.stdtrit(prompts - 1, 0.975) * deviation * np.sqrt(prompts / (prompts - 1))
+    return estimate(mu, mu - half, mu + half, count)
+
+
+def _notes(counted: Tally) -> list[str]:
+    notes = []
+    played = counted.contestant_counts > 0
+    absent = [name for name, has in zip(counted.contestants, played, strict=True) if not has]
+    if not counted.n:
+        return ["no comparison, so no rating"]
+    if absent:
+        notes.append(f"no comparison with {', '.join(absent)}, so no rating")
+    parts = np.unique(counted.components()[played])
+    if len(parts) > 1:
+        notes.append(
+            f"the comparisons fall into {len(parts)} parts that no comparison links; ratings and "
+            "ranks hold within each part only"
+        )
+    if len(counted.prompts) == 1:
+        notes.append("one prompt only, so no intervals")
+    if counted.n > true_skill.GAMES:
+        notes.append(
+            f"TrueSkill was computed from {true_skill.GAMES:,} comparisons drawn at random of the "
+            f"{counted.n:,}"
+        )
+    return notes
