@@ -1,0 +1,159 @@
+"""The manifest of an arena, ``run.json``: what ran, with whom, and how far it came."""
+
+from __future__ import annotations
+
+import json
+import platform
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from realbench.arena.contestants import Lineup
+from realbench.arena.judges.judge import Judge
+from realbench.errors import RealBenchError, UsageError
+from realbench.images import printable
+from realbench.scoring.files import json_bytes, write_atomically
+from realbench.scoring.manifest import package_versions
+
+MANIFEST_FILE = "run.json"
+MANIFEST_FORMAT = 1
+_PACKAGES = ("evalica", "trueskill", "openai", "transformers")
+
+
+def describe_arena(
+    lineup: Lineup,
+    judges: Mapping[str, Mapping[str, Any]],
+    *,
+    arguments: Mapping[str, Any],
+    schedule: str,
+    seed: int,
+    resamples: int,
+    started: datetime,
+    notes: Sequence[str],
+) -> dict[str, Any]:
+    """Return the manifest of a run that begins: it counts as interrupted until it has ended."""
+    return {
+        "arena_format": MANIFEST_FORMAT,
+        "versions": package_versions() | _versions(),
+        "platform": platform.platform(),
+        "arguments": dict(arguments),
+        "argv": [without_credentials(printable(part)) for part in sys.argv],
+        "schedule": schedule,
+        "seed": seed,
+        "resamples": resamples,
+        **_describe_lineup(lineup),
+        "judges": {name: dict(about) for name, about in judges.items()},
+        "notes": list(notes),
+        "started": started.isoformat(timespec="seconds"),
+        "finished": None,
+        "stop_reason": "interrupted",
+        "counts": {},
+    }
+
+
+def describe_judge(judge: Judge) -> dict[str, Any]:
+    """Return what the manifest says of a judge."""
+    return {
+        **judge.describe(),
+        "fingerprint": judge.fingerprint,
+        "orders": judge.orders,
+        "is_vlm": judge.is_vlm,
+    }
+
+
+def write_manifest(run: Path, manifest: Mapping[str, Any]) -> None:
+    """Write a run's ``run.json``.
+
+    Raises:
+        RealBenchError: it cannot be written.
+    """
+    write_atomically(run / MANIFEST_FILE, json_bytes(manifest))
+
+
+def read_manifest(run: Path) -> dict[str, Any]:
+    """Read a run's ``run.json``.
+
+    Raises:
+        UsageError: the folder is missing, or no arena ran in it.
+        RealBenchError: the file is damaged, or cannot be read.
+    """
+    path = run / MANIFEST_FILE
+    if not run.is_dir():
+        raise UsageError(
+            f"no such folder: {printable(run)}; name a folder that arena wrote (--out)"
+        )
+    try:
+        manifest = json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise UsageError(
+            f"{printable(run)} has no {MANIFEST_FILE}: name a folder that arena wrote (--out)"
+        ) from error
+    except OSError as error:
+        raise RealBenchError(f"cannot read {printable(path)}: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise RealBenchError(
+            f"{printable(path)} is damaged ({error}): run the arena again with the same --out"
+        ) from error
+    if not isinstance(manifest, dict) or manifest.get("arena_format") != MANIFEST_FORMAT:
+        raise UsageError(
+            f"{printable(path)} is not of an arena that this version of RealBench can read: "
+            "name a folder that arena wrote (--out)"
+        )
+    return manifest
+
+
+def without_credentials(text: str) -> str:
+    """Return an argument without what an address in it may carry: user, password and query."""
+    text = re.sub(r"(\w://)[^/\s@]*@", r"\1", text)
+    return re.sub(r"(\w://[^\s?#]*)[?#]\S*", r"\1", text)
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def _describe_lineup(lineup: Lineup) -> dict[str, Any]:
+    return {
+        "contestants": [
+            {
+                "name": name,
+                "folder": printable(lineup.folders[name]),
+                "path": printable(lineup.folders[name].absolute()),
+                "n_images": lineup.n_images[name],
+                "is_reference": name == lineup.reference,
+                "unreadable": lineup.unreadable[name],
+                "doubles": lineup.doubles[name],
+                "stands_in": _stand_ins(lineup) if name == lineup.reference else {},
+            }
+            for name in lineup.contestants
+        ],
+        "reference": lineup.reference,
+        "prompts": {
+            "shared": len(lineup.prompts),
+            "dropped": {name: ids for name, ids in lineup.dropped.items() if ids},
+            "missing": {name: ids for name, ids in lineup.missing.items() if ids},
+            "texts": lineup.prompts,
+        },
+    }
+
+
+def _stand_ins(lineup: Lineup) -> dict[str, str]:
+    """Return each prompt's drawn photograph, by its path in the reference's folder."""
+    if not lineup.stand_ins or lineup.reference is None:
+        return {}
+    root = lineup.folders[lineup.reference]
+    return {
+        prompt: printable(picture.path.relative_to(root).as_posix())
+        for (name, prompt), picture in lineup.pictures.items()
+        if name == lineup.reference
+    }

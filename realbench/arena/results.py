@@ -1,0 +1,276 @@
+"""The result of an arena, and the folder that holds it."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from realbench.arena.manifest import MANIFEST_FILE, read_manifest, write_manifest
+from realbench.arena.verdicts import Comparison, compare
+from realbench.arena.vote_log import VOTES_FILE, read_log
+from realbench.arena.votes import Vote
+from realbench.errors import RealBenchError, UsageError
+from realbench.images import find_images, printable
+from realbench.scoring.files import checked, json_bytes, make_folder, write_atomically
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_COUNTS = ("n_comparisons", "n_prompts", "wins", "ties", "losses")
+_ESTIMATES = ("win_rate", "bradley_terry", "elo", "trueskill", "win_rate_vs_reference")
+
+
+@dataclass(repr=False)
+class ArenaRun:
+    """The result of an arena.
+
+    Attributes:
+        ratings: As in ``ratings.json``.
+        votes: The votes that count and the invalid answers, in their order.
+        manifest: What was run, as in ``run.json``.
+        pictures: Where each (contestant, prompt id) lies.
+        prompts: Each shared prompt's text, None where no suite names it.
+        contestants: Names, in the order of the folders, the reference last.
+        reference: The photographs' name, if there are any.
+        out: The run's folder, None where it was not kept.
+    """
+
+    ratings: dict[str, Any]
+    votes: list[Vote]
+    manifest: dict[str, Any]
+    pictures: dict[tuple[str, str], Path]
+    prompts: dict[str, str | None]
+    contestants: list[str]
+    reference: str | None
+    out: Path | None
+
+    def __repr__(self) -> str:
+        return self.standings.to_string()
+
+    def _repr_html_(self) -> str:
+        return self.standings.to_html()
+
+    @property
+    def standings(self) -> pd.DataFrame:
+        """A row per judge and contestant, best first, with the columns of ``ratings.csv``."""
+        import pandas as pd
+
+        return pd.read_csv(io.BytesIO(ratings_csv(self.ratings)))
+
+    @property
+    def stop_reason(self) -> str:
+        """Why no more was asked: ``"complete"``, ``"max-votes"`` and so on."""
+        return str(self.manifest["stop_reason"])
+
+    @property
+    def pairs_open(self) -> int:
+        """How many pairs of the schedule have no result yet, summed over the judges."""
+        return int(self.manifest["counts"]["pairs_open"])
+
+    def write(self, out: str | Path) -> Path:
+        """Write ``ratings.csv``, ``ratings.json``, ``run.json`` and ``report.html`` to ``out``.
+
+        Each file appears whole or not at all; the folder is made where it is missing.
+
+        Raises:
+            RealBenchError: a file cannot be written; the message names it.
+        """
+        folder = Path(out)
+        make_folder(folder)
+        write_manifest(folder, self.manifest)
+        _write_ratings(self, folder)
+        return folder
+
+
+def _write_ratings(run: ArenaRun, folder: Path) -> None:
+    from realbench.report.arena_report import write_arena_report
+
+    write_atomically(folder / "ratings.csv", ratings_csv(run.ratings))
+    write_atomically(folder / "ratings.json", json_bytes(run.ratings))
+    checked(folder / "report.html", lambda: write_arena_report(run, folder))
+
+
+def ratings_csv(ratings: Mapping[str, Any]) -> bytes:
+    """Return the ratings as the bytes of ``ratings.csv``, a row per judge and contestant.
+
+    Estimates have their interval in ``<name>_low`` and ``<name>_high``; the combined rating of
+    several judges comes last, as the judge ``combined``.
+    """
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    bounds = [column for name in _ESTIMATES for column in (name, f"{name}_low", f"{name}_high")]
+    writer.writerow(["judge", "contestant", "rank", "rank_low", "rank_high", *_COUNTS, *bounds])
+    standings = dict(ratings["judges"])
+    if ratings["combined"]:
+        standings["combined"] = ratings["combined"]
+    for judge, standing in standings.items():
+        for row in standing["ratings"]:
+            values = [row[key] for key in ("contestant", "rank", "rank_low", "rank_high", *_COUNTS)]
+            for name in _ESTIMATES:
+                estimate = row[name] or {}
+                values += [_decimals(estimate.get(key)) for key in ("estimate", "low", "high")]
+            writer.writerow([judge, *values])
+    return text.getvalue().encode()
+
+
+def _decimals(value: float | None) -> str:
+    return "" if value is None else f"{value:.6f}"
+
+
+def rate_votes(
+    votes: Sequence[Vote],
+    *,
+    contestants: Sequence[str],
+    reference: str | None,
+    judges: Mapping[str, Mapping[str, Any]],
+    resamples: int,
+    seed: int,
+) -> dict[str, Any]:
+    """Return what ``ratings.json`` holds for the votes that count.
+
+    Args:
+        votes: As :func:`counting` returns them.
+        contestants: Every name, also of those without a comparison.
+        reference: The photographs' name, if there are any.
+        judges: The manifest's judges.
+        resamples: Of the bootstrap over prompts.
+        seed: Of the bootstrap.
+    """
+    from realbench.arena.ratings import rate
+
+    return rate(
+        comparisons_of(votes, judges),
+        contestants,
+        reference=reference,
+        votes=votes,
+        resamples=resamples,
+        seed=seed,
+    )
+
+
+def comparisons_of(
+    votes: Iterable[Vote], judges: Mapping[str, Mapping[str, Any]]
+) -> list[Comparison]:
+    """Return the votes' comparisons, each judge asked in as many orders as the manifest says."""
+    return compare(votes, {name: int(about["orders"]) for name, about in judges.items()})
+
+
+def counting(
+    votes: Iterable[Vote],
+    *,
+    judges: Mapping[str, Mapping[str, Any]],
+    digests: Mapping[tuple[str, str], str],
+) -> list[Vote]:
+    """Return the votes that belong to a run as it is now, invalid ones among them.
+
+    A vote does not where its judge has other settings now, where one of its pictures is another
+    file now, or where a contestant has left.
+
+    Args:
+        votes: In their order.
+        judges: The manifest's judges; of each ``fingerprint`` counts.
+        digests: The pictures' SHA-256 by contestant and prompt id.
+    """
+    return [
+        vote
+        for vote in votes
+        if vote.judge in judges
+        and vote.judge_fingerprint == judges[vote.judge]["fingerprint"]
+        and digests.get((vote.first, vote.prompt_id)) == vote.first_sha256
+        and digests.get((vote.second, vote.prompt_id)) == vote.second_sha256
+    ]
+
+
+def latest_digests(votes: Iterable[Vote], contestants: Iterable[str]) -> dict[tuple[str, str], str]:
+    """Return the pictures' SHA-256 by contestant and prompt id, as the last votes have them."""
+    known = set(contestants)
+    digests = {}
+    for vote in votes:
+        digests[vote.first, vote.prompt_id] = vote.first_sha256
+        digests[vote.second, vote.prompt_id] = vote.second_sha256
+    return {key: digest for key, digest in digests.items() if key[0] in known}
+
+
+# --- A run's folder ----------------------------------------------------------------------------
+
+
+def rate_run(run: str | Path, *, resamples: int | None = None, seed: int | None = None) -> ArenaRun:
+    """Rate the votes of a run's folder again, and write its ratings and its report.
+
+    The votes are only read; the pictures are needed only for the report's examples.
+
+    Args:
+        run: The folder that ``--out`` named.
+        resamples: Of the bootstrap; by default as many as before.
+        seed: Of the bootstrap; by default the one of before.
+
+    Raises:
+        UsageError: no arena ran in the folder.
+        RealBenchError: its files are damaged, or cannot be read or written.
+    """
+    folder = Path(run)
+    manifest = read_manifest(folder)
+    try:
+        result = _rated(folder, manifest, resamples, seed)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise RealBenchError(
+            f"{printable(folder / MANIFEST_FILE)} is damaged ({type(error).__name__}: {error}): "
+            "run the arena again with the same --out"
+        ) from error
+    _write_ratings(result, folder)
+    return result
+
+
+def _rated(
+    folder: Path, manifest: dict[str, Any], resamples: int | None, seed: int | None
+) -> ArenaRun:
+    logged = read_log(folder / VOTES_FILE).votes
+    names = [entry["name"] for entry in manifest["contestants"]]
+    judges = manifest["judges"]
+    current = [
+        v for v in logged if v.judge_fingerprint == judges.get(v.judge, {}).get("fingerprint")
+    ]
+    votes = counting(current, judges=judges, digests=latest_digests(current, names))
+    ratings = rate_votes(
+        votes,
+        contestants=names,
+        reference=manifest["reference"],
+        judges=judges,
+        resamples=manifest["resamples"] if resamples is None else resamples,
+        seed=manifest["seed"] if seed is None else seed,
+    )
+    return ArenaRun(
+        ratings=ratings,
+        votes=votes,
+        manifest=manifest,
+        pictures=_find_pictures(manifest),
+        prompts=dict(manifest["prompts"]["texts"]),
+        contestants=names,
+        reference=manifest["reference"],
+        out=folder,
+    )
+
+
+def _find_pictures(manifest: Mapping[str, Any]) -> dict[tuple[str, str], Path]:
+    """Find the pictures where the manifest's folders still are."""
+    pictures: dict[tuple[str, str], Path] = {}
+    for entry in manifest["contestants"]:
+        try:
+            files = find_images(entry["path"], on_problem=lambda *_: None)
+        except UsageError:
+            continue
+        stand_ins = entry["stands_in"]
+        if stand_ins:
+            by_image = {file.image: file.path for file in files}
+            for prompt, image in stand_ins.items():
+                if image in by_image:
+                    pictures[entry["name"], prompt] = by_image[image]
+        else:
+            for file in files:
+                if file.prompt_id in manifest["prompts"]["texts"]:
+                    pictures.setdefault((entry["name"], file.prompt_id), file.path)
+    return pictures

@@ -1,0 +1,296 @@
+"""An Arena-Scoring run: folders in, votes, ratings, manifest and report out."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from realbench.arena.contestants import Lineup, line_up
+from realbench.arena.judges import JudgeOptions, make_judge
+from realbench.arena.judges.judge import Judge
+from realbench.arena.manifest import describe_arena, describe_judge, read_manifest, write_manifest
+from realbench.arena.pairing import count_pairs
+from realbench.arena.results import ArenaRun, comparisons_of, counting, rate_votes
+from realbench.arena.turn import SCHEDULES, Progress, Schedule, Turn
+from realbench.arena.vote_log import VoteLog
+from realbench.arena.votes import Vote
+from realbench.errors import RealBenchError, UsageError
+from realbench.images import printable
+from realbench.prompts import load_prompts
+from realbench.scoring.cache import cache_path, open_cache
+
+__all__ = ["ArenaInterrupted", "ArenaRun", "Progress", "arena"]
+
+DEFAULT_JUDGES = ("detectors",)
+
+# Of several judges' reasons to stop, the run's is the first of these.
+_REASONS = ("failed", "interrupted", "max-cost", "max-votes", "separated", "complete")
+
+
+class ArenaInterrupted(KeyboardInterrupt):
+    """Ctrl-C during the judging; the votes are kept and rated.
+
+    Attributes:
+        run: What there is.
+    """
+
+    def __init__(self, run: ArenaRun) -> None:
+        super().__init__("interrupted")
+        self.run = run
+
+
+def arena(
+    *folders: str | Path,
+    judge: str | Judge | Sequence[str | Judge] = DEFAULT_JUDGES,
+    reference: str | Path | None = None,
+    prompts: str | Path | None = None,
+    out: str | Path | None = None,
+    schedule: Schedule = "all",
+    max_votes: int | None = None,
+    max_cost: float | None = None,
+    seed: int = 0,
+    resamples: int = 1000,
+    options: JudgeOptions | None = None,
+    progress: Callable[[Progress], None] | None = None,
+) -> ArenaRun:
+    """Have judges compare folders of images pair by pair, and rate the folders.
+
+    With the same ``out`` a run goes on where an earlier one ended, however that ended: what was
+    judged is not judged again, unless a picture or a judge's settings have changed. Judges,
+    folders and prompts may be added later.
+
+    Args:
+        folders: One per model; a file's stem is its prompt id.
+        judge: Names such as ``"detectors"`` or ``"openai:MODEL"``, or judges; each in turn.
+        reference: Folder of photographs, which becomes a contestant.
+        prompts: JSONL suite that names the prompts.
+        out: Folder that receives votes, ratings, manifest and report; None keeps nothing.
+        schedule: ``"all"`` judges every pair on every prompt they share; ``"active"`` next the
+            pairs whose results tell most, until every neighboring pair is separated.
+        max_votes: Answers that each judge is asked for in this run, at most.
+        max_cost: What the answers of each judge may cost in this run, by the options' prices.
+        seed: Of the order of pairs and pictures, the drawn photographs and the bootstrap.
+        resamples: Of the bootstrap over prompts.
+        options: The judges' options.
+        progress: Called as the run goes on.
+
+    Raises:
+        UsageError: a folder, file, judge or option that cannot be used.
+        RealBenchError: a judge cannot work, or results cannot be written; votes are kept.
+        ArenaInterrupted: Ctrl-C while judges were asked; it carries the run as far as it came.
+    """
+    started = datetime.now(UTC)
+    tell = progress or (lambda _: None)
+    _check(schedule, max_votes=max_votes, max_cost=max_cost, seed=seed, resamples=resamples)
+    suite = load_prompts(prompts) if prompts is not None else None
+    asked = [judge] if isinstance(judge, str | Judge) else judge
+    options = replace(options or JudgeOptions(), seed=seed)
+    if max_cost is not None:
+        options = replace(options, max_cost=max_cost)
+    judges = _make_judges(asked, options)
+    with ExitStack() as stack:
+        folder = Path(
+            stack.enter_context(tempfile.TemporaryDirectory(prefix="realbench-arena-"))
+            if out is None
+            else out
+        )
+        log = stack.enter_context(VoteLog(folder))
+        with open_cache([cache_path()] if options.cache else []) as cache:
+            lineup = line_up(
+                folders,
+                reference=reference,
+                prompts=suite,
+                cache=cache,
+                seed=seed,
+                on_read=lambda done, total: tell(Progress("reading", done, total)),
+            )
+        manifest = describe_arena(
+            lineup,
+            _earlier_judges(folder, log, lineup)
+            | {one.name: describe_judge(one) for one in judges},
+            arguments={
+                "folders": [printable(one) for one in folders],
+                "reference": None if reference is None else printable(reference),
+                "prompts": None if prompts is None else printable(prompts),
+                "judge": [one.name for one in judges],
+                "max_votes": max_votes,
+                "max_cost": max_cost,
+            },
+            schedule=schedule,
+            seed=seed,
+            resamples=resamples,
+            started=started,
+            notes=[*_log_notes(log), *lineup.notes],
+        )
+        write_manifest(folder, manifest)
+        run = _Run(lineup, log, manifest, max_votes, tell)
+        failure = run.ask(judges)
+        if isinstance(failure, RealBenchError):
+            with suppress(RealBenchError):  # a full disk, say, which is the failure itself
+                _finish(run, folder, keep=out is not None, tell=tell)
+            raise failure
+        result = _finish(run, folder, keep=out is not None, tell=tell)
+    if failure is not None:
+        raise ArenaInterrupted(result) from None
+    return result
+
+
+def _finish(run: _Run, folder: Path, *, keep: bool, tell: Callable[[Progress], None]) -> ArenaRun:
+    """Rate what was judged, and write it down where the run is kept."""
+    tell(Progress("rating"))
+    result = run.result(folder if keep else None)
+    if keep:
+        result.write(folder)
+    return result
+
+
+def _check(
+    schedule: str, *, max_votes: int | None, max_cost: float | None, seed: int, resamples: int
+) -> None:
+    if schedule not in SCHEDULES:
+        raise UsageError(f"no schedule {schedule!r}: choose among {', '.join(SCHEDULES)}")
+    for name, value, least in (
+        ("max_votes", max_votes, 1),
+        ("seed", seed, 0),
+        ("resamples", resamples, 1),
+    ):
+        if value is not None and value < least:
+            raise UsageError(f"{name} must be at least {least}, not {value}")
+    if max_cost is not None and not max_cost > 0:
+        raise UsageError(f"max_cost must be more than 0, not {max_cost}")
+
+
+def _make_judges(asked: Sequence[str | Judge], options: JudgeOptions) -> list[Judge]:
+    """Return the judges, so that what is wrong with the last shows before the first is asked."""
+    if not asked:
+        raise UsageError("no judge is given: name at least one")
+    judges = [make_judge(one, options) if isinstance(one, str) else one for one in asked]
+    names = [one.name for one in judges]
+    twice = next((name for n, name in enumerate(names) if name in names[:n]), None)
+    if twice is not None:
+        raise UsageError(f"the judge {twice!r} is given twice: name each one once")
+    return judges
+
+
+# --- Asking ------------------------------------------------------------------------------------
+
+
+class _Run:
+    """The judges' turns, and what counts of their votes."""
+
+    def __init__(
+        self,
+        lineup: Lineup,
+        log: VoteLog,
+        manifest: dict[str, Any],
+        max_votes: int | None,
+        tell: Callable[[Progress], None],
+    ) -> None:
+        self.lineup = lineup
+        self.log = log
+        self.manifest = manifest
+        self.max_votes = max_votes
+        self.tell = tell
+        self.n_asked = 0
+
+    def ask(self, judges: Sequence[Judge]) -> KeyboardInterrupt | RealBenchError | None:
+        """Give each judge its turn; return what broke the last one off, if anything did."""
+        reasons = []
+        failure: KeyboardInterrupt | RealBenchError | None = None
+        for judge in judges:
+            turn = Turn(
+                judge,
+                self.lineup,
+                self.log,
+                [vote for vote in self.votes() if vote.judge == judge.name],
+                max_votes=self.max_votes,
+                seed=self.manifest["seed"],
+                tell=self.tell,
+            )
+            try:
+                reason = turn.take(self.manifest["schedule"])
+            except KeyboardInterrupt as error:
+                reason, failure = "interrupted", error
+            except RealBenchError as error:
+                reason, failure = "failed", error
+            self.n_asked += turn.n_answers
+            self.manifest["judges"][judge.name]["stop_reason"] = reason
+            reasons.append(reason)
+            if failure is not None:
+                break
+        self.manifest["stop_reason"] = min(reasons, key=_REASONS.index)
+        return failure
+
+    def votes(self) -> list[Vote]:
+        """Return the votes that count, and the invalid answers."""
+        return counting(
+            self.log.votes, judges=self.manifest["judges"], digests=_digests(self.lineup)
+        )
+
+    def result(self, out: Path | None) -> ArenaRun:
+        """Rate what there is."""
+        votes = self.votes()
+        self.manifest["counts"] = self._counts(votes)
+        ratings = rate_votes(
+            votes,
+            contestants=self.lineup.contestants,
+            reference=self.lineup.reference,
+            judges=self.manifest["judges"],
+            resamples=self.manifest["resamples"],
+            seed=self.manifest["seed"],
+        )
+        self.manifest["finished"] = datetime.now(UTC).isoformat(timespec="seconds")
+        return ArenaRun(
+            ratings=ratings,
+            votes=votes,
+            manifest=self.manifest,
+            pictures={key: one.path for key, one in self.lineup.pictures.items()},
+            prompts=self.lineup.prompts,
+            contestants=self.lineup.contestants,
+            reference=self.lineup.reference,
+            out=out,
+        )
+
+    def _counts(self, votes: Sequence[Vote]) -> dict[str, int]:
+        judges = self.manifest["judges"]
+        valid = {_showing_of(vote) for vote in votes if vote.verdict != "invalid"}
+        invalid = {_showing_of(vote) for vote in votes if vote.verdict == "invalid"} - valid
+        pairs = count_pairs(self.lineup.prompt_ids()) * len(judges)
+        return {
+            "asked": self.n_asked,
+            "votes": len(valid),
+            "invalid": len(invalid),
+            "pairs": pairs,
+            "pairs_open": pairs - len(comparisons_of(votes, judges)),
+        }
+
+
+def _showing_of(vote: Vote) -> tuple[str, str, str, str]:
+    return vote.judge, vote.prompt_id, vote.first, vote.second
+
+
+def _digests(lineup: Lineup) -> dict[tuple[str, str], str]:
+    return {key: picture.sha256 for key, picture in lineup.pictures.items()}
+
+
+def _earlier_judges(folder: Path, log: VoteLog, lineup: Lineup) -> dict[str, dict[str, Any]]:
+    """Return the judges of earlier runs that have votes on the pictures of this one."""
+    if not log.votes:
+        return {}
+    try:
+        judges = read_manifest(folder)["judges"]
+    except RealBenchError:  # killed before it was written, say
+        return {}
+    voters = {vote.judge for vote in counting(log.votes, judges=judges, digests=_digests(lineup))}
+    return {name: about for name, about in judges.items() if name in voters}
+
+
+def _log_notes(log: VoteLog) -> list[str]:
+    if not log.torn_bytes:
+        return []
+    return [f"{log.path.name} ended in half a line ({log.torn_bytes} bytes), which was cut off"]

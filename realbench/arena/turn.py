@@ -1,0 +1,205 @@
+"""A judge's turn: it is asked what is open, and every answer is written at once."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Literal
+
+from realbench.arena.contestants import Lineup
+from realbench.arena.judges.judge import BudgetSpentError, Judge, Judgment, Showing
+from realbench.arena.pairing import Pair, all_pairs, count_pairs, shown_orders
+from realbench.arena.vote_log import VoteLog
+from realbench.arena.votes import Vote
+
+Schedule = Literal["all", "active"]
+SCHEDULES: tuple[Schedule, ...] = ("all", "active")
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a run is.
+
+    Attributes:
+        stage: ``"reading"`` pictures, ``"judging"`` or ``"rating"``.
+        done: Pictures read, or answers that this judge gave in this run.
+        total: Of them; None where the schedule decides as it goes.
+        judge: Who judges.
+        invalid: Answers of this judge in this run that are no vote.
+        cost: What they cost, as far as the judge says.
+    """
+
+    stage: Literal["reading", "judging", "rating"]
+    done: int = 0
+    total: int | None = None
+    judge: str = ""
+    invalid: int = 0
+    cost: float = 0.0
+
+
+class Turn:
+    """One judge's turn: the showings that it has not judged yet, and what it says of them.
+
+    Args:
+        judge: Who is asked.
+        lineup: The contestants and their pictures.
+        log: Where votes go.
+        votes: Of this judge with its settings, on these pictures, from earlier runs.
+        max_votes: Answers that it is asked for, at most.
+        seed: Of the order of pairs, and of which picture is shown first.
+        tell: Is told of every answer.
+
+    Attributes:
+        n_answers: Answers that were written in this turn and not taken back.
+    """
+
+    def __init__(
+        self,
+        judge: Judge,
+        lineup: Lineup,
+        log: VoteLog,
+        votes: Iterable[Vote],
+        *,
+        max_votes: int | None,
+        seed: int,
+        tell: Callable[[Progress], None],
+    ) -> None:
+        self.n_answers = 0
+        self._judge = judge
+        self._fingerprint = judge.fingerprint
+        self._lineup = lineup
+        self._ids = lineup.prompt_ids()
+        self._log = log
+        self._max_votes = max_votes
+        self._seed = seed
+        self._tell_progress = tell
+        self._n_shown = 0
+        self._n_invalid = 0
+        self._cost = 0.0
+        self._total: int | None = None
+        self._cut_short = False
+        # A vote that costs nothing to repeat need not be safe from a power cut one by one.
+        self._sync = not getattr(judge, "free", False)
+        self._done = {
+            (vote.prompt_id, vote.first, vote.second): vote
+            for vote in votes
+            if vote.verdict != "invalid"
+        }
+
+    def take(self, schedule: Schedule) -> str:
+        """Ask until the schedule or a limit ends it; return which did.
+
+        Raises:
+            RealBenchError: the judge cannot work, or a vote cannot be written.
+        """
+        self._total = count_pairs(self._ids) * self._judge.orders - len(self._done)
+        if self._max_votes is not None:
+            self._total = min(self._total, self._max_votes)
+        self._tell()
+        return self._ask(all_pairs(self._ids, seed=self._seed))
+
+    def _ask(self, pairs: Iterable[Pair]) -> str:
+        """Have pairs judged; every answer is on disk before the judge is asked to go on."""
+        showings = _Counted(self._open(pairs))
+        answers = self._judge.judge(showings)
+        try:
+            for showing, judgment in answers:
+                self._keep(showing, judgment)
+        except BudgetSpentError:
+            return "max-cost"
+        finally:
+            close = getattr(answers, "close", None)
+            if close is not None:
+                close()  # stops the judge's workers, also on Ctrl-C
+        if self._cut_short:
+            return "max-votes"
+        return "complete" if showings.exhausted else "interrupted"
+
+    def _open(self, pairs: Iterable[Pair]) -> Iterator[Showing]:
+        """Yield the showings of pairs that are to be judged still."""
+        orders = self._judge.orders
+        for pair in pairs:
+            shown = shown_orders(pair, orders=orders, seed=self._seed)
+            if orders == 1 and (pair[0], *shown[0][::-1]) in self._done:
+                continue
+            for first, second in shown:
+                if (pair[0], first, second) in self._done:
+                    continue
+                if self._max_votes is not None and self._n_shown >= self._max_votes:
+                    self._cut_short = True
+                    return
+                self._n_shown += 1
+                yield self._lineup.showing(pair[0], first, second)
+
+    def _keep(self, showing: Showing, judgment: Judgment | None) -> None:
+        key = showing.prompt_id, showing.first.contestant, showing.second.contestant
+        if judgment is None:
+            self._log.retract(self._done.pop(key))
+            self.n_answers -= 1
+        else:
+            vote = _vote(self._judge.name, self._fingerprint, showing, judgment)
+            self._log.append(vote, sync=self._sync)
+            if judgment.verdict != "invalid":
+                self._done[key] = vote
+            self.n_answers += 1
+            self._n_invalid += judgment.verdict == "invalid"
+            self._cost += judgment.usage.get("cost", 0.0)
+        self._tell()
+
+    def _tell(self) -> None:
+        self._tell_progress(
+            Progress(
+                "judging",
+                self.n_answers,
+                self._total,
+                self._judge.name,
+                self._n_invalid,
+                self._cost,
+            )
+        )
+
+
+class _Counted:
+    """Passes showings on and knows whether they came to their end."""
+
+    def __init__(self, showings: Iterator[Showing]) -> None:
+        self._showings = showings
+        self.exhausted = False
+
+    def __iter__(self) -> Iterator[Showing]:
+        return self
+
+    def __next__(self) -> Showing:
+        try:
+            return next(self._showings)
+        except StopIteration:
+            self.exhausted = True
+            raise
+
+
+def _vote(judge: str, fingerprint: str, showing: Showing, judgment: Judgment) -> Vote:
+    return Vote(
+        id=uuid.uuid4().hex,
+        judge=judge,
+        judge_fingerprint=fingerprint,
+        prompt_id=showing.prompt_id,
+        first=showing.first.contestant,
+        second=showing.second.contestant,
+        first_sha256=showing.first.sha256,
+        second_sha256=showing.second.sha256,
+        verdict=judgment.verdict,
+        probability=judgment.probability,
+        reason=_encodable(judgment.reason),
+        raw=_encodable(judgment.raw),
+        attempts=judgment.attempts,
+        seconds=judgment.seconds,
+        usage=judgment.usage,
+        time=datetime.now(UTC),
+    )
+
+
+def _encodable(text: str | None) -> str | None:
+    """Return a model's text without the half characters that UTF-8 cannot hold."""
+    return None if text is None else text.encode("utf-8", "replace").decode()
