@@ -30,6 +30,8 @@ DTYPES: tuple[Dtype, ...] = ("auto", "float32", "bfloat16", "float16")
 _SMALL_FILES = ["*.json", "*.jinja", "*.txt", "*.model"]
 _WEIGHTS = ["*.safetensors"]
 _CODE = ["*.py"]
+# As torch's allocators and drivers say it.
+_MEMORY_SIGNS = ("out of memory", "not enough memory", "can't allocate memory")
 # "owner/name" or "name", as the hub has them.
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
 
@@ -111,6 +113,7 @@ class VisionLanguageModel:
             self.processor = self._load_processor()
         self._folds_system = self._check_chat_template()
         self._network: Any = None
+        self._most_chats: int | None = None  # in one pass, once memory was short
 
     @cached_property
     def fingerprint(self) -> str:
@@ -151,18 +154,17 @@ class VisionLanguageModel:
             if all(token is not None for ids in tokens.values() for token in ids):
                 for name, ids in tokens.items():
                     found[name] += [token for token in ids if token is not None]
-        for name, texts in answers.items():
-            if not found[name]:
-                each = [t for t in texts if self._token(t) is None] or list(texts)
-                raise UsageError(
-                    f"{self.name}: the answer {each[0]!r} is not one token of its tokenizer, so its "
-                    "probability cannot be read; use a template with other answers"
-                )
+        if not any(found.values()):
+            long = next(t for texts in answers.values() for t in texts if self._token(t) is None)
+            raise UsageError(
+                f"{printable(self.name)}: the answer {long!r} is not one token of its tokenizer, "
+                "so its probability cannot be read; use a template with other answers"
+            )
         unique = {name: tuple(dict.fromkeys(ids)) for name, ids in found.items()}
         every = [token for ids in unique.values() for token in ids]
         if len(set(every)) < len(every):
             raise UsageError(
-                f"{self.name}: its tokenizer does not tell the answers "
+                f"{printable(self.name)}: its tokenizer does not tell the answers "
                 f"{', '.join(repr(t) for texts in answers.values() for t in texts)} apart"
             )
         return unique
@@ -183,20 +185,22 @@ class VisionLanguageModel:
         with _quiet(), self._explaining("its weights cannot be loaded"):
             from transformers import AutoModelForImageTextToText
 
-            network, info = AutoModelForImageTextToText.from_pretrained(
+            loaded: Any = AutoModelForImageTextToText.from_pretrained(
                 self.folder,
                 dtype=self.dtype,
                 use_safetensors=True,
                 local_files_only=True,
                 trust_remote_code=self.trust_remote_code,
+                ignore_mismatched_sizes=True,  # reported below, in one line
                 output_loading_info=True,
             )
+            network, info = loaded
             # transformers would go on with random numbers in their place.
-            missing = sorted({*info["missing_keys"], *(str(k) for k in info["mismatched_keys"])})
-            if missing:
+            wrong = sorted({*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])})
+            if wrong:
                 raise RealBenchError(
-                    f"the weights of {printable(self.name)} lack {len(missing)} tensors, such as "
-                    f"{missing[0]}; {self._remedy}"
+                    f"in the weights of {printable(self.name)}, {len(wrong)} tensors are missing "
+                    f"or of another shape, such as {wrong[0]}; {self._remedy}"
                 )
             self._network = network.to(self.device).eval()
 
@@ -207,14 +211,18 @@ class VisionLanguageModel:
             UnsuitableChatError: the processor refuses one of them.
         """
         try:
-            batch = self.processor.apply_chat_template(
-                [self._messages(chat) for chat in chats],
-                add_generation_prompt=True,
-                tokenize=True,
-                return_dict=True,
+            texts = [self._rendered(self._messages(chat)) for chat in chats]
+            begun = bool(self._tokenizer.bos_token) and texts[0].startswith(
+                self._tokenizer.bos_token
+            )
+            pictures = [[part for part in c.content if not isinstance(part, str)] for c in chats]
+            batch = self.processor(
+                text=texts,
+                images=pictures if any(pictures) else None,
+                add_special_tokens=not begun,
+                padding=True,
+                padding_side="left",
                 return_tensors="pt",
-                enable_thinking=False,
-                processor_kwargs={"padding": True, "padding_side": "left"},
             )
         except (ValueError, TypeError, IndexError, RuntimeError) as error:
             raise UnsuitableChatError(
@@ -237,20 +245,22 @@ class VisionLanguageModel:
         import torch
 
         self.load()
-        try:
-            return self._forward(prepared)
-        except (RuntimeError, MemoryError) as error:
-            if not _is_memory_shortage(error):
-                raise
-        # Outside the handler, whose traceback would keep the tensors of the failed pass.
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
         chats = prepared.chats
-        if len(chats) == 1:
-            raise RealBenchError(
-                f"not enough memory to ask {printable(self.name)} about one showing: use smaller "
-                "images, a smaller dtype or another device"
-            )
+        if self._most_chats is None or len(chats) <= self._most_chats:
+            try:
+                return self._forward(prepared)
+            except (RuntimeError, MemoryError) as error:
+                if not _is_memory_shortage(error):
+                    raise
+            # Outside the handler, whose traceback would keep the tensors of the failed pass.
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            if len(chats) == 1:
+                raise RealBenchError(
+                    f"not enough memory to ask {printable(self.name)} one question: use smaller "
+                    "images, a smaller dtype or another device"
+                )
+            self._most_chats = len(chats) - 1
         half = len(chats) // 2
         parts = [self.prepare(part) for part in (chats[:half], chats[half:])]
         return torch.cat([self.first_logits(part) for part in parts])
@@ -376,8 +386,11 @@ class VisionLanguageModel:
         return folds
 
     def _rendered(self, messages: list[dict[str, Any]]) -> str:
+        # Only some templates know the switch, and processors take what is unknown for their own.
+        thinks = "enable_thinking" in str(self.processor.chat_template)
+        options = {"enable_thinking": False} if thinks else {}
         return self.processor.apply_chat_template(
-            messages, add_generation_prompt=True, tokenize=False, enable_thinking=False
+            messages, add_generation_prompt=True, tokenize=False, **options
         )
 
     # --- files ---
@@ -421,8 +434,8 @@ class VisionLanguageModel:
             ) from error
         except LocalEntryNotFoundError as error:
             raise RealBenchError(
-                f"the model {self.name} is not on this machine and cannot be fetched (no network, "
-                f"or HF_HUB_OFFLINE is set); {self._remedy}"
+                f"the model {self.name} is not on this machine, nor a folder here, and cannot be "
+                f"fetched (no network, or HF_HUB_OFFLINE is set); {self._remedy}"
             ) from error
         except (HfHubHTTPError, OSError) as error:
             raise RealBenchError(f"cannot fetch {self.name}: {_first_line(error)}") from error
@@ -494,7 +507,7 @@ def _is_folder(model: str) -> bool:
 
 def _is_memory_shortage(error: BaseException) -> bool:
     text = str(error).lower()
-    return isinstance(error, MemoryError) or "out of memory" in text or "not enough memory" in text
+    return isinstance(error, MemoryError) or any(sign in text for sign in _MEMORY_SIGNS)
 
 
 def _first_line(error: BaseException) -> str:

@@ -10,13 +10,13 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from itertools import islice
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from realbench.arena.judges import JudgeOptions
 from realbench.arena.judges.judge import Judgment, Showing, Verdict
+from realbench.arena.judges.pictures import DEFAULT_IMAGE_SIZE, shown_picture
 from realbench.arena.template import DEFAULT_TEMPLATE, load_template
 from realbench.detection.vlm import (
     Chat,
@@ -26,13 +26,7 @@ from realbench.detection.vlm import (
     answer_logits,
 )
 from realbench.errors import RealBenchWarning, UsageError
-from realbench.images import UnreadableImage, read_image
-
-if TYPE_CHECKING:
-    from PIL import Image
-
-DEFAULT_IMAGE_SIZE = 1024
-"""Longest side in pixels of what the model is shown."""
+from realbench.images import UnreadableImage
 
 # A pass over one showing fills a CPU; on a GPU it takes several.
 _BATCH_ON_CPU, _BATCH_ON_GPU = 1, 8
@@ -102,7 +96,7 @@ class HFJudge:
         self._tokens = self.model.answer_tokens(
             {"first": answers.first, "second": answers.second, "tie": answers.tie}
         )
-        self._picture = lru_cache(_PICTURES_KEPT)(self._read)
+        self._shown = lru_cache(_PICTURES_KEPT)(partial(shown_picture, size=self.image_size))
         self._masses_seen = False
 
     def __repr__(self) -> str:
@@ -189,20 +183,12 @@ class HFJudge:
         wording = self.template.direct_wording(showing.prompt)
         content = (
             wording.before_first,
-            self._picture(showing.first.path),
+            self._shown(showing.first),
             wording.before_second,
-            self._picture(showing.second.path),
+            self._shown(showing.second),
             wording.question,
         )
         return Chat(wording.system, content)
-
-    def _read(self, path: Path) -> Image.Image:
-        """Decode a picture and bring its longest side down to the image size."""
-        from PIL import Image
-
-        image = Image.fromarray(read_image(path))
-        image.thumbnail((self.image_size, self.image_size), Image.Resampling.LANCZOS)
-        return image
 
     # --- judging ---
 
