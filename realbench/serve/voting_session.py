@@ -191,7 +191,9 @@ class VotingSession:
         """Return a picture of a pair that is ahead."""
         with self._lock:
             pairs = list(self._ahead)
-        return next((p for pair in pairs for p in (pair.left, pair.right) if p.token == token), None)
+        return next(
+            (p for pair in pairs for p in (pair.left, pair.right) if p.token == token), None
+        )
 
     def state(self) -> dict[str, Any]:
         """Return what the page shows, as plain JSON types.
@@ -212,6 +214,7 @@ class VotingSession:
                 left = max(0.0, self._deadline - time.monotonic())
             return {
                 "phase": phase,
+                "complete": self._exhausted and not self._ahead,
                 "session": len(self._judged),
                 "done": done,
                 "total": total,

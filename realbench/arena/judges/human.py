@@ -31,14 +31,21 @@ class HumanJudge:
 
     Args:
         options: ``host``, ``port`` and ``open_browser`` matter here.
+        announce: Called once with the page's address; prints it to the terminal if not given.
     """
 
     name = "human"
     orders = 1
     is_vlm = False
 
-    def __init__(self, options: JudgeOptions | None = None) -> None:
+    def __init__(
+        self,
+        options: JudgeOptions | None = None,
+        *,
+        announce: Callable[[str], object] | None = None,
+    ) -> None:
         self._options = options or JudgeOptions()
+        self._announce = announce or _print_address
 
     @property
     def fingerprint(self) -> str:
@@ -73,7 +80,7 @@ class HumanJudge:
         app = human_page(session, token)
         with serving(app, host=self._options.host, port=self._options.port) as address:
             try:
-                self._announce(f"{address}/{token}/")
+                self._invite(f"{address}/{token}/")
                 while (request := session.next_request()) is not None:
                     yield upcoming.answer(request)
                     session.confirm(request)
@@ -81,8 +88,8 @@ class HumanJudge:
             finally:
                 session.end(unconfirmed=request)
 
-    def _announce(self, url: str) -> None:
-        print(f"judge here, Ctrl-C ends it: {url}", file=sys.stderr, flush=True)
+    def _invite(self, url: str) -> None:
+        self._announce(url)
         if self._options.open_browser:
             threading.Thread(target=webbrowser.open, args=[url], daemon=True).start()
 
@@ -120,6 +127,10 @@ class _Upcoming:
         if request.kind == "undo":
             return showing, None
         return showing, Judgment(_VERDICTS[request.choice], seconds=request.seconds)
+
+
+def _print_address(url: str) -> None:
+    print(f"Judge the pairs here (Ctrl-C ends it, votes are kept): {url}", file=sys.stderr)
 
 
 def _loader(picture: Picture) -> Callable[[], tuple[bytes, str]]:

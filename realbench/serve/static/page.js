@@ -182,13 +182,13 @@ function showEnd() {
   zoom.show([null, null]);
   const last = state.phase === "last";
   const votes = state.session === 1 ? "1 vote" : `${state.session} votes`;
+  const are = state.session === 1 ? "is" : "are";
   $("end-title").textContent = last ? "That was the last pair" : "Thank you";
   $("end-text").textContent = last
-    ? `All pairs are judged, and your ${votes} saved.`
-    : `Your ${votes} of this session ${state.session === 1 ? "is" : "are"} saved. You can close this page.`;
+    ? `All pairs are judged, and your ${votes} ${are} saved.`
+    : `Your ${votes} of this session ${are} saved. You can close this page.`;
   $("end-finish").hidden = $("end-undo").hidden = !last;
-  $("end-note").textContent = last || (state.total !== null && state.done === state.total)
-    ? "" : "To go on later, run the same realbench command again.";
+  $("end-note").textContent = state.complete ? "" : "To go on later, run the same realbench command again.";
   if (last) {
     const end = performance.now() + state.closes_in * 1000;
     const tick = () => {
