@@ -102,7 +102,7 @@ class Turn:
 
     def _ask(self, pairs: Iterable[Pair]) -> str:
         """Have pairs judged; every answer is on disk before the judge is asked to go on."""
-        showings = _Counted(self._open(pairs))
+        showings = _Counted(self._open(pairs), len(self._done), self._total)
         answers = self._judge.judge(showings)
         try:
             for showing, judgment in answers:
@@ -113,6 +113,8 @@ class Turn:
             close = getattr(answers, "close", None)
             if close is not None:
                 close()  # stops the judge's workers, also on Ctrl-C
+        if self.n_answers < self._n_shown:  # a person who finished before the pairs that lay ready
+            return "interrupted"
         if self._cut_short:
             return "max-votes"
         return "complete" if showings.exhausted else "interrupted"
@@ -162,21 +164,35 @@ class Turn:
 
 
 class _Counted:
-    """Passes showings on and knows whether they came to their end."""
+    """Passes showings on and knows whether they came to their end.
 
-    def __init__(self, showings: Iterator[Showing]) -> None:
+    Args:
+        showings: What a judge is to be shown.
+        n_done: How many it judged in earlier runs.
+        total: How many there will be, None where that is not known.
+    """
+
+    def __init__(self, showings: Iterator[Showing], n_done: int, total: int | None) -> None:
         self._showings = showings
+        self._total = total
+        self._n_passed = 0
+        self.n_done = n_done
         self.exhausted = False
+
+    def __length_hint__(self) -> int:
+        return NotImplemented if self._total is None else max(0, self._total - self._n_passed)
 
     def __iter__(self) -> Iterator[Showing]:
         return self
 
     def __next__(self) -> Showing:
         try:
-            return next(self._showings)
+            showing = next(self._showings)
         except StopIteration:
             self.exhausted = True
             raise
+        self._n_passed += 1
+        return showing
 
 
 def _vote(judge: str, fingerprint: str, showing: Showing, judgment: Judgment) -> Vote:

@@ -87,7 +87,8 @@ class VotingSession:
         self._requests: queue.SimpleQueue[Request] = queue.SimpleQueue()
         self._ahead: deque[Pair] = deque()
         self._judged: list[Pair] = []
-        self._progress: tuple[int, int] | None = None
+        self._n_done = 0
+        self._total: int | None = None
         self._exhausted = False
         self._ended = False
         self._deadline: float | None = None
@@ -99,10 +100,15 @@ class VotingSession:
         with self._lock:
             self._ahead.append(pair)
 
-    def set_progress(self, done: int, total: int) -> None:
-        """Say how many pairs of the whole run are judged, this session's included."""
+    def expect(self, n_done: int, n_left: int) -> None:
+        """Say how many pairs were judged before this session, and how many it will have."""
         with self._lock:
-            self._progress = done, total
+            self._n_done, self._total = n_done, n_done + n_left
+
+    def pass_over(self) -> None:
+        """Say that one of the pairs that were expected will not come."""
+        with self._lock:
+            self._total = None if self._total is None else self._total - 1
 
     def exhaust(self) -> None:
         """Say that no more pairs will come."""
@@ -208,7 +214,6 @@ class VotingSession:
                 phase = "voting"
             else:
                 phase = "last" if self._exhausted else "waiting"
-            done, total = self._progress or (None, None)
             left = SECONDS_TO_UNDO
             if self._deadline is not None:
                 left = max(0.0, self._deadline - time.monotonic())
@@ -216,8 +221,8 @@ class VotingSession:
                 "phase": phase,
                 "complete": self._exhausted and not self._ahead,
                 "session": len(self._judged),
-                "done": done,
-                "total": total,
+                "done": self._n_done + len(self._judged),
+                "total": self._total,
                 "can_undo": bool(self._judged) and not self._ended,
                 "closes_in": left if phase == "last" else None,
                 "pairs": [_as_json(pair) for pair in self._ahead],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import operator
 import secrets
 import sys
 import threading
@@ -98,6 +99,9 @@ class _Upcoming:
     """Pulls showings as the person gets on, and knows which pair of the page is which showing."""
 
     def __init__(self, showings: Iterable[Showing], session: VotingSession) -> None:
+        n_left = operator.length_hint(showings, -1)
+        if n_left >= 0:
+            session.expect(getattr(showings, "n_done", 0), n_left)
         self._left = iter(showings)
         self._session = session
         self._showings: dict[Pair, Showing] = {}
@@ -114,6 +118,7 @@ class _Upcoming:
                 left.load()
                 right.load()
             except UnreadableImage as error:
+                self._session.pass_over()
                 yield showing, Judgment("invalid", raw=error.reason)
                 continue
             pair = Pair(showing.prompt, left, right)

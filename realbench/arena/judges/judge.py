@@ -109,6 +109,9 @@ class Judge(Protocol):
         A judge that can change its mind (a person's undo) yields a showing that it had judged
         with None, which takes that vote back; its new judgment, if any, follows later.
 
+        ``showings`` may tell by ``operator.length_hint`` how many they are, and by an attribute
+        ``n_done`` how many were judged in earlier runs, for judges that show a progress.
+
         Raises:
             RealBenchError: the judge cannot work at all (no server, no model, wrong key).
             BudgetSpentError: its cost limit is reached; what was yielded before stands.
