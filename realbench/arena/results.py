@@ -62,14 +62,14 @@ class ArenaRun:
         return pd.read_csv(io.BytesIO(ratings_csv(self.ratings)))
 
     @property
-    def stop_reason(self) -> str:
-        """Why no more was asked: ``"complete"``, ``"max-votes"`` and so on."""
-        return str(self.manifest["stop_reason"])
+    def stop_reason(self) -> str | None:
+        """Why no more was asked: ``"complete"``, ``"max-votes"`` and so on; None if merged."""
+        return self.manifest["stop_reason"]
 
     @property
     def pairs_open(self) -> int:
-        """How many pairs of the schedule have no result yet, summed over the judges."""
-        return int(self.manifest["counts"]["pairs_open"])
+        """How many pairs have no result yet, summed over prompts and judges; 0 if merged."""
+        return int(self.manifest["counts"].get("pairs_open", 0))
 
     def write(self, out: str | Path) -> Path:
         """Write ``ratings.csv``, ``ratings.json``, ``run.json`` and ``report.html`` to ``out``.

@@ -11,7 +11,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 import realbench
-from realbench.cli import detectors
+from realbench.cli import arena, detectors
 from realbench.cli.demo import demo
 from realbench.cli.score import score
 from realbench.errors import RealBenchError, RealBenchWarning
@@ -28,6 +28,7 @@ app = typer.Typer(
 )
 app.command()(score)
 app.command()(demo)
+app.add_typer(arena.app, name="arena")
 app.add_typer(detectors.app, name="detectors")
 
 
@@ -94,7 +95,7 @@ def _exit_code(arguments: list[str] | None) -> int:
             "REALBENCH_DEBUG=1 shows"
         )
         return 1
-    _say("interrupted: what was scored is kept; run the same command again to go on")
+    _say("interrupted: what was done is kept; run the same command again to go on")
     return _INTERRUPTED
 
 

@@ -1,0 +1,192 @@
+"""Joins the votes of several runs into one."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from realbench.arena.manifest import read_manifest, write_manifest
+from realbench.arena.results import ArenaRun, latest_digests, rate_run
+from realbench.arena.vote_log import VOTES_FILE, Entry, read_log, standing, write_log
+from realbench.arena.votes import Retraction, Vote
+from realbench.errors import RealBenchError, UsageError
+from realbench.images import printable
+
+
+@dataclass(frozen=True, slots=True)
+class Merge:
+    """What came of a merge.
+
+    Attributes:
+        run: The joined run, rated.
+        n_votes: Votes that stand in it, invalid answers among them.
+        n_duplicates: Lines that another run had already.
+        n_again: Votes on a showing that the same judge had judged in another run; of these the
+            last counts.
+    """
+
+    run: ArenaRun
+    n_votes: int
+    n_duplicates: int
+    n_again: int
+
+
+def merge(runs: Sequence[str | Path], out: str | Path) -> Merge:
+    """Join the votes of several runs in a new folder, and rate them.
+
+    A vote that several runs have is kept once. The runs may have other contestants, prompts and
+    judges; where they have the same, these must be the same.
+
+    Args:
+        runs: At least two folders that arena wrote.
+        out: A folder without votes.
+
+    Raises:
+        UsageError: fewer than two runs, one given twice, or one in which no arena ran.
+        RealBenchError: a contestant's picture of a prompt, a judge's settings or the reference
+            differ between runs, or two different votes have one id; or files that cannot be read
+            or written.
+    """
+    folders = [Path(run) for run in runs]
+    if len(folders) < 2:
+        raise UsageError("a merge needs two runs or more: name their folders")
+    real = [folder.resolve() for folder in folders]
+    twice = next((folders[n] for n, one in enumerate(real) if one in real[:n]), None)
+    if twice is not None:
+        raise UsageError(f"the run {printable(twice)} is given twice: name each one once")
+    manifests = [read_manifest(folder) for folder in folders]
+    logs = [read_log(folder / VOTES_FILE).entries for folder in folders]
+    try:
+        manifest = _joined_manifest(folders, manifests)
+        _check_pictures(folders, manifests, logs)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise RealBenchError(
+            f"a run.json is damaged ({type(error).__name__}: {error}): run that arena again with "
+            "the same --out"
+        ) from error
+    entries, n_duplicates = _joined_entries(folders, logs)
+    votes = standing(entries)
+    shown = Counter(_showing_of(vote) for vote in votes if vote.verdict != "invalid")
+    valid = sum(vote.verdict != "invalid" for vote in votes)
+    manifest["counts"] = {"votes": len(shown), "invalid": len(votes) - valid}
+    target = Path(out)
+    write_log(target, entries)
+    write_manifest(target, manifest)
+    return Merge(rate_run(target), len(votes), n_duplicates, valid - len(shown))
+
+
+def _joined_entries(
+    folders: Sequence[Path], logs: Sequence[Sequence[Entry]]
+) -> tuple[list[Entry], int]:
+    """Return the runs' entries one after the other, and how many of them came again."""
+    known: dict[str, tuple[Entry, Path]] = {}
+    duplicates = 0
+    for folder, log in zip(folders, logs, strict=True):
+        for entry in log:
+            retracts = isinstance(entry, Retraction)
+            key = f"retracts {entry.retracts}" if isinstance(entry, Retraction) else entry.id
+            before, where = known.setdefault(key, (entry, folder))
+            duplicates += before is not entry
+            if before != entry and not retracts:
+                raise RealBenchError(
+                    f"{printable(where)} and {printable(folder)} have different votes with the "
+                    f"id {key!r}: one of them was changed; merge runs as they were written"
+                )
+    return [entry for entry, _ in known.values()], duplicates
+
+
+def _check_pictures(
+    folders: Sequence[Path],
+    manifests: Sequence[Mapping[str, Any]],
+    logs: Sequence[Sequence[Entry]],
+) -> None:
+    """Refuse runs in which one name means different pictures."""
+    seen: dict[tuple[str, str], tuple[str, Path]] = {}
+    for folder, manifest, log in zip(folders, manifests, logs, strict=True):
+        names = [entry["name"] for entry in manifest["contestants"]]
+        for key, digest in latest_digests(standing(log), names).items():
+            before, where = seen.setdefault(key, (digest, folder))
+            if before != digest:
+                raise RealBenchError(
+                    f"{key[0]}'s picture of prompt {key[1]} is another one in {printable(where)} "
+                    f"({before[:8]}…) than in {printable(folder)} ({digest[:8]}…): different "
+                    "models need folders of different names"
+                )
+
+
+def _joined_manifest(
+    folders: Sequence[Path], manifests: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    references = {m["reference"]: None for m in manifests if m["reference"] is not None}
+    if len(references) > 1:
+        raise RealBenchError(
+            f"the runs have different references ({', '.join(references)}): merge runs with the "
+            "same photographs"
+        )
+    reference = next(iter(references), None)
+    texts: dict[str, str | None] = {}
+    for manifest in manifests:
+        for prompt, text in manifest["prompts"]["texts"].items():
+            texts[prompt] = texts.get(prompt) or text
+    first = manifests[0]
+    schedules = {manifest["schedule"] for manifest in manifests}
+    shown = [printable(folder) for folder in folders]
+    return {
+        **{key: first[key] for key in ("arena_format", "versions", "platform", "seed")},
+        "resamples": max(manifest["resamples"] for manifest in manifests),
+        "arguments": {"merged": shown},
+        "argv": ["realbench", "arena", "merge", *shown],
+        "schedule": schedules.pop() if len(schedules) == 1 else "mixed",
+        "contestants": _joined_contestants(manifests, reference),
+        "reference": reference,
+        "prompts": {"shared": len(texts), "dropped": {}, "missing": {}, "texts": texts},
+        "judges": _joined_judges(folders, manifests),
+        "notes": [f"merged from {', '.join(shown)}"],
+        "started": min(manifest["started"] for manifest in manifests),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "stop_reason": None,
+        "counts": {},
+    }
+
+
+def _joined_contestants(
+    manifests: Sequence[Mapping[str, Any]], reference: str | None
+) -> list[dict[str, Any]]:
+    """Return every contestant once, the reference last."""
+    contestants: dict[str, dict[str, Any]] = {}
+    for manifest in manifests:
+        for entry in manifest["contestants"]:
+            name = entry["name"]
+            if (name == reference) != entry["is_reference"]:
+                raise RealBenchError(
+                    f"{name} is the reference in one run and a model in another: merge runs in "
+                    "which it is the same"
+                )
+            known = contestants.setdefault(name, dict(entry))
+            known["stands_in"] = {**entry["stands_in"], **known["stands_in"]}
+    return sorted(contestants.values(), key=lambda entry: entry["is_reference"])
+
+
+def _joined_judges(
+    folders: Sequence[Path], manifests: Sequence[Mapping[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    judges: dict[str, dict[str, Any]] = {}
+    judged_in: dict[str, Path] = {}
+    for folder, manifest in zip(folders, manifests, strict=True):
+        for name, about in manifest["judges"].items():
+            where = judged_in.setdefault(name, folder)
+            known = judges.setdefault(name, dict(about))
+            if (known["fingerprint"], known["orders"]) != (about["fingerprint"], about["orders"]):
+                raise RealBenchError(
+                    f"the judge {name} has other settings in {printable(where)} than in "
+                    f"{printable(folder)} (see run.json): merge runs that it judged alike"
+                )
+    return judges
+
+
+def _showing_of(vote: Vote) -> tuple[str, str, str, str]:
+    return vote.judge, vote.prompt_id, vote.first, vote.second

@@ -1,0 +1,396 @@
+"""``realbench arena``: which of these models makes the more realistic photographs?"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from realbench.errors import RealBenchError
+
+if TYPE_CHECKING:
+    from realbench.arena.results import ArenaRun
+    from realbench.arena.turn import Progress
+
+_SUBCOMMANDS = ("merge", "rate")
+_INTERRUPTED = 130
+# The command that takes folders; its name is one that no shell passes and no folder has.
+_FOLDERS = "\0"
+
+_ENDPOINT = "Judge openai:MODEL, an endpoint"
+_MODEL = "Judges openai:MODEL and hf:MODEL"
+_LOCAL = "Judge hf:MODEL, a local model"
+_LOCAL_BOTH = "Judges detectors and hf:MODEL"
+_DETECTORS = "Judge detectors"
+_HUMAN = "Judge human"
+_QUIET = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
+_JSON = Annotated[bool, typer.Option("--json", help="Print the ratings as JSON, and nothing else.")]
+
+
+class _FoldersOrCommand(TyperGroup):
+    """Takes folders where the first argument is none of the commands.
+
+    A folder that is called like one of them is given as ``./merge``.
+    """
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if not args:
+            args = ["--help"]
+        if args[0] not in _SUBCOMMANDS:
+            args = [_FOLDERS, *args]
+        return super().parse_args(ctx, args)
+
+
+class _InPlaceOfGroup(TyperCommand):
+    """Shows itself under the name of its group, ``realbench arena``."""
+
+    def make_context(self, info_name: Any, args: Any, parent: Any = None, **extra: Any) -> Any:
+        return super().make_context(parent.info_name, args, parent=parent.parent, **extra)
+
+
+app = typer.Typer(
+    cls=_FoldersOrCommand,
+    help="Rank models by pairwise judgments.",
+)
+
+
+@app.command(
+    _FOLDERS,
+    cls=_InPlaceOfGroup,
+    hidden=True,
+    epilog="Also: realbench arena merge RUN... --out RUN joins runs; "
+    "realbench arena rate RUN rates a run's votes again.",
+)
+def arena_command(
+    folders: Annotated[
+        list[Path], typer.Argument(metavar="FOLDER...", help="A folder of images per model.")
+    ],
+    judge: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="JUDGE",
+            help="detectors, openai:MODEL, hf:MODEL or human; may be repeated. "
+            "(default: detectors)",
+        ),
+    ] = None,
+    reference: Annotated[
+        Path | None,
+        typer.Option(metavar="PHOTOS", help="Folder of photographs, a contestant of its own."),
+    ] = None,
+    prompts: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="JSONL of prompts; a file's stem is its prompt id."),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="RUN",
+            help="Keep votes.jsonl, ratings, run.json and report.html; goes on there.",
+        ),
+    ] = None,
+    schedule: Annotated[
+        Literal["all", "active"],
+        typer.Option(help="Every pair, or next the pairs that tell most until all are separated."),
+    ] = "all",
+    max_votes: Annotated[
+        int | None, typer.Option(min=1, help="Votes that each judge is asked for, at most.")
+    ] = None,
+    max_cost: Annotated[
+        float | None, typer.Option(min=0, help="What each judge's votes may cost; needs prices.")
+    ] = None,
+    price_in: Annotated[
+        float | None,
+        typer.Option(min=0, help="Price of a million input tokens.", rich_help_panel=_ENDPOINT),
+    ] = None,
+    price_out: Annotated[
+        float | None,
+        typer.Option(min=0, help="Price of a million output tokens.", rich_help_panel=_ENDPOINT),
+    ] = None,
+    base_url: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL", help="The endpoint, such as http://host/v1.", rich_help_panel=_ENDPOINT
+        ),
+    ] = None,
+    api_key_env: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="The environment variable that has the key.",
+            rich_help_panel=_ENDPOINT,
+        ),
+    ] = None,
+    concurrency: Annotated[
+        int | None, typer.Option(min=1, help="Requests at once.", rich_help_panel=_ENDPOINT)
+    ] = None,
+    timeout: Annotated[
+        float | None,
+        typer.Option(min=0, help="Seconds that a request may take.", rich_help_panel=_ENDPOINT),
+    ] = None,
+    max_retries: Annotated[
+        int | None,
+        typer.Option(
+            min=0, help="How often a failed request is tried again.", rich_help_panel=_ENDPOINT
+        ),
+    ] = None,
+    answer_retries: Annotated[
+        int | None,
+        typer.Option(
+            min=0, help="How often an unusable answer is asked again.", rich_help_panel=_ENDPOINT
+        ),
+    ] = None,
+    template: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|FILE", help="The instructions that it gets.", rich_help_panel=_MODEL
+        ),
+    ] = None,
+    image_size: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Longest side of what it sees, in pixels.", rich_help_panel=_MODEL
+        ),
+    ] = None,
+    image_format: Annotated[
+        Literal["jpeg", "png"] | None,
+        typer.Option(help="How images are sent.", rich_help_panel=_ENDPOINT),
+    ] = None,
+    temperature: Annotated[
+        float | None, typer.Option(min=0, help="Of the sampling.", rich_help_panel=_ENDPOINT)
+    ] = None,
+    device: Annotated[
+        str, typer.Option(help="Auto, cpu, cuda, cuda:1, mps, …", rich_help_panel=_LOCAL_BOTH)
+    ] = "auto",
+    dtype: Annotated[
+        Literal["auto", "float32", "bfloat16", "float16"],
+        typer.Option(help="What it computes in.", rich_help_panel=_LOCAL),
+    ] = "auto",
+    revision: Annotated[
+        str | None, typer.Option(help="Branch, tag or commit of the model.", rich_help_panel=_LOCAL)
+    ] = None,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(min=1, help="A batch. (default: by device)", rich_help_panel=_LOCAL_BOTH),
+    ] = None,
+    detector: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME|CARD_DIR", help="Which; may be repeated.", rich_help_panel=_DETECTORS
+        ),
+    ] = None,
+    margin: Annotated[
+        float,
+        typer.Option(
+            min=0, help="Logits of difference that are a tie still.", rich_help_panel=_DETECTORS
+        ),
+    ] = 0.1,
+    no_cache: Annotated[
+        bool, typer.Option("--no-cache", help="Neither look scores up nor keep them.")
+    ] = False,
+    port: Annotated[
+        int,
+        typer.Option(
+            min=0, max=65535, help="Port of the page; 0 takes a free one.", rich_help_panel=_HUMAN
+        ),
+    ] = 0,
+    no_browser: Annotated[
+        bool,
+        typer.Option("--no-browser", help="Only print the page's address.", rich_help_panel=_HUMAN),
+    ] = False,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Of the order of pairs and pictures, and of the bootstrap.")
+    ] = 0,
+    resamples: Annotated[int, typer.Option(min=1, help="Of the bootstrap over prompts.")] = 1000,
+    quiet: _QUIET = False,
+    json_: _JSON = False,
+) -> int:
+    """Rank models: judges compare their images of a prompt, pair by pair.
+
+    A folder is a model, a file's stem the id of its prompt.
+
+    Run the same command again to go on after an interruption.
+    """
+    from realbench.arena.judges import JudgeOptions
+    from realbench.arena.run import DEFAULT_JUDGES, ArenaInterrupted, arena
+
+    if quiet:
+        warnings.simplefilter("ignore")
+    options = JudgeOptions(
+        base_url=base_url,
+        api_key_env=api_key_env,
+        image_size=image_size,
+        image_format=image_format,
+        template=template,
+        price_in=price_in,
+        price_out=price_out,
+        concurrency=concurrency,
+        timeout=timeout,
+        max_retries=max_retries,
+        answer_retries=answer_retries,
+        temperature=temperature,
+        batch_size=batch_size,
+        device=device,
+        dtype=dtype,
+        revision=revision,
+        margin=margin,
+        detectors=tuple(detector or ()),
+        cache=not no_cache,
+        port=port,
+        open_browser=not no_browser,
+    )
+    interrupted = False
+    try:
+        with progress_bar(shown=not quiet and not json_) as progress:
+            run = arena(
+                *folders,
+                judge=judge or DEFAULT_JUDGES,
+                reference=reference,
+                prompts=prompts,
+                out=out,
+                schedule=schedule,
+                max_votes=max_votes,
+                max_cost=max_cost,
+                seed=seed,
+                resamples=resamples,
+                options=options,
+                progress=progress,
+            )
+    except ArenaInterrupted as error:
+        run, interrupted = error.run, True
+    code = finish(run, quiet=quiet, json_=json_, judged=not interrupted)
+    if interrupted:
+        raise _Interrupted(
+            f"interrupted: {_kept(run)}, {run.pairs_open:,} pairs are open; run the same command "
+            "again to go on"
+            if run.out
+            else "interrupted: nothing is kept; give --out to go on another time"
+        )
+    return code
+
+
+@app.command("merge")
+def merge_command(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders that arena wrote.")],
+    out: Annotated[Path, typer.Option(metavar="RUN", help="The new run's folder.")],
+    quiet: _QUIET = False,
+    json_: _JSON = False,
+) -> int:
+    """Join the votes of several runs, exact duplicates once, and rate them."""
+    from realbench.arena.merging import merge
+
+    merged = merge(runs, out)
+    if not quiet and not json_:
+        typer.echo(
+            f"{merged.n_votes:,} votes of {len(runs)} runs in {out}; {merged.n_duplicates:,} exact "
+            "duplicates dropped"
+        )
+        if merged.n_again:
+            typer.echo(
+                f"{merged.n_again:,} more votes on what the same judge had judged in another run: "
+                "of these the last counts"
+            )
+    return finish(merged.run, quiet=quiet, json_=json_)
+
+
+@app.command("rate")
+def rate_command(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A folder that arena wrote.")],
+    resamples: Annotated[
+        int | None, typer.Option(min=1, help="Of the bootstrap. (default: as before)")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Of the bootstrap. (default: as before)")
+    ] = None,
+    quiet: _QUIET = False,
+    json_: _JSON = False,
+) -> int:
+    """Rate a run's votes again and write its ratings and report; no judge is asked."""
+    from realbench.arena.results import rate_run
+
+    rated = rate_run(run, resamples=resamples, seed=seed)
+    return finish(rated, quiet=quiet, json_=json_)
+
+
+class _Interrupted(RealBenchError):  # noqa: N818 - an outcome, not a fault
+    exit_code = _INTERRUPTED
+
+
+def _kept(run: ArenaRun) -> str:
+    n = sum(vote.verdict != "invalid" for vote in run.votes)
+    return f"{n:,} votes are kept"
+
+
+def finish(run: ArenaRun, *, quiet: bool, json_: bool, judged: bool = True) -> int:
+    """Print a run and return the exit code.
+
+    Args:
+        run: What there is to print.
+        quiet: Print nothing but errors.
+        json_: Print the ratings as JSON.
+        judged: Whether a run without a single comparison is an error.
+    """
+    from realbench.cli.arena_table import print_arena
+
+    if json_:
+        import json
+
+        typer.echo(json.dumps(run.ratings))
+    elif not quiet:
+        print_arena(run)
+    if judged and not any(one["n_comparisons"] for one in run.ratings["judges"].values()):
+        typer.echo(f"error: no pair has a result{_why_none(run)}", err=True)
+        return 1
+    return 0
+
+
+def _why_none(run: ArenaRun) -> str:
+    invalid = [vote for vote in run.votes if vote.verdict == "invalid"]
+    if not invalid:
+        return ": no judge was asked for both orders of one"
+    raw = " ".join((invalid[0].raw or "empty").split())[:200]
+    return f": {len(invalid)} answers, none usable, the first: {raw}"
+
+
+@contextlib.contextmanager
+def progress_bar(*, shown: bool) -> Iterator[Callable[[Progress], None] | None]:
+    """Yield a callback that draws a bar with votes/s and time left, on a terminal alone."""
+    if not shown or not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    columns = (
+        TextColumn("{task.fields[what]}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}", markup=False),
+        TimeRemainingColumn(),
+    )
+    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=None, what="", rate="")
+        stage = ""
+
+        def update(progress: Progress) -> None:
+            nonlocal stage
+            what = f"{progress.stage} {progress.judge}".strip()
+            if what != stage:  # its speed is another, too
+                stage = what
+                bar.reset(task, total=progress.total, what=what, rate="")
+            speed = bar.tasks[0].speed
+            parts = [f"{speed:.1f} {_UNITS[progress.stage]}/s"] if speed else []
+            parts += [f"{progress.invalid} invalid"] if progress.invalid else []
+            parts += [f"cost {progress.cost:.2f}"] if progress.cost else []
+            bar.update(task, completed=progress.done, total=progress.total, rate=", ".join(parts))
+
+        yield update
+
+
+_UNITS = {"reading": "images", "judging": "votes", "rating": "ratings"}
