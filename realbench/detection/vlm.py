@@ -312,9 +312,11 @@ class VisionLanguageModel:
         ]
         if not chat.system:
             return [{"role": "user", "content": content}]
-        system = {"type": "text", "text": self._harmless(chat.system)}
+        text = self._harmless(chat.system)
         if self._folds_system:
-            return [{"role": "user", "content": [system, *content]}]
+            opening = {"type": "text", "text": f"{text}\n\n"}
+            return [{"role": "user", "content": [opening, *content]}]
+        system = {"type": "text", "text": text}
         return [{"role": "system", "content": [system]}, {"role": "user", "content": content}]
 
     def _harmless(self, text: str) -> str:

@@ -26,7 +26,7 @@ from realbench.arena.template import load_template
 from realbench.content import content_path
 from realbench.detection.vlm import Chat, VisionLanguageModel, answer_logits
 from realbench.errors import RealBenchError, RealBenchWarning, UsageError
-from tests.arena.tiny_vlm import KINDS, Kind, save_tiny_vlm
+from tests.arena.tiny_vlm import CHAT_TEMPLATE, KINDS, Kind, save_tiny_vlm
 
 pytestmark = pytest.mark.filterwarnings("ignore:hf.* puts only:realbench.errors.RealBenchWarning")
 
@@ -259,9 +259,9 @@ def test_pictures_that_cannot_be_judged_are_invalid_and_the_rest_goes_on(
     ]
     judgments = judge_all(make(models(), batch_size=5), showings)
     assert [j.verdict == "invalid" for j in judgments] == [False, True, True, True, False]
-    assert "broken.png" in (judgments[1].raw or "")
-    assert "aspect ratio" in (judgments[2].raw or "")
-    assert "changed" in (judgments[3].raw or "")
+    assert "broken.png" in (judgments[1].reason or "")
+    assert "aspect ratio" in (judgments[2].reason or "")
+    assert "changed" in (judgments[3].reason or "")
     assert all(j.probability is None for j in judgments[1:4])
     expected = judge_all(make(models()), [showings[0]])[0]
     assert judgments[0].probability == pytest.approx(expected.probability, abs=CLOSE)
@@ -273,7 +273,7 @@ def test_logits_that_are_no_numbers_are_invalid(model_copy: Path, pictures: list
     save_file(state, model_copy / "model.safetensors", {"format": "pt"})
     judgment = judge_all(make(model_copy), all_showings(pictures)[:1])[0]
     assert (judgment.verdict, judgment.probability) == ("invalid", None)
-    assert "not numbers" in (judgment.raw or "")
+    assert "not numbers" in (judgment.reason or "")
 
 
 def test_a_model_that_hardly_answers_is_warned_of_once(
@@ -411,8 +411,6 @@ def test_bfloat16_runs(models: Any, pictures: list[Picture]) -> None:
 def test_a_template_without_a_system_role_gets_its_text_in_the_question(
     tmp_path: Path, pictures: list[Picture]
 ) -> None:
-    from tests.arena.tiny_vlm import CHAT_TEMPLATE
-
     refusing = (
         "{% if messages[0]['role'] == 'system' %}"
         "{{ raise_exception('System role not supported') }}{% endif %}" + CHAT_TEMPLATE
@@ -426,12 +424,21 @@ def test_a_template_without_a_system_role_gets_its_text_in_the_question(
         model = VisionLanguageModel(str(folder))
         chat = Chat("You are a judge.", ("Which?", Image.open(pictures[0].path)))
         ids = model.prepare([chat]).inputs["input_ids"][0]
-        assert "user\nYou are a judge.Which?" in model.processor.tokenizer.decode(ids)
+        assert "user\nYou are a judge.\n\nWhich?" in model.processor.tokenizer.decode(ids)
+
+
+@pytest.mark.parametrize("starts", [True, False])
+def test_a_chat_begins_with_one_start_token(tmp_path: Path, starts: bool) -> None:
+    # Tokenizers that begin every text with a token meet templates that write it themselves.
+    chat_template = ("{{ bos_token }}" if starts else "") + CHAT_TEMPLATE
+    folder = save_tiny_vlm(tmp_path, "llava", chat_template=chat_template, starts_texts=True)
+    model = VisionLanguageModel(str(folder))
+    ids = model.prepare([Chat("", ("Which?",))]).inputs["input_ids"][0].tolist()
+    assert ids.count(model.processor.tokenizer.bos_token_id) == 1
+    assert ids[0] == model.processor.tokenizer.bos_token_id
 
 
 def test_a_model_that_reasons_first_is_refused(tmp_path: Path) -> None:
-    from tests.arena.tiny_vlm import CHAT_TEMPLATE
-
     thinking = CHAT_TEMPLATE.replace("assistant\n", "assistant\n<think>\n")
     folder = save_tiny_vlm(tmp_path / "a", chat_template=thinking)
     with pytest.raises(UsageError, match="reasons before it answers"):

@@ -26,14 +26,20 @@ SPECIAL_TOKENS = [
 ]
 
 
-def make_tokenizer(spaced_digits: bool = False, chat_template: str | None = CHAT_TEMPLATE) -> Any:
+def make_tokenizer(
+    chat_template: str | None = CHAT_TEMPLATE,
+    *,
+    spaced_digits: bool = False,
+    starts_texts: bool = False,
+) -> Any:
     """Train a byte-level BPE on the judge's own template.
 
     Args:
-        spaced_digits: Whether a digit with the space before it becomes one token as well.
         chat_template: As the tokenizer is to have it.
+        spaced_digits: Whether a digit with the space before it becomes one token as well.
+        starts_texts: Whether it puts a start token before every text, as many tokenizers do.
     """
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
     wording = load_template().direct_wording("a prompt")
@@ -50,8 +56,14 @@ def make_tokenizer(spaced_digits: bool = False, chat_template: str | None = CHAT
         show_progress=False,
     )
     tokenizer.train_from_iterator(text, trainer)
+    if starts_texts:
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single="<|endoftext|> $A",
+            special_tokens=[("<|endoftext|>", tokenizer.token_to_id("<|endoftext|>"))],
+        )
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
+        bos_token="<|endoftext|>" if starts_texts else None,
         eos_token="<|im_end|>",
         pad_token="<|endoftext|>",
         extra_special_tokens={"image_token": "<|image_pad|>", "video_token": "<|video_pad|>"},
@@ -65,12 +77,15 @@ def save_tiny_vlm(
     *,
     chat_template: str | None = CHAT_TEMPLATE,
     spaced_digits: bool = False,
+    starts_texts: bool = False,
 ) -> Path:
-    """Save a random model of some ten thousand weights, with its processor, to ``folder``."""
+    """Save a random model of some hundred thousand weights, with its processor, to ``folder``."""
     import torch
     from transformers import AutoModelForImageTextToText
 
-    tokenizer = make_tokenizer(spaced_digits, chat_template)
+    tokenizer = make_tokenizer(
+        chat_template, spaced_digits=spaced_digits, starts_texts=starts_texts
+    )
     config = _llava_config(tokenizer) if kind == "llava" else _qwen_config(kind, tokenizer)
     with torch.random.fork_rng():
         torch.manual_seed(0)

@@ -55,9 +55,9 @@ class HFJudge:
     probabilities. P(first is more real) is p(first) + p(tie) / 2; the verdict is the most
     probable answer, a tie where first and second are equal.
 
-    ``raw`` of every judgment is a JSON object with the three probabilities and ``on_answers``,
-    the share of the model's whole probability that fell on these answers. Pictures that cannot
-    be read, and logits that are not numbers, make it ``invalid``, with the reason in ``raw``.
+    ``raw`` of a judgment is a JSON object with the three probabilities and ``on_answers``, the
+    share of the model's whole probability that fell on these answers. Pictures that cannot be
+    read or shown, and logits that are not numbers, make it ``invalid``; ``reason`` says why.
 
     Args:
         model: A folder, or an id on the Hugging Face hub.
@@ -114,6 +114,7 @@ class HFJudge:
         import transformers
 
         return {
+            "kind": "hf",
             "model": self.model.name,
             "model_fingerprint": self.model.fingerprint,
             "template": self.template.describe(),
@@ -194,7 +195,7 @@ class HFJudge:
 
     def _judge_batch(self, batch: _Batch) -> Iterator[tuple[Showing, Judgment]]:
         for showing, reason in batch.refused:
-            yield showing, Judgment("invalid", raw=reason)
+            yield showing, Judgment("invalid", reason=reason)
         showings = iter(batch.showings)
         for prepared in batch.prepared:
             start = time.perf_counter()
@@ -229,8 +230,8 @@ def _judgment(row: Sequence[float], mass: float, tokens: int, seconds: float) ->
     first, second, tie = row
     usage = {"input_tokens": float(tokens)}
     if not all(map(math.isfinite, row)):
-        raw = "the model's logits are not numbers; try another dtype"
-        return Judgment("invalid", raw=raw, seconds=seconds, usage=usage)
+        reason = "the model's logits are not numbers; try another dtype"
+        return Judgment("invalid", reason=reason, seconds=seconds, usage=usage)
     verdict: Verdict = "first" if first > second else "second"
     if tie > max(first, second) or first == second:
         verdict = "tie"
