@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -11,52 +9,13 @@ from typing import Any
 import pytest
 
 from realbench.report import write_score_report
+from tests.report.browser import LOWEST_CONTRAST
 from tests.report.runs import make_run
-
-sync_api = pytest.importorskip("playwright.sync_api", reason="needs the test extra's Playwright")
 
 pytestmark = pytest.mark.browser
 
-CHROMIUM = next(
-    (found for name in ("chromium", "google-chrome") if (found := shutil.which(name))), None
-)
-FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 HOSTILE = "<img src=x onerror=alert(1)>" + "long-name" * 20
 SCORES = [0.9, 0.2, 0.75, 0.4, 0.6, 0.1, 0.95, 0.33, 0.5, 0.8, 0.05, 0.7, 0.66, 0.3]
-
-# The lowest contrast between a text and the page, over all elements with text of their own.
-LOWEST_CONTRAST = """() => {
-  const channel = v => (v /= 255) <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
-  const light = color => {
-    const [r, g, b] = color.match(/[\\d.]+/g).map(Number);
-    return 0.2126 * channel(r) + 0.7152 * channel(g) + 0.0722 * channel(b);
-  };
-  const behind = element => {
-    for (let e = element; e; e = e.parentElement) {
-      const color = getComputedStyle(e).backgroundColor;
-      if (!color.endsWith(', 0)') && color !== 'transparent') return color;
-    }
-    return getComputedStyle(document.body).backgroundColor;
-  };
-  let lowest = [99, ''];
-  for (const element of document.querySelectorAll('body *')) {
-    const own = [...element.childNodes].some(n => n.nodeType === 3 && n.data.trim());
-    if (!own || element.closest('title')) continue;
-    const style = getComputedStyle(element);
-    const ink = element instanceof SVGElement ? style.fill : style.color;
-    const [a, b] = [light(ink), light(behind(element))].sort((x, y) => y - x);
-    const contrast = (a + 0.05) / (b + 0.05);
-    if (contrast < lowest[0]) lowest = [contrast, element.outerHTML.slice(0, 120)];
-  }
-  return lowest;
-}"""
 
 
 @pytest.fixture(scope="module")
@@ -73,21 +32,6 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     failures = [("sdxl", HOSTILE + ".png", "<script>alert(2)</script>")]
     run = make_run(root / "images", folders, reference="photos", failures=failures)
     return write_score_report(run, root)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    if CHROMIUM is None:
-        pytest.skip("needs Chromium: apt-get install chromium")
-    with sync_api.sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield chromium
-        chromium.close()
-
-
-@pytest.fixture(params=["light", "dark"])
-def scheme(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
 
 
 @pytest.mark.parametrize("width", [1280, 390, 320])

@@ -1,0 +1,247 @@
+"""The report of an arena: ``report.html`` from ratings, votes, pictures and a manifest.
+
+The figures come exactly as they are written to ``ratings.json``; nothing is rated again here. The
+page is one file: styles, plots and thumbnails are inside it, there is no script, and everything
+that came from a folder, a prompt or a judge is escaped.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from realbench.arena.verdicts import compare
+from realbench.arena.votes import Vote
+from realbench.report import arena_sections as sections
+from realbench.report import arena_wording as words
+from realbench.report import wording
+from realbench.report.arena_plots import LEVELS
+from realbench.report.examples import UPSET_GAP, Examples, find_examples
+from realbench.report.page import render_page, write_page
+
+THIN = 10  # fewer prompts than this call for a word of caution
+SETTING_LENGTH = 160
+
+
+class ArenaReportSource(Protocol):
+    """What a report is made of; ``realbench.arena.run.ArenaRun`` is one."""
+
+    @property
+    def ratings(self) -> dict[str, Any]:
+        """As in ``ratings.json``."""
+
+    @property
+    def votes(self) -> Sequence[Vote]:
+        """All votes that stand, the invalid ones among them."""
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """As in ``run.json``."""
+
+    @property
+    def pictures(self) -> Mapping[tuple[str, str], Path]:
+        """Where each (contestant, prompt id) lies, for the thumbnails."""
+
+    @property
+    def prompts(self) -> Mapping[str, str | None]:
+        """The prompts' texts by id, None where no suite names one."""
+
+
+def write_arena_report(run: ArenaReportSource, out: Path) -> Path:
+    """Write the report of ``run`` to ``out`` (a file, or a folder that gets ``report.html``).
+
+    The file appears whole or not at all.
+
+    Returns:
+        The path of the report.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    return write_page(render_arena_report(run), Path(out))
+
+
+def render_arena_report(run: ArenaReportSource) -> str:
+    """Return the report as HTML."""
+    ratings, manifest = run.ratings, run.manifest
+    standing = words.main_standing(ratings)
+    reference = ratings["reference"]
+    judges = _judges(ratings, manifest)
+    compared = standing is not None and standing["n_comparisons"] > 0
+    context: dict[str, Any] = {
+        "answer": words.answer(ratings),
+        "support": words.support(ratings),
+        "standing": standing,
+        "compared": compared,
+        "several": len(judges) > 1,
+        "reference": reference,
+        "judges": judges,
+        "no_vlm": [judge for judge in judges if not judge["is_vlm"] and not judge["is_human"]],
+        "facts": _facts(run, standing, judges),
+        "few_prompts": compared and standing is not None and standing["n_prompts"] < THIN,
+        "stop": _stop(manifest),
+        "resamples": ratings["resamples"],
+        "manifest": manifest,
+        "judging": sections.judging(ratings, run.votes),
+        "agreement": sections.agreement(ratings),
+        "invalid": sections.invalid_answers(run.votes),
+        "absent": sections.absent_prompts(manifest),
+        "notes": _notes(ratings, manifest),
+        "reproduction": _reproduction(ratings, manifest, judges),
+        "upset_gap": int(UPSET_GAP),
+        "levels": range(LEVELS),
+        "rating": words.rating,
+        "winning_chance": words.winning_chance,
+        "roughly": words.roughly,
+        "stand_ins": _has_stand_ins(manifest),
+        "ladder": None,
+    }
+    if compared and standing is not None:
+        context |= {
+            "ladder": sections.ladder(standing, reference),
+            "systems": sections.systems(standing, reference),
+            "by_judge": sections.by_judge(ratings),
+            "matrix": sections.matrix(standing, reference),
+            "examples": _examples(run, standing, judges),
+            "neighbours": sections.neighbours(standing),
+            "unmatched": sections.unmatched(standing),
+        }
+    return render_page("arena_report.html", context)
+
+
+def _judges(ratings: Mapping[str, Any], manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return each judge of the run or of its votes with what the manifest says of it."""
+    described = manifest.get("judges") or {}
+    found = []
+    for name in dict.fromkeys((*described, *ratings["judges"])):
+        about = dict(described.get(name) or {})
+        found.append(
+            {
+                "name": name,
+                "orders": about.get("orders", 2),
+                "is_vlm": bool(about.get("is_vlm", True)),
+                "is_human": name.partition(":")[0] == "human",
+                "template": _template(about),
+                "about": about,
+            }
+        )
+    return found
+
+
+def _template(about: Mapping[str, Any]) -> str | None:
+    """Return the name and the hash of the instructions that a judge was given."""
+    template = about.get("template")
+    if not isinstance(template, Mapping):
+        return None
+    return f"{template.get('name', '–')} (SHA-256 {str(template.get('sha256', '–'))[:16]})"
+
+
+def _facts(
+    run: ArenaReportSource, standing: Mapping[str, Any] | None, judges: Sequence[Mapping[str, Any]]
+) -> list[tuple[str, str]]:
+    invalid = sum(vote.verdict == "invalid" for vote in run.votes)
+    facts = [
+        ("Comparisons", f"{standing['n_comparisons'] if standing else 0:,}"),
+        ("Prompts", f"{standing['n_prompts'] if standing else 0:,}"),
+        ("Contestants", f"{len(run.ratings['contestants']):,}"),
+        ("Votes", f"{len(run.votes) - invalid:,}"),
+        ("Invalid answers", f"{invalid:,}"),
+        ("Judges" if len(judges) > 1 else "Judge", ", ".join(j["name"] for j in judges) or "–"),
+    ]
+    started = str(run.manifest.get("started") or "")
+    if started:
+        facts.append(("Date", started[:10]))
+    return facts
+
+
+def _stop(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Say why the run ended and how many pairs lack a result that the schedule wanted."""
+    reason = manifest.get("stop_reason")
+    open_pairs = (manifest.get("counts") or {}).get("pairs_open")
+    early = reason in words.EARLY_STOPS
+    wanted = early or manifest.get("schedule") != "active"
+    return {
+        "sentence": words.stop_sentence(reason),
+        "early": early,
+        "open": open_pairs if wanted and wording.is_number(open_pairs) else 0,
+    }
+
+
+def _has_stand_ins(manifest: Mapping[str, Any]) -> bool:
+    """Return whether photographs with prompt ids of their own were drawn for the prompts."""
+    return any(entry.get("stands_in") for entry in manifest.get("contestants") or [])
+
+
+def _examples(
+    run: ArenaReportSource, standing: Mapping[str, Any], judges: Sequence[Mapping[str, Any]]
+) -> Examples:
+    orders = {judge["name"]: int(judge["orders"]) for judge in judges}
+    return find_examples(
+        compare(run.votes, orders),
+        run.votes,
+        {row["contestant"]: row["bradley_terry"] for row in standing["ratings"]},
+        pictures=run.pictures,
+        prompts=run.prompts,
+    )
+
+
+def _notes(ratings: Mapping[str, Any], manifest: Mapping[str, Any]) -> list[str]:
+    notes = [*(ratings.get("notes") or []), *(manifest.get("notes") or [])]
+    return list(dict.fromkeys(str(note) for note in notes))
+
+
+def _reproduction(
+    ratings: Mapping[str, Any], manifest: Mapping[str, Any], judges: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    return {
+        "command": _command(manifest, judges),
+        "versions": dict(manifest.get("versions") or {}),
+        "judges": [(judge["name"], list(_settings(judge["about"]))) for judge in judges],
+        "schedule": manifest.get("schedule"),
+        "seed": manifest.get("seed", ratings["seed"]),
+    }
+
+
+def _settings(about: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Yield a judge's settings as (name, value), nested ones flat."""
+    for key, value in about.items():
+        name = f"{prefix}{key}".replace("_", " ")
+        if isinstance(value, Mapping):
+            yield from _settings(value, f"{name} ")
+        elif isinstance(value, list | tuple):
+            for one in value:
+                yield name, _setting(one)
+        elif value is not None:
+            yield name, _setting(value)
+
+
+def _setting(value: Any) -> str:
+    """Format a setting; of a SHA-256 the first 16 digits, of a long text its beginning."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, Mapping):
+        return " ".join(_setting(one) for one in value.values())
+    text = str(value)
+    if re.fullmatch("[0-9a-f]{64}", text):
+        return text[:16]
+    return text if len(text) <= SETTING_LENGTH else f"{text[:SETTING_LENGTH]}…"
+
+
+def _command(manifest: Mapping[str, Any], judges: Sequence[Mapping[str, Any]]) -> str:
+    """Return the run's command line; for a run from Python, the command that does the same."""
+    argv = [str(part) for part in manifest.get("argv") or []]
+    if argv and Path(argv[0]).name == "realbench":
+        return shlex.join(["realbench", *argv[1:]])
+    arguments = manifest.get("arguments") or {}
+    command = ["realbench", "arena", *map(str, arguments.get("folders") or [])]
+    for option in ("reference", "prompts"):
+        if arguments.get(option):
+            command += [f"--{option}", str(arguments[option])]
+    for judge in judges:
+        command += ["--judge", str(judge["name"])]
+    if manifest.get("schedule"):
+        command += ["--schedule", str(manifest["schedule"])]
+    return shlex.join([*command, "--seed", str(manifest.get("seed", 0))])

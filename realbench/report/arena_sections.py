@@ -1,0 +1,313 @@
+"""What the sections of an arena's report show, prepared from ``ratings.json`` for the template."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+from realbench.arena.votes import Vote
+from realbench.report import plots, wording
+from realbench.report.arena_plots import NUMBERS_LIMIT, counts_range, round_axis, win_matrix
+from realbench.report.arena_wording import estimate_of, rating
+
+COMPACT = 16  # contestants; more make the ladder's rows lower
+BEYOND = 0.15  # of the span of all ratings, how far a long ladder's axis goes beyond them
+VALUES_LIMIT = 3  # judges whose ratings fit beside the plot of them all
+IDS_LIMIT = 40
+INVALID_LIMIT = 10
+RAW_LENGTH = 240
+SHAPES = ("circle", "diamond", "square", "triangle")
+SYSTEMS = (("bradley_terry", "Bradley–Terry"), ("elo", "Elo"), ("trueskill", "TrueSkill"))
+
+
+def ladder(standing: Mapping[str, Any], reference: str | None) -> dict[str, Any]:
+    """Prepare the rows of the ladder: the photographs first, then the models, best first."""
+    rows = sorted(standing["ratings"], key=lambda row: row["contestant"] != reference)
+    ratings = {row["contestant"]: estimate_of(row["bradley_terry"]) for row in rows}
+    top = ratings.get(reference, {}).get("estimate") if reference else None
+    compact = len(rows) > COMPACT
+    axis = _ladder_axis(list(ratings.values()), compact=compact)
+    clipped = any(
+        wording.is_number(value["low"]) and (value["low"] < axis.low or value["high"] > axis.high)
+        for value in ratings.values()
+    )
+    prepared = []
+    for row in rows:
+        name = row["contestant"]
+        value, is_reference = ratings[name], name == reference
+        bounds = (value["estimate"], value["low"], value["high"])
+        label = (
+            f"{name}: rating {rating(bounds[0])}, interval {wording.span(*bounds[1:], digits=0)}"
+        )
+        plot = plots.marker_row(
+            [(*bounds, *(("diamond", "photo") if is_reference else ("circle", "model")))],
+            axis,
+            label=label,
+            reference=top if wording.is_number(top) else None,
+        )
+        shown = "win_rate_vs_reference" if reference else "win_rate"
+        prepared.append(
+            {
+                "entry": row,
+                "rating": value,
+                "share": estimate_of(row[shown]),
+                "plot": plot,
+                "is_reference": is_reference,
+            }
+        )
+    above = [
+        row["contestant"]
+        for row in rows
+        if wording.is_number(top) and (ratings[row["contestant"]]["estimate"] or 0) > top
+    ]
+    return {
+        "rows": prepared,
+        "axis": axis,
+        "labels": plots.axis_labels(axis),
+        "compact": compact,
+        "clipped": clipped,
+        "prompts": _common(row["n_prompts"] for row in rows),
+        "above": above,
+    }
+
+
+def _ladder_axis(ratings: Sequence[Mapping[str, Any]], *, compact: bool) -> plots.Axis:
+    """Return the axis of the ladder; in a long one a single wide interval does not rule it."""
+    values = [value[key] for value in ratings for key in ("estimate", "low", "high")]
+    estimates = [v["estimate"] for v in ratings if wording.is_number(v["estimate"])]
+    if not compact or not estimates:
+        return round_axis(values)
+    room = BEYOND * (max(estimates) - min(estimates))
+    bounds = (min(estimates) - room, max(estimates) + room)
+    return round_axis(
+        min(bounds[1], max(bounds[0], value)) for value in values if wording.is_number(value)
+    )
+
+
+def _common(values: Iterable[int]) -> int | None:
+    """Return the one value that all have, if there is one."""
+    found = set(values)
+    return found.pop() if len(found) == 1 else None
+
+
+def systems(standing: Mapping[str, Any], reference: str | None) -> dict[str, Any]:
+    """Prepare the table of all rating systems beside one another."""
+    rows = [
+        {
+            "entry": row,
+            "ratings": [estimate_of(row[key]) for key, _ in SYSTEMS],
+            "win_rate": estimate_of(row["win_rate"]),
+            "is_reference": row["contestant"] == reference,
+        }
+        for row in standing["ratings"]
+    ]
+    return {"names": [name for _, name in SYSTEMS], "rows": rows, "open": len(rows) <= COMPACT}
+
+
+def by_judge(ratings: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Prepare each contestant's ratings under every judge; None with a single judge."""
+    judges = list(ratings["judges"])
+    if len(judges) < 2:
+        return None
+    found = {
+        judge: {row["contestant"]: estimate_of(row["bradley_terry"]) for row in standing["ratings"]}
+        for judge, standing in ratings["judges"].items()
+    }
+    axis = round_axis(
+        value[key]
+        for rows in found.values()
+        for value in rows.values()
+        for key in ("estimate", "low", "high")
+    )
+    shapes = [(j, SHAPES[i % len(SHAPES)], f"series{i % 4}") for i, j in enumerate(judges)]
+    rows = []
+    for name in [row["contestant"] for row in (ratings["combined"] or {}).get("ratings", [])]:
+        values = [found[judge].get(name, estimate_of(None)) for judge in judges]
+        marks = [
+            (value["estimate"], value["low"], value["high"], shape, series)
+            for value, (_, shape, series) in zip(values, shapes, strict=True)
+        ]
+        label = f"{name}: " + ", ".join(
+            f"{judge} {rating(value['estimate'])}"
+            for judge, value in zip(judges, values, strict=True)
+        )
+        plot = plots.marker_row(marks, axis, label=label)
+        rows.append({"name": name, "values": values, "plot": plot})
+    return {
+        "rows": rows,
+        "shapes": shapes,
+        "labels": plots.axis_labels(axis),
+        "with_values": len(judges) <= VALUES_LIMIT,
+    }
+
+
+def matrix(standing: Mapping[str, Any], reference: str | None) -> dict[str, Any]:
+    """Prepare the win matrix and what its caption says."""
+    matrix = standing["win_matrix"]
+    return {
+        "table": win_matrix(matrix, reference=reference),
+        "dense": len(matrix["contestants"]) > NUMBERS_LIMIT,
+        "counts": counts_range(matrix["n"]),
+    }
+
+
+def judging(ratings: Mapping[str, Any], votes: Iterable[Vote]) -> dict[str, Any]:
+    """Prepare each judge's figures: bias, invalid answers, tokens, cost and time."""
+    answers: Counter[str] = Counter()
+    seconds: defaultdict[str, float] = defaultdict(float)
+    for vote in votes:
+        answers[vote.judge] += 1
+        seconds[vote.judge] += vote.seconds
+    bias = {
+        judge: {
+            key: estimate_of((standing["position_bias"] or {}).get(key))
+            for key in ("first_share", "inconsistent_share")
+        }
+        for judge, standing in ratings["judges"].items()
+    }
+    axis = round_axis(
+        (
+            100 * each["first_share"][key]
+            for each in bias.values()
+            for key in ("estimate", "low", "high")
+            if wording.is_number(each["first_share"][key])
+        ),
+        landmark=50.0,
+        bounds=(0.0, 100.0),
+    )
+    rows = []
+    for judge, standing in ratings["judges"].items():
+        first = bias[judge]["first_share"]
+        usage = standing["usage"] or {}
+        n = answers[judge]
+        place = [
+            100 * first[key] if wording.is_number(first[key]) else None
+            for key in ("estimate", "low", "high")
+        ]
+        plot = plots.interval_row(
+            place[0],
+            place[1],
+            place[2],
+            axis,
+            label=f"{judge}: share of decisive votes for the picture shown first "
+            f"{wording.percent(first['estimate'])}",
+            reference=50.0,
+        )
+        cost = usage.get("cost")
+        rows.append(
+            {
+                "judge": judge,
+                "standing": standing,
+                "first": first,
+                "inconsistent": bias[judge]["inconsistent_share"],
+                "plot": plot,
+                "answers": n,
+                "invalid": standing["n_invalid"],
+                "invalid_share": standing["n_invalid"] / n if n else None,
+                "usage": usage,
+                "cost_per_thousand": 1000 * cost / n if n and wording.is_number(cost) else None,
+                "seconds": seconds[judge] / n if n else None,
+            }
+        )
+    paid = any(wording.is_number(v) and v > 0 for row in rows for v in row["usage"].values())
+    return {"rows": rows, "labels": plots.axis_labels(axis), "paid": paid}
+
+
+def agreement(ratings: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Prepare how far the judges agree with one another, and with people."""
+    found = ratings["agreement"]
+    if not found:
+        return None
+    return {
+        "alpha": estimate_of(found["krippendorff_alpha"]),
+        "pairs": [
+            {
+                "a": pair["a"],
+                "b": pair["b"],
+                "kappa": estimate_of(pair["cohen_kappa"]),
+                "agreement": estimate_of(pair["agreement"]),
+                "n": pair["n"],
+            }
+            for pair in found["pairs"]
+        ],
+        "with_human": {
+            judge: estimate_of(value) for judge, value in (found["with_human"] or {}).items()
+        },
+    }
+
+
+def neighbours(standing: Mapping[str, Any]) -> dict[str, Any]:
+    """Prepare the pairs that stand next to each other, the higher rated one first."""
+    pairs = {}
+    for pair in standing["pairs"]:
+        pairs[pair["a"], pair["b"]] = (pair, 1)
+        pairs[pair["b"], pair["a"]] = (pair, -1)
+    rows = []
+    for better, worse in pairwise(row["contestant"] for row in standing["ratings"]):
+        if (better, worse) in pairs:
+            pair, sign = pairs[better, worse]
+            difference = _turned(estimate_of(pair["difference"]), sign)
+            rows.append({**pair, "a": better, "b": worse, "difference": difference})
+    tied = [row for row in rows if row["tied"]]
+    return {"rows": rows, "tied": tied, "open": len(rows) <= COMPACT}
+
+
+def _turned(value: Mapping[str, Any], sign: int) -> dict[str, Any]:
+    if sign > 0:
+        return dict(value)
+    low, high = value["low"], value["high"]
+    return {
+        **value,
+        "estimate": None if value["estimate"] is None else -value["estimate"],
+        "low": None if high is None else -high,
+        "high": None if low is None else -low,
+    }
+
+
+def invalid_answers(votes: Iterable[Vote]) -> list[dict[str, str]]:
+    """Return the first invalid answers with what was said, shortened."""
+    found = []
+    for vote in votes:
+        if vote.verdict != "invalid":
+            continue
+        raw = " ".join((vote.raw or vote.reason or "").split())
+        found.append(
+            {
+                "judge": vote.judge,
+                "prompt_id": vote.prompt_id,
+                "first": vote.first,
+                "second": vote.second,
+                "raw": raw if len(raw) <= RAW_LENGTH else f"{raw[:RAW_LENGTH]}…",
+            }
+        )
+        if len(found) == INVALID_LIMIT:
+            break
+    return found
+
+
+def absent_prompts(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return each contestant's prompts that no other has, and those that it lacks."""
+    prompts = manifest.get("prompts") or {}
+    dropped, missing = prompts.get("dropped") or {}, prompts.get("missing") or {}
+    found = []
+    for name in dict.fromkeys((*dropped, *missing)):
+        ids = [list(map(str, group.get(name) or [])) for group in (dropped, missing)]
+        if any(ids):
+            lists = [wording.listing(some, IDS_LIMIT) for some in ids]
+            found.append(
+                {
+                    "contestant": str(name),
+                    "n_dropped": len(ids[0]),
+                    "dropped": lists[0],
+                    "n_missing": len(ids[1]),
+                    "missing": lists[1],
+                }
+            )
+    return found
+
+
+def unmatched(standing: Mapping[str, Any]) -> Sequence[str]:
+    """Return the contestants that no comparison reached."""
+    return [row["contestant"] for row in standing["ratings"] if not row["n_comparisons"]]
