@@ -1,0 +1,103 @@
+"""Pictures as data URLs, the form in which a chat endpoint takes them."""
+
+from __future__ import annotations
+
+import base64
+import threading
+from collections import OrderedDict
+from concurrent.futures import Future, ThreadPoolExecutor
+from io import BytesIO
+from typing import Any, Literal
+
+from PIL import Image
+
+from realbench.arena.judges.judge import Picture
+from realbench.images import DEFAULT_MAX_PIXELS, UnreadableImage, decode, read_bytes_and_hash
+
+ImageFormat = Literal["jpeg", "png"]
+
+DEFAULT_IMAGE_SIZE = 1024
+"""Longest side in pixels up to which a picture is sent at its own size."""
+
+JPEG_QUALITY = 90
+"""Quality of the JPEGs that are sent, without chroma subsampling."""
+
+_KEPT = 64
+_THREADS = 2
+
+
+def describe_encoding(size: int, image_format: ImageFormat) -> dict[str, Any]:
+    """Return what decides how a judge sees a picture, for fingerprints and ``run.json``."""
+    quality = {"quality": JPEG_QUALITY} if image_format == "jpeg" else {}
+    return {"longest_side": size, "format": image_format, **quality}
+
+
+class PictureEncoder:
+    """Encodes pictures in the background and keeps the latest ones, so that each is decoded once.
+
+    Every picture gets the same treatment, whatever file it comes from: decoded in full by
+    :func:`realbench.images.decode` (upright, alpha on white, sRGB), scaled down by Lanczos so that
+    its longest side is at most ``size`` pixels, never up, and encoded anew without metadata.
+
+    Args:
+        size: Longest side in pixels.
+        image_format: ``"jpeg"`` (quality :data:`JPEG_QUALITY`) or ``"png"``.
+        max_pixels: Larger images are refused before they are decoded.
+        kept: How many encoded pictures are remembered.
+    """
+
+    def __init__(
+        self,
+        size: int = DEFAULT_IMAGE_SIZE,
+        image_format: ImageFormat = "jpeg",
+        *,
+        max_pixels: int = DEFAULT_MAX_PIXELS,
+        kept: int = _KEPT,
+    ) -> None:
+        self._size = size
+        self._format: ImageFormat = image_format
+        self._max_pixels = max_pixels
+        self._capacity = kept
+        self._kept: OrderedDict[tuple[str, str], Future[str]] = OrderedDict()
+        self._lock = threading.Lock()
+        self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="encode")
+
+    def submit(self, picture: Picture) -> Future[str]:
+        """Start to encode a picture, unless it is there already; the result is its data URL.
+
+        The future raises :class:`UnreadableImage` where the file cannot be decoded, or is no
+        longer the one that ``picture`` names by its hash.
+        """
+        key = (str(picture.path), picture.sha256)
+        with self._lock:
+            future = self._kept.pop(key, None)
+            if future is None:
+                future = self._pool.submit(self._data_url, picture)
+            self._kept[key] = future
+            while len(self._kept) > self._capacity:
+                self._kept.popitem(last=False)
+        return future
+
+    def close(self) -> None:
+        """Begin no further picture; those under way end by themselves."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _data_url(self, picture: Picture) -> str:
+        data, sha256 = read_bytes_and_hash(picture.path)
+        if sha256 != picture.sha256:
+            raise UnreadableImage("the file has changed since the run began", picture.path)
+        try:
+            pixels = decode(data, max_pixels=self._max_pixels)
+        except UnreadableImage as error:
+            raise UnreadableImage(error.reason, picture.path) from error
+        encoded = base64.b64encode(self._encode(Image.fromarray(pixels))).decode("ascii")
+        return f"data:image/{self._format};base64,{encoded}"
+
+    def _encode(self, image: Image.Image) -> bytes:
+        image.thumbnail((self._size, self._size), Image.Resampling.LANCZOS, reducing_gap=None)
+        buffer = BytesIO()
+        if self._format == "jpeg":
+            image.save(buffer, "JPEG", quality=JPEG_QUALITY, subsampling=0)
+        else:
+            image.save(buffer, "PNG")
+        return buffer.getvalue()

@@ -1,0 +1,209 @@
+"""Answers of a chat endpoint: what is a verdict, and what is none."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from realbench.arena.judges.openai_answers import (
+    Reply,
+    UnusableAnswerError,
+    read_reply,
+    read_verdict,
+)
+from realbench.arena.template import load_template
+
+TEMPLATE = load_template()
+ANSWER = {"image_1": "Pores.", "image_2": "Wax.", "comparison": "Skin.", "verdict": "image_1"}
+TEXT = json.dumps(ANSWER)
+
+
+def reply(text: str, *, refusal: str = "", finish: str = "stop") -> Reply:
+    return Reply(text, refusal, finish, {})
+
+
+def verdict(text: str, **options: Any) -> str:
+    return read_verdict(reply(text, **options), TEMPLATE)[0]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        TEXT,
+        f"  {TEXT}\n",
+        json.dumps(ANSWER, indent=2),
+        f"```json\n{TEXT}\n```",
+        f"```\n{TEXT}\n```",
+        f"Here is what I think.\n\n{TEXT}\n\nI hope that helps.",
+        f"The set {{a, b}} of criteria: {TEXT}",
+        f'<think>Maybe {{"verdict": "image_2"}}? No.</think>{TEXT}',
+        f'stray "verdict": "image_2" {TEXT}',
+        TEXT.replace("image_1", "IMAGE_1", 2).replace("IMAGE_1", "image_1", 1),
+        json.dumps(ANSWER | {"verdict": "Image 1"}),
+        json.dumps(ANSWER | {"verdict": " image_1\n"}),
+        json.dumps(ANSWER | {"confidence": 0.9}),
+        json.dumps({"verdict": "image_1"}),
+        json.dumps(ANSWER | {"image_2": 'A sign says {"verdict": "image_2"}.'}),
+    ],
+)
+def test_one_object_is_found_whatever_stands_around_it(text: str) -> None:
+    assert verdict(text) == "first"
+
+
+@pytest.mark.parametrize(("value", "meant"), [("image_2", "second"), ("tie", "tie")])
+def test_all_verdicts(value: str, meant: str) -> None:
+    assert verdict(json.dumps(ANSWER | {"verdict": value})) == meant
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("", "empty"),
+        ("   \n", "empty"),
+        ("<think>image_1</think>", "empty"),
+        ("Image 1 is clearly the photograph.", "no JSON object"),
+        ('"image_1"', "no JSON object"),
+        ('verdict: "image_1"', "no JSON object"),
+        (f"{TEXT} {TEXT}", "2 JSON objects"),
+        (f'{TEXT} or {{"verdict": "image_2"}}', "2 JSON objects"),
+        (TEXT[:-1], "no JSON object"),
+        (TEXT[:-12], "no JSON object"),
+        ('{"image_1": "x", "inner": {"verdict": "image_1"}', "no JSON object"),
+        ('{"answer": {"verdict": "image_1"}}', "no key 'verdict'"),
+        ('{"winner": "image_1"}', "no key 'verdict'"),
+        ('{"Verdict": "image_1"}', "no key 'verdict'"),
+        ('{"verdict": "image_1", "verdict": "image_2"}', "twice"),
+        ('{"verdict": "image_3"}', "none of"),
+        ('{"verdict": "image_1 or image_2"}', "none of"),
+        ('{"verdict": "image_1, tie"}', "none of"),
+        ('{"verdict": "1"}', "none of"),
+        ('{"verdict": 1}', "none of"),
+        ('{"verdict": null}', "none of"),
+        ('{"verdict": ["image_1"]}', "none of"),
+        ('{"verdict": {"image_1": 1}}', "none of"),
+        ('{"verdict": true}', "none of"),
+        ('{"verdict": "\\ud800"}', "none of"),
+        ('{"verdict": ""}', "none of"),
+        ("{" * 20_000, "no JSON object"),
+        ('{"a":' * 4_000, "no JSON object"),
+        ("x" * 20_001, "more than 20,000 characters"),
+    ],
+)
+def test_nothing_is_guessed(text: str, why: str) -> None:
+    with pytest.raises(UnusableAnswerError) as caught:
+        verdict(text)
+    assert why in str(caught.value)
+    assert "\n" not in str(caught.value)
+    str(caught.value).encode()
+
+
+def test_a_refusal_counts_whatever_else_is_said() -> None:
+    with pytest.raises(UnusableAnswerError, match="refused"):
+        verdict(TEXT, refusal="No.")
+    with pytest.raises(UnusableAnswerError, match="content filter"):
+        verdict(TEXT, finish="content_filter")
+
+
+def test_an_answer_cut_at_the_limit_says_what_to_raise() -> None:
+    with pytest.raises(UnusableAnswerError, match="output tokens: raise it"):
+        verdict(TEXT[:30], finish="length")
+    with pytest.raises(UnusableAnswerError, match="output tokens was reached: raise it"):
+        verdict("", finish="length")
+    assert verdict(TEXT + " " * 500, finish="length") == "first"  # whole, though cut after it
+
+
+def test_reasons_are_lines_that_can_be_written() -> None:
+    answer = ANSWER | {"image_1": "Two\nlines, \ud800 half.", "image_2": 7, "comparison": " "}
+    _, reason = read_verdict(reply(json.dumps(answer)), TEMPLATE)
+    assert reason == "Image 1: Two lines, ? half."
+    assert read_verdict(reply('{"verdict": "tie"}'), TEMPLATE) == ("tie", None)
+
+
+@given(st.text(), st.text(), st.sampled_from(["image_1", "image_2", "tie"]))
+def test_prose_without_braces_never_changes_a_verdict(before: str, after: str, value: str) -> None:
+    before, after = (text.replace("{", "(") for text in (before, after))
+    text = f"{before}{json.dumps(ANSWER | {'verdict': value})}{after}"
+    meant = {"image_1": "first", "image_2": "second", "tie": "tie"}[value]
+    assert verdict(text) == meant
+
+
+PIECES = ["{", "}", '"verdict"', ":", '"image_1"', '"tie"', ",", " ", "x", '"a"', "[", "]", '\\"']
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=25).map("".join))
+def test_a_verdict_is_always_one_that_an_object_of_the_text_gives(text: str) -> None:
+    try:
+        found = verdict(text)
+    except UnusableAnswerError:
+        return
+    given_ = set()
+    for start in range(len(text)):
+        for end in range(start + 2, len(text) + 1):
+            with contextlib.suppress(ValueError):
+                value = json.loads(text[start:end])
+                if isinstance(value, dict):
+                    given_.add(value.get("verdict"))
+    assert {"first": "image_1", "tie": "tie"}[found] in given_
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=10,
+)
+
+
+@given(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "choices": json_values
+            | st.lists(
+                st.fixed_dictionaries(
+                    {},
+                    optional={
+                        "finish_reason": json_values,
+                        "message": json_values
+                        | st.fixed_dictionaries(
+                            {}, optional={"content": json_values, "refusal": json_values}
+                        ),
+                    },
+                ),
+                max_size=2,
+            ),
+            "usage": json_values
+            | st.fixed_dictionaries(
+                {}, optional={"prompt_tokens": json_values, "completion_tokens": json_values}
+            ),
+        },
+    )
+)
+def test_any_shape_of_a_completion_can_be_read(completion: dict[str, Any]) -> None:
+    found = read_reply(json.dumps(completion).encode())
+    for text in (found.text, found.refusal, found.finish_reason):
+        text.encode("utf-8")
+    assert set(found.usage) <= {"input_tokens", "output_tokens"}
+    assert all(n >= 0 and n == int(n) for n in found.usage.values())
+
+
+@given(st.binary())
+def test_any_bytes_are_a_reply_or_an_error(body: bytes) -> None:
+    with contextlib.suppress(UnusableAnswerError):
+        assert isinstance(read_reply(body), Reply)
+
+
+@pytest.mark.parametrize("body", [b"[" * 200_000, b"9" * 10_000, b'"x"', b"null", b""])
+def test_hostile_bytes(body: bytes) -> None:
+    with pytest.raises(UnusableAnswerError):
+        read_reply(body)
+
+
+def test_content_in_parts_is_joined() -> None:
+    parts = [{"type": "text", "text": TEXT[:9]}, {"type": "image"}, {"text": TEXT[9:]}, 3]
+    body = {"choices": [{"message": {"content": parts}, "finish_reason": "stop"}]}
+    assert read_reply(json.dumps(body).encode()).text == TEXT
