@@ -27,7 +27,8 @@ SCALE = 400.0
 GAMES = 2000
 RUNS = 100
 
-_STEPS = 100
+# Of the expected course: the most that a step takes of the distance to the mean.
+_LONGEST_STEP = 0.5
 # Where some play ten times as often as others, the seldom ones settle for fewer games.
 _LONGEST = 10 * GAMES
 
@@ -99,10 +100,13 @@ def expected(tally: Tally, scores: FloatArray, counts: FloatArray) -> FloatArray
     from scipy import special
 
     total = counts.sum(axis=1, keepdims=True)
-    gain = K_FACTOR * run_length(tally) / _STEPS / np.maximum(total, 1.0)
+    most = run_length(tally) * tally.contestant_counts.max() / tally.n
+    slope = np.log(10) / SCALE
+    steps = int(np.ceil(most * K_FACTOR * slope / 4 / _LONGEST_STEP))
+    gain = K_FACTOR * run_length(tally) / steps / np.maximum(total, 1.0)
     ratings = np.full((len(scores), len(tally.contestants)), START)
-    for _ in range(_STEPS):
+    for _ in range(steps):
         gap = ratings[:, tally.first] - ratings[:, tally.second]
-        surprise = scores - counts * special.expit(gap * (np.log(10) / SCALE))
+        surprise = scores - counts * special.expit(gap * slope)
         ratings += gain * (surprise @ tally.incidence)
     return ratings
