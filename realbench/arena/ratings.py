@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from realbench.arena import bradley_terry, elo, ranking, true_skill
+from realbench.arena.agreement import judge_agreement
 from realbench.arena.bias import position_bias
 from realbench.arena.estimates import estimate, from_draws, number, share_from_draws
 from realbench.arena.tally import FloatArray, Tally, tally
@@ -78,7 +79,7 @@ def rate(
         "seed": seed,
         "judges": standings,
         "combined": standing(COMBINED, combine(comparisons), votes) if several else None,
-        "agreement": None,
+        "agreement": judge_agreement(comparisons, resamples=resamples, seed=seed),
         "notes": notes,
     }
 

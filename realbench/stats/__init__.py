@@ -1,10 +1,11 @@
-"""Statistics of scores: bootstrap intervals, differences, AUC and calibration.
+"""Statistics of scores: bootstrap intervals, differences, AUC, calibration and agreement.
 
 Pure functions on arrays. Images of one prompt are not independent, so intervals come from a
 *cluster* bootstrap: prompts (groups) are drawn with replacement, each with all its images.
 Draws depend on the seed and the number of groups only, so equal inputs give equal intervals.
 """
 
+from realbench.stats.agreement import cohen_kappa, krippendorff_alpha
 from realbench.stats.bootstrap import Interval, bootstrap_mean, bootstrap_share
 from realbench.stats.calibration import (
     ReliabilityCurve,
@@ -30,8 +31,10 @@ __all__ = [
     "bootstrap_mean",
     "bootstrap_share",
     "brier",
+    "cohen_kappa",
     "expected_calibration_error",
     "holm",
+    "krippendorff_alpha",
     "paired_difference",
     "rank_sets",
     "reliability_curve",
