@@ -425,7 +425,7 @@ def test_single_failures_are_listed_as_invalid(tmp_path: Path) -> None:
         (faults.prose, "no JSON object", "The first image looks far"),
         (faults.wrong_keys, "no key 'verdict'", '{"winner"'),
         (faults.empty, "empty", ""),
-        (faults.cut, "limit of output tokens", '{"image_1"'),
+        (faults.cut, "raise max_output_tokens", '{"image_1"'),
         (faults.says("y" * 100_000), "more than 20,000 characters", "y" * LONGEST_RAW),
     ],
     ids=["refusal", "filter", "prose", "keys", "empty", "cut", "long"],
@@ -510,17 +510,27 @@ def test_max_cost_stops_before_it_is_passed(tmp_path: Path) -> None:
     assert judge.spent == pytest.approx(0.03)
 
 
-def test_what_was_spent_before_counts(tmp_path: Path) -> None:
+def test_a_spent_budget_buys_no_further_answer(tmp_path: Path) -> None:
     with serve() as server:
-        judge = judge_at(server, price_in=2.0, price_out=10.0, max_cost=0.03)
-        judge.spent = 0.024
-        with pytest.raises(BudgetSpentError):
-            list(judge.judge(all_showings(tmp_path, 6)))
-        judge.spent = 1.0
-        with pytest.raises(BudgetSpentError):
-            list(judge.judge(all_showings(tmp_path, 6)))
+        judge = judge_at(server, price_in=2.0, price_out=10.0, max_cost=0.006)
+        for _ in range(2):
+            with pytest.raises(BudgetSpentError):
+                list(judge.judge(all_showings(tmp_path, 6)))
         assert list(judge.judge([])) == []
     assert len(server.requests) == 2
+
+
+def test_unusable_answers_are_paid_and_not_asked_again_when_the_limit_is_passed(
+    tmp_path: Path,
+) -> None:
+    with serve(only(faults.prose)) as server:
+        judge = judge_at(server, price_in=2.0, price_out=10.0, max_cost=0.007, answer_retries=9)
+        found, error = until_error(judge, all_showings(tmp_path, 3))
+    assert isinstance(error, BudgetSpentError)
+    ((_, judgment),) = found
+    assert judgment.usage["cost"] == pytest.approx(0.006)
+    assert judgment.attempts == len(server.requests) == 2
+    assert "--max-cost is reached" in str(judgment.reason)
 
 
 def test_a_budget_that_is_just_enough_is_no_stop(tmp_path: Path) -> None:
@@ -528,6 +538,17 @@ def test_a_budget_that_is_just_enough_is_no_stop(tmp_path: Path) -> None:
         judge = judge_at(server, price_in=2.0, price_out=10.0, max_cost=0.09)
         assert len(list(judge.judge(all_showings(tmp_path, 6)))) == 30
     assert judge.spent == pytest.approx(0.09)
+
+
+def test_asking_again_stays_within_the_limit_too(tmp_path: Path) -> None:
+    fault = {0: None, 1: faults.prose, 2: faults.refusal, 3: None}
+    with serve(lambda request: fault[request.number % 4]) as server:
+        server.delay = 0.02
+        judge = judge_at(server, price_in=2.0, price_out=10.0, max_cost=0.1, concurrency=8)
+        _, error = until_error(judge, all_showings(tmp_path, 8))
+    assert isinstance(error, BudgetSpentError)
+    assert 0.09 < judge.spent <= 0.1
+    assert judge.spent == pytest.approx(len(server.requests) * 0.003)
 
 
 def test_a_limit_that_cannot_be_kept_is_said(tmp_path: Path) -> None:

@@ -57,10 +57,6 @@ class OpenAIJudge:
     it, ``OPENAI_BASE_URL`` counts, and then OpenAI itself. The first showing is asked alone, to
     find out what the endpoint takes; then ``concurrency`` at a time.
 
-    Attributes:
-        spent: What was spent, of ``max_cost``, in the currency of the prices. One who continues a
-            run sets it, before judging, to what the earlier votes have cost.
-
     Args:
         model: The model's name at the endpoint.
         options: See :class:`JudgeOptions`; every None takes this judge's default.
@@ -81,6 +77,7 @@ class OpenAIJudge:
         self._budget = Budget(
             self._settings.price_in, self._settings.price_out, self._settings.max_cost
         )
+        self._response_format: str | None = None
         self._dialect = Dialect()
         if self._settings.base_url == OPENAI_URL:  # where new models take the new name alone
             limits = self._dialect.token_limits
@@ -111,19 +108,20 @@ class OpenAIJudge:
 
     @property
     def spent(self) -> float:
+        """What this judge's answers have cost so far, in the currency of the prices."""
         return self._budget.spent
 
-    @spent.setter
-    def spent(self, amount: float) -> None:
-        self._budget.spent = amount
-
     def describe(self) -> dict[str, Any]:
-        """Return the settings for ``run.json``; ``response_format`` as far as it is known yet."""
+        """Return the settings for ``run.json``.
+
+        ``response_format`` is the kind of structured output that the endpoint took, None until it
+        has answered.
+        """
         return {
             "kind": "openai",
             "template": self._template.describe(),
             "images": self._images(),
-            "response_format": self._dialect.response_format,
+            "response_format": self._response_format,
             **self._settings.model_dump(mode="json", exclude={"image_size", "image_format"}),
             "base_url": self._shown_url,
             "openai_version": version("openai"),
@@ -145,21 +143,23 @@ class OpenAIJudge:
         held: list[tuple[Showing, Judgment]] = []
         waiting: Showing | None = None
         stop: Exception | None = None
-        room, pending = 1, 0
+        budget = self._budget
+        budget.pending = 0
+        room = 1
         with self._session() as session:
             while True:
-                while stop is None and pending < room:
+                while stop is None and budget.pending < room:
                     waiting = waiting or next(source, None)
-                    if waiting is None or not self._budget.allows(pending):
+                    if waiting is None or not budget.allows_another():
                         break
+                    budget.pending += 1
                     future = session.begin(waiting)
                     future.add_done_callback(partial(_put, done, waiting))
                     waiting = None
-                    pending += 1
-                if not pending:
+                if not budget.pending:
                     break
                 showing, future = done.get()
-                pending -= 1
+                budget.pending -= 1
                 room = self._settings.concurrency
                 try:
                     outcome = future.result()
@@ -183,7 +183,7 @@ class OpenAIJudge:
         if stop is not None:
             raise stop
         if waiting is not None:
-            raise BudgetSpentError(self._budget.message())
+            raise BudgetSpentError(budget.message())
 
     @contextmanager
     def _session(self) -> Iterator[_Session]:
@@ -198,6 +198,8 @@ class OpenAIJudge:
         finally:
             encoder.close()
             self._dialect = endpoint.dialect
+            if endpoint.proven:
+                self._response_format = endpoint.dialect.response_format
 
     @property
     def _shown_url(self) -> str:
@@ -238,7 +240,6 @@ class _Session:
     async def _judge(self, showing: Showing) -> _Outcome:
         clock = time.perf_counter()
         outcome = await self._outcome(showing)
-        self.budget.finish()
         seconds = time.perf_counter() - clock
         return replace(outcome, judgment=replace(outcome.judgment, seconds=seconds))
 
@@ -265,10 +266,10 @@ class _Session:
                 verdict, reason = read_verdict(reply, self.endpoint.template)
             except UnusableAnswerError as error:
                 problem, raw = str(error), reply.refusal or reply.text
-                if self.budget.is_spent:
-                    problem += "; not asked again, since --max-cost is reached"
-                    break
                 if self.endpoint.is_stopped or ask == self.answer_retries:
+                    break
+                if not self.budget.allows_again():
+                    problem += "; not asked again, since --max-cost is reached"
                     break
             else:
                 reason = None if reason is None else self.redactor.text(reason)

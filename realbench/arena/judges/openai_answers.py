@@ -12,6 +12,7 @@ from realbench.arena.template import Template
 
 # No answer of three short reasons is longer; it also bounds the time that the search below takes.
 _LONGEST_ANSWER = 20_000
+_CUT = "it was cut at the limit of output tokens; raise max_output_tokens"
 _END_OF_THOUGHT = "</think>"
 # Past this a count of tokens is not one; it also keeps sums exact.
 _MOST_TOKENS = 10**12
@@ -113,7 +114,7 @@ def _only_object(reply: Reply) -> dict[str, Any]:
     text = reply.text.rpartition(_END_OF_THOUGHT)[2].strip()
     if not text:
         cut = reply.finish_reason == "length"
-        more = " before the limit of output tokens was reached: raise it" if cut else ""
+        more = f": {_CUT}" if cut else ""
         raise UnusableAnswerError(f"the answer is empty{more}")
     if len(text) > _LONGEST_ANSWER:
         raise UnusableAnswerError(f"the answer has more than {_LONGEST_ANSWER:,} characters")
@@ -123,7 +124,7 @@ def _only_object(reply: Reply) -> dict[str, Any]:
     if objects:
         raise UnusableAnswerError(f"the answer holds {len(objects)} JSON objects instead of one")
     if reply.finish_reason == "length":
-        raise UnusableAnswerError("the answer was cut at the limit of output tokens: raise it")
+        raise UnusableAnswerError(f"the answer is not whole: {_CUT}")
     raise UnusableAnswerError("the answer holds no JSON object")
 
 

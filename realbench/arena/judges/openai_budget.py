@@ -19,6 +19,10 @@ class Budget:
         price_out: Price of a million output tokens, or None.
         max_cost: The limit, in the same currency, or None.
 
+    Attributes:
+        spent: What was spent so far.
+        pending: Showings that are under way; each may have an answer in the making.
+
     Raises:
         UsageError: only one price is given, or a limit without prices.
     """
@@ -35,8 +39,8 @@ class Budget:
         self.spent = 0.0
         self._prices = None if price_in is None or price_out is None else (price_in, price_out)
         self._max_cost = max_cost
-        self._here = 0.0  # spent by this object; what came before is in ``spent`` alone
-        self._finished = 0
+        self.pending = 0
+        self._charged = 0
         self._dearest = 0.0
         self._uncounted = 0
 
@@ -50,12 +54,13 @@ class Budget:
         """
         if self._prices is None:
             return None
+        self._charged += 1
         if "input_tokens" in usage and "output_tokens" in usage:
             price_in, price_out = self._prices
             cost = usage["input_tokens"] * price_in + usage["output_tokens"] * price_out
             cost /= _TOKENS_A_PRICE
             self._dearest = max(self._dearest, cost)
-            self._add(cost)
+            self.spent += cost
             return cost
         self._uncounted += 1
         if self._max_cost is not None and not self._dearest and self._uncounted >= _MOST_UNCOUNTED:
@@ -64,36 +69,34 @@ class Budget:
                 "kept: give --max-votes instead"
             )
         if self._max_cost is not None:
-            self._add(self._dearest)
+            self.spent += self._dearest
         return None
 
-    def finish(self) -> None:
-        """Count a showing whose answers have all been charged."""
-        self._finished += 1
-
-    @property
-    def is_spent(self) -> bool:
-        return self._max_cost is not None and self.spent >= self._max_cost
-
-    def allows(self, pending: int) -> bool:
+    def allows_another(self) -> bool:
         """Whether one more showing can be paid, besides those that are under way.
 
-        Showings whose cost is not known yet are taken to cost the mean of the others.
+        Answers whose cost is not known yet are taken to cost the mean of the others.
         """
-        if self._max_cost is None or not self._finished:
-            return not self.is_spent
-        expected = self.spent + (pending + 1) * self._here / self._finished
+        return self._allows(self.pending + 1)
+
+    def allows_again(self) -> bool:
+        """Whether one of the showings that are under way can be asked once more."""
+        return self._allows(self.pending)
+
+    def _allows(self, answers: int) -> bool:
+        if self._max_cost is None:
+            return True
+        mean = self.spent / self._charged if self._charged else 0.0
         # Sums of prices such as 0.1 are not exact.
-        return not self.is_spent and expected <= self._max_cost * (1 + 1e-9)
+        most = self._max_cost * (1 + 1e-9)
+        return self.spent < self._max_cost and self.spent + answers * mean <= most
 
     def message(self) -> str:
         """Say in one line that the limit is reached."""
-        mean = f", and a vote costs about {self._here / self._finished:.4g}" * bool(self._finished)
+        mean = ""
+        if self._charged:
+            mean = f", and an answer costs about {self.spent / self._charged:.4g}"
         return (
-            f"--max-cost {self._max_cost:g} is reached: {self.spent:.4g} is spent{mean}; raise it "
-            "and run the same command again to go on"
+            f"--max-cost {self._max_cost:g} is reached: {self.spent:.4g} is spent{mean}; run the "
+            "same command again to go on"
         )
-
-    def _add(self, cost: float) -> None:
-        self.spent += cost
-        self._here += cost
