@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from realbench.errors import RealBenchError
+from realbench.errors import RealBenchError, UsageError
 
 if TYPE_CHECKING:
     from realbench.arena.results import ArenaRun
@@ -193,6 +193,10 @@ def arena_command(
     no_cache: Annotated[
         bool, typer.Option("--no-cache", help="Neither look scores up nor keep them.")
     ] = False,
+    host: Annotated[
+        str,
+        typer.Option(help="human: where the page listens; 0.0.0.0 lets others on the network in."),
+    ] = "127.0.0.1",
     port: Annotated[
         int,
         typer.Option(
@@ -219,6 +223,8 @@ def arena_command(
     from realbench.arena.judges import JudgeOptions
     from realbench.arena.run import DEFAULT_JUDGES, ArenaInterrupted, arena
 
+    if out is None and "human" in (judge or ()):
+        raise UsageError("--judge human needs --out, so that no vote of a person is lost")
     if quiet:
         warnings.simplefilter("ignore")
     options = JudgeOptions(
@@ -241,6 +247,7 @@ def arena_command(
         margin=margin,
         detectors=tuple(detector or ()),
         cache=not no_cache,
+        host=host,
         port=port,
         open_browser=not no_browser,
     )
