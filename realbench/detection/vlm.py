@@ -359,6 +359,8 @@ class VisionLanguageModel:
                 f"{printable(self.name)} has no processor for images and text: its "
                 "preprocessor_config.json or tokenizer files are missing"
             )
+        if processor.tokenizer.vocab_size < 2:  # made up by transformers where files are missing
+            raise UsageError(f"{printable(self.name)} has no tokenizer: {self._remedy}")
         if processor.tokenizer.pad_token_id is None:
             processor.tokenizer.pad_token = processor.tokenizer.eos_token
         return processor

@@ -477,6 +477,17 @@ def test_model_of_another_kind(tmp_path: Path) -> None:
     refused_in_one_line(tmp_path, "is a bert model")
 
 
+def test_no_tokenizer(model_copy: Path) -> None:
+    for path in model_copy.glob("tokenizer*"):
+        path.unlink()
+    refused_in_one_line(model_copy, "no tokenizer")
+
+
+def test_broken_chat_template(model_copy: Path) -> None:
+    (model_copy / "chat_template.jinja").write_text("{% for message in %}")
+    refused_in_one_line(model_copy, "chat template cannot be used")
+
+
 def test_no_chat_template(tmp_path: Path) -> None:
     refused_in_one_line(save_tiny_vlm(tmp_path, chat_template=None), "no chat template")
 

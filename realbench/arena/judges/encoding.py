@@ -12,12 +12,10 @@ from typing import Any, Literal
 from PIL import Image
 
 from realbench.arena.judges.judge import Picture
-from realbench.images import DEFAULT_MAX_PIXELS, UnreadableImage, decode, read_bytes_and_hash
+from realbench.arena.judges.pictures import DEFAULT_IMAGE_SIZE, shown_picture
+from realbench.images import DEFAULT_MAX_PIXELS
 
 ImageFormat = Literal["jpeg", "png"]
-
-DEFAULT_IMAGE_SIZE = 1024
-"""Longest side in pixels up to which a picture is sent at its own size."""
 
 JPEG_QUALITY = 90
 """Quality of the JPEGs that are sent, without chroma subsampling."""
@@ -83,18 +81,11 @@ class PictureEncoder:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _data_url(self, picture: Picture) -> str:
-        data, sha256 = read_bytes_and_hash(picture.path)
-        if sha256 != picture.sha256:
-            raise UnreadableImage("the file has changed since the run began", picture.path)
-        try:
-            pixels = decode(data, max_pixels=self._max_pixels)
-        except UnreadableImage as error:
-            raise UnreadableImage(error.reason, picture.path) from error
-        encoded = base64.b64encode(self._encode(Image.fromarray(pixels))).decode("ascii")
+        shown = shown_picture(picture, self._size, max_pixels=self._max_pixels)
+        encoded = base64.b64encode(self._encode(shown)).decode("ascii")
         return f"data:image/{self._format};base64,{encoded}"
 
     def _encode(self, image: Image.Image) -> bytes:
-        image.thumbnail((self._size, self._size), Image.Resampling.LANCZOS, reducing_gap=None)
         buffer = BytesIO()
         if self._format == "jpeg":
             image.save(buffer, "JPEG", quality=JPEG_QUALITY, subsampling=0)
