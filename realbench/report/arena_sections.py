@@ -10,7 +10,7 @@ from typing import Any
 from realbench.arena.votes import Vote
 from realbench.report import plots, wording
 from realbench.report.arena_plots import NUMBERS_LIMIT, counts_range, round_axis, win_matrix
-from realbench.report.arena_wording import estimate_of, rating
+from realbench.report.arena_wording import estimate_of, rating, shortened
 
 COMPACT = 16  # contestants; more make the ladder's rows lower
 BEYOND = 0.15  # of the span of all ratings, how far a long ladder's axis goes beyond them
@@ -267,19 +267,19 @@ def _turned(value: Mapping[str, Any], sign: int) -> dict[str, Any]:
 
 
 def invalid_answers(votes: Iterable[Vote]) -> list[dict[str, str]]:
-    """Return the first invalid answers with what was said, shortened."""
+    """Return the first invalid answers: what was said, and what is wrong with it."""
     found = []
     for vote in votes:
         if vote.verdict != "invalid":
             continue
-        raw = " ".join((vote.raw or vote.reason or "").split())
         found.append(
             {
                 "judge": vote.judge,
                 "prompt_id": vote.prompt_id,
                 "first": vote.first,
                 "second": vote.second,
-                "raw": raw if len(raw) <= RAW_LENGTH else f"{raw[:RAW_LENGTH]}…",
+                "why": shortened(vote.reason, RAW_LENGTH) or "",
+                "raw": shortened(vote.raw, RAW_LENGTH) or "",
             }
         )
         if len(found) == INVALID_LIMIT:

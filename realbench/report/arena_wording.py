@@ -111,17 +111,20 @@ def _lead(models: Sequence[str], better: set[tuple[str, str]]) -> str:
 
 def _photographs(models: Sequence[str], reference: str, better: set[tuple[str, str]]) -> str:
     above = [model for model in models if (model, reference) in better]
+    level = [model for model in models if model not in above and (reference, model) not in better]
+    first = leaders(models, better)
+    sole = first if len(first) == 1 and len(models) > 2 else None
     if above:
         verb = "is" if len(above) == 1 else "are"
-        return f"{listing(above, NAMED)} {verb} judged more real than the photographs"
-    level = [model for model in models if (reference, model) not in better]
+        who = "it" if above == sole else listing(above, NAMED)
+        return f"{who} {verb} judged more real than the photographs"
     if not level:
         return "the photographs stay on top"
     if len(level) == len(models):
         none = "neither" if len(models) == 2 else "none"
         return f"{none} is separated from the photographs"
     if len(level) == 1:
-        return f"{level[0]} is not separated from the photographs"
+        return f"{'it' if level == sole else level[0]} is not separated from the photographs"
     return f"{len(level)} models are not separated from the photographs"
 
 
@@ -176,3 +179,11 @@ def stop_sentence(reason: str | None) -> str:
     if not reason:
         return ""
     return f"The run ended because {STOPS.get(reason, reason)}."
+
+
+def shortened(text: str | None, length: int) -> str | None:
+    """Return ``text`` on one line and at most ``length`` characters long; None for none."""
+    if text is None or not text.strip():
+        return None
+    text = " ".join(text.split())
+    return text if len(text) <= length else f"{text[: length - 1].rstrip()}…"

@@ -16,7 +16,7 @@ from typing import Any
 
 from realbench.arena.verdicts import Comparison
 from realbench.arena.votes import Vote
-from realbench.report.arena_wording import estimate_of, expected_win
+from realbench.report.arena_wording import estimate_of, expected_win, shortened
 from realbench.report.gallery import thumbnails
 from realbench.report.wording import is_number, number
 
@@ -227,7 +227,7 @@ def _load(
         )
         examples[_key(pair)] = Example(
             prompt_id=pair.prompt_id,
-            prompt=_shortened(prompts.get(pair.prompt_id), PROMPT_LENGTH),
+            prompt=shortened(prompts.get(pair.prompt_id), PROMPT_LENGTH),
             sides=(sides[0], sides[1]),
             chance=expected_win(both[0]["estimate"], both[1]["estimate"]),
             said=_said(pair),
@@ -254,7 +254,7 @@ def _answers(votes: Sequence[Vote], left: str) -> Iterable[tuple[str, str | None
         else:
             place = f"shown {vote.verdict}"
         words = f"{choice}, {place}{_probabilities([vote], left)}"
-        yield words, _shortened(vote.reason, REASON_LENGTH)
+        yield words, shortened(vote.reason, REASON_LENGTH)
 
 
 def _choice(vote: Vote) -> str:
@@ -270,10 +270,3 @@ def _probabilities(votes: Sequence[Vote], left: str) -> str:
         if vote.probability is not None
     ]
     return f" (P(left) = {' and '.join(known)})" if known else ""
-
-
-def _shortened(text: str | None, length: int) -> str | None:
-    if text is None or not text.strip():
-        return None
-    text = " ".join(text.split())
-    return text if len(text) <= length else f"{text[: length - 1].rstrip()}…"

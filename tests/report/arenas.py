@@ -1,4 +1,4 @@
-"""Arena runs for the report's tests: chosen strengths, real pictures, votes, comparisons, ratings."""
+"""Arena runs for the report's tests: chosen strengths, real pictures, real ratings."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def _votes(
                 probability=float(1 / (1 + np.exp(-seen)))
                 if judge.probabilities and is_valid
                 else None,
-                reason=judge.reason if is_valid else None,
+                reason=judge.reason if is_valid else "the answer is no JSON",
                 raw=None if is_valid else "I cannot compare <b>people</b>.",
                 seconds=0.5,
                 usage={"input_tokens": 1000, "output_tokens": 50, "cost": 0.002}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
@@ -12,44 +11,12 @@ from realbench.prompts import Prompt
 from realbench.report import render_score_report, write_score_report
 from realbench.report.page import bibtex
 from realbench.scoring.run import ScoreRun
+from tests.report.pages import Page
 from tests.report.runs import make_run
 
 HIGH = [0.9, 0.8, 0.85, 0.95, 0.7, 0.9, 0.88, 0.91, 0.83, 0.79, 0.86, 0.92]
 LOW = [0.2, 0.1, 0.15, 0.3, 0.05, 0.22, 0.18, 0.12, 0.09, 0.25, 0.19, 0.14]
 HOSTILE = "<script>alert('x')</script>\"'&\u202e"
-
-
-class Page(HTMLParser):
-    """The text and tags of a page; fails on a tag that is closed out of order."""
-
-    VOID = frozenset({"meta", "link", "img", "br", "wbr"})
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.open: list[str] = []
-        self.texts: list[str] = []
-        self.feed(html)
-        assert self.open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if "style" not in self.open:
-            self.texts.append(data)
-
-    @property
-    def text(self) -> str:
-        return " ".join(" ".join(self.texts).split())
 
 
 def render(run: ScoreRun) -> str:
