@@ -174,6 +174,14 @@ def arena_command(
     revision: Annotated[
         str | None, typer.Option(help="Branch, tag or commit of the model.", rich_help_panel=_LOCAL)
     ] = None,
+    trust_remote_code: Annotated[
+        bool,
+        typer.Option(
+            "--trust-remote-code",
+            help="Run Python code that comes with the model. Nothing confines it.",
+            rich_help_panel=_LOCAL,
+        ),
+    ] = False,
     batch_size: Annotated[
         int | None,
         typer.Option(min=1, help="A batch. (default: by device)", rich_help_panel=_LOCAL_BOTH),
@@ -244,6 +252,7 @@ def arena_command(
         device=device,
         dtype=dtype,
         revision=revision,
+        trust_remote_code=trust_remote_code,
         margin=margin,
         detectors=tuple(detector or ()),
         cache=not no_cache,

@@ -459,8 +459,8 @@ class VisionLanguageModel:
                 ) from error
             if "trust_remote_code" in str(error):
                 raise UsageError(
-                    f"{printable(self.name)} needs Python code of its own, which is not run unless "
-                    "you trust it by name (trust_remote_code)"
+                    f"{printable(self.name)} needs Python code of its own, which nothing confines: "
+                    "read it, and give --trust-remote-code if you trust it"
                 ) from error
             raise RealBenchError(
                 f"{printable(self.name)}: {what} ({_first_line(error)}); {self._remedy}"
