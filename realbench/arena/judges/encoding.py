@@ -20,7 +20,8 @@ ImageFormat = Literal["jpeg", "png"]
 JPEG_QUALITY = 90
 """Quality of the JPEGs that are sent, without chroma subsampling."""
 
-_KEPT = 64
+# About a thousand pictures: one comes back in the other order and against every other contestant.
+_KEPT_BYTES = 256 * 2**20
 _THREADS = 2
 
 
@@ -28,6 +29,9 @@ def describe_encoding(size: int, image_format: ImageFormat) -> dict[str, Any]:
     """Return what decides how a judge sees a picture, for fingerprints and ``run.json``."""
     quality = {"quality": JPEG_QUALITY} if image_format == "jpeg" else {}
     return {"longest_side": size, "format": image_format, **quality}
+
+
+_Key = tuple[str, str]
 
 
 class PictureEncoder:
@@ -41,7 +45,7 @@ class PictureEncoder:
         size: Longest side in pixels.
         image_format: ``"jpeg"`` (quality :data:`JPEG_QUALITY`) or ``"png"``.
         max_pixels: Larger images are refused before they are decoded.
-        kept: How many encoded pictures are remembered.
+        kept_bytes: How many bytes of encoded pictures are remembered.
     """
 
     def __init__(
@@ -50,13 +54,14 @@ class PictureEncoder:
         image_format: ImageFormat = "jpeg",
         *,
         max_pixels: int = DEFAULT_MAX_PIXELS,
-        kept: int = _KEPT,
+        kept_bytes: int = _KEPT_BYTES,
     ) -> None:
         self._size = size
         self._format: ImageFormat = image_format
         self._max_pixels = max_pixels
-        self._capacity = kept
-        self._kept: OrderedDict[tuple[str, str], Future[str]] = OrderedDict()
+        self._most_bytes = kept_bytes
+        self._kept: OrderedDict[_Key, Future[str]] = OrderedDict()
+        self._sizes: dict[_Key, int] = {}  # of those that are encoded
         self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="encode")
 
@@ -68,13 +73,25 @@ class PictureEncoder:
         """
         key = (str(picture.path), picture.sha256)
         with self._lock:
-            future = self._kept.pop(key, None)
-            if future is None:
-                future = self._pool.submit(self._data_url, picture)
-            self._kept[key] = future
-            while len(self._kept) > self._capacity:
-                self._kept.popitem(last=False)
+            known = self._kept.get(key)
+            if known is not None:
+                self._kept.move_to_end(key)
+                return known
+            future = self._kept[key] = self._pool.submit(self._encoded, picture, key)
         return future
+
+    def _encoded(self, picture: Picture, key: _Key) -> str:
+        url = self._data_url(picture)
+        self._keep(key, len(url))
+        return url
+
+    def _keep(self, key: _Key, size: int) -> None:
+        """Count a picture that is encoded, and forget those that were not asked for longest."""
+        with self._lock:
+            self._sizes[key] = size
+            while sum(self._sizes.values()) > self._most_bytes:
+                oldest = next(one for one in self._kept if one in self._sizes)
+                del self._kept[oldest], self._sizes[oldest]
 
     def close(self) -> None:
         """Begin no further picture; those under way end by themselves."""
