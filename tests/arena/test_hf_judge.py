@@ -548,7 +548,7 @@ def ask(spec: str, home: Path, *arguments: str) -> str:
     environment = {**os.environ, "HF_HOME": str(home), "HF_HUB_OFFLINE": "1"}
     command = [sys.executable, "-c", ASK, spec, *arguments]
     done = subprocess.run(
-        command, env=environment, capture_output=True, text=True, timeout=120, check=True
+        command, env=environment, capture_output=True, text=True, timeout=600, check=True
     )
     assert done.stderr == ""
     return done.stdout.strip()

@@ -24,7 +24,7 @@ from tests.arena.tiny_vlm import save_tiny_vlm
 
 pytestmark = pytest.mark.slow
 
-START_SECONDS = 120
+START_SECONDS = 600  # a busy machine is no failure
 OUTPUT_TOKENS = 12
 
 
@@ -91,7 +91,7 @@ def tokens_of_question(server: Server, showing: Showing, sizes: list[tuple[int, 
     return len(AutoProcessor.from_pretrained(server.model)(text=text, images=images).input_ids[0])
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(1200)
 def test_a_random_model_gets_two_images_and_gives_invalid_votes(
     server: Server, tmp_path: Path, make_picture: Any
 ) -> None:
@@ -113,6 +113,7 @@ def test_a_random_model_gets_two_images_and_gives_invalid_votes(
         answer_retries=0,
         max_output_tokens=OUTPUT_TOKENS,
         concurrency=2,
+        timeout=600,
     )
     judge = make_judge(f"openai:{server.model}", options)
     judged = {(s.first, s.second): judgment for s, judgment in judge.judge(showings)}
