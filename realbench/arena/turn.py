@@ -6,16 +6,24 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Literal
+from itertools import combinations
+from typing import TYPE_CHECKING, Literal
 
 from realbench.arena.contestants import Lineup
 from realbench.arena.judges.judge import BudgetSpentError, Judge, Judgment, Showing
 from realbench.arena.pairing import Pair, all_pairs, count_pairs, shown_orders
+from realbench.arena.verdicts import compare
 from realbench.arena.vote_log import VoteLog
 from realbench.arena.votes import Vote
 
+if TYPE_CHECKING:
+    from realbench.arena.active import ActiveSchedule
+
 Schedule = Literal["all", "active"]
 SCHEDULES: tuple[Schedule, ...] = ("all", "active")
+
+# Pairs that the active schedule chooses at once, or as many as there are contestants.
+_LEAST_CHOSEN = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +102,34 @@ class Turn:
         Raises:
             RealBenchError: the judge cannot work, or a vote cannot be written.
         """
+        if schedule == "active":
+            return self._take_active()
         self._total = count_pairs(self._ids) * self._judge.orders - len(self._done)
         if self._max_votes is not None:
             self._total = min(self._total, self._max_votes)
         self._tell()
         return self._ask(all_pairs(self._ids, seed=self._seed))
+
+    def _take_active(self) -> str:
+        from realbench.arena.active import ActiveSchedule
+
+        shared = {
+            (a, b): sorted(self._ids[a] & self._ids[b])
+            for a, b in combinations(sorted(self._ids), 2)
+            if not self._ids[a].isdisjoint(self._ids[b])
+        }
+        met = sorted({name for pair in shared for name in pair})
+        chooser = ActiveSchedule(met, shared, seed=self._seed)
+        self._total = self._max_votes
+        self._tell()
+        reason = self._ask(self._informative_pairs(chooser, max(_LEAST_CHOSEN, len(met))))
+        return (chooser.stop_reason or reason) if reason == "complete" else reason
+
+    def _informative_pairs(self, chooser: ActiveSchedule, n: int) -> Iterator[Pair]:
+        """Choose pairs as the judge has room for them, by what it has said until then."""
+        orders = {self._judge.name: self._judge.orders}
+        while batch := chooser.next_batch(compare(list(self._done.values()), orders), n):
+            yield from batch
 
     def _ask(self, pairs: Iterable[Pair]) -> str:
         """Have pairs judged; every answer is on disk before the judge is asked to go on."""

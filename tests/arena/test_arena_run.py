@@ -255,6 +255,37 @@ def test_a_torn_line_is_cut_off_and_said(start: Start, tmp_path: Path) -> None:
     assert any("half a line" in note for note in run.manifest["notes"])
 
 
+def test_the_active_schedule_stops_when_neighbors_are_apart_and_goes_on_when_resumed(
+    tmp_path: Path,
+) -> None:
+    folders = []
+    for m, name in enumerate("abcd"):
+        folder = tmp_path / name
+        folder.mkdir()
+        for n in range(40):
+            Image.new("RGB", (4, 4), (40 * m, 5 * n, 0)).save(folder / f"{n}.png")
+        folders.append(folder)
+    more: dict[str, Any] = {"schedule": "active", "out": tmp_path / "run", "resamples": 100}
+    begun = arena(*folders, judge=ByName(), max_votes=15, **more)
+    assert (len(begun.votes), begun.stop_reason) == (15, "max-votes")
+    run = arena(*folders, judge=ByName(invalid={("3", "a", "b"), ("3", "b", "a")}), **more)
+    assert run.stop_reason == "separated"
+    assert len(run.votes) < 240  # of 480
+    assert set(shown(run.votes).values()) == {1}
+    assert [row["contestant"] for row in standing_of(run)["ratings"]] == list("abcd")
+    judge = ByName()
+    assert arena(*folders, judge=judge, **more).stop_reason == "separated"
+    assert judge.asked == []
+
+
+def test_the_active_schedule_ends_when_no_pair_is_left(start: Start) -> None:
+    run = start(ByName(invalid={("p0", "a", "b")}), schedule="active")
+    assert (run.stop_reason, len(run.votes), run.pairs_open) == ("complete", 18, 1)
+    judge = ByName()
+    assert start(judge, schedule="active").pairs_open == 0
+    assert len(judge.asked) == 1
+
+
 def test_what_cannot_be_run_is_a_usage_error(start: Start) -> None:
     for judges, more, message in (
         ([], {}, "no judge"),
