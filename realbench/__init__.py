@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from realbench import arena
     from realbench.detection.registry import list_detectors, load_detector
     from realbench.scoring import Scorer, ScoreRun, Scores, score
 
@@ -29,6 +30,7 @@ __all__ = [
     "Scorer",
     "Scores",
     "__version__",
+    "arena",
     "list_detectors",
     "load_detector",
     "score",
@@ -36,6 +38,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "arena":  # a package; realbench.arena.arena is what runs one
+        return import_module("realbench.arena")
     if name not in _HOMES:
         raise AttributeError(f"module 'realbench' has no attribute {name!r}")
     value = getattr(import_module(_HOMES[name]), name)

@@ -1,1 +1,49 @@
-"""Arena-Scoring: which of two images is the more realistic photograph, and what follows of it."""
+"""Arena-Scoring: which of two images is the more realistic photograph, and what follows of it.
+
+``realbench.arena.arena("flux-dev", "sdxl", reference="photos", judge="detectors", out="run")`` is
+``realbench arena`` from Python. The names below are the public API; each is imported when it is
+first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from realbench.arena.judges import JudgeOptions, make_judge
+    from realbench.arena.merging import merge
+    from realbench.arena.results import ArenaRun, rate_run
+    from realbench.arena.run import ArenaInterrupted, arena
+
+_HOMES = {
+    "ArenaInterrupted": "realbench.arena.run",
+    "ArenaRun": "realbench.arena.results",
+    "JudgeOptions": "realbench.arena.judges",
+    "arena": "realbench.arena.run",
+    "make_judge": "realbench.arena.judges",
+    "merge": "realbench.arena.merging",
+    "rate_run": "realbench.arena.results",
+}
+
+__all__ = [
+    "ArenaInterrupted",
+    "ArenaRun",
+    "JudgeOptions",
+    "arena",
+    "make_judge",
+    "merge",
+    "rate_run",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'realbench.arena' has no attribute {name!r}")
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | set(__all__))

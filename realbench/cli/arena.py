@@ -203,7 +203,10 @@ def arena_command(
     ] = False,
     host: Annotated[
         str,
-        typer.Option(help="human: where the page listens; 0.0.0.0 lets others on the network in."),
+        typer.Option(
+            help="Where the page listens; 0.0.0.0 lets others on the network in.",
+            rich_help_panel=_HUMAN,
+        ),
     ] = "127.0.0.1",
     port: Annotated[
         int,

@@ -464,3 +464,15 @@ def test_a_run_killed_again_and_again_ends_as_one_that_was_not(
 def test_options_take_the_seed_of_the_run(start: Start) -> None:
     run = start(ByName(), options=JudgeOptions(cache=False), seed=4)
     assert (run.manifest["seed"], run.ratings["seed"]) == (4, 4)
+
+
+def test_the_package_is_at_hand_and_light() -> None:
+    code = (
+        "import sys, realbench; names = dir(realbench.arena)\n"
+        "assert {'arena', 'merge', 'rate_run', 'JudgeOptions', 'make_judge'} <= set(names)\n"
+        "assert not {'numpy', 'pydantic', 'torch'} & set(sys.modules), 'heavy'\n"
+        "assert realbench.arena.arena.__name__ == 'arena'\n"
+        "assert 'torch' not in sys.modules"
+    )
+    result = subprocess.run([sys.executable, "-c", code], text=True, capture_output=True)
+    assert result.returncode == 0, result.stderr
