@@ -251,7 +251,7 @@ def _lock(out: Path) -> BaseFileLock:
     """Take the run's lock, which the system lets go when the process ends, however it ends."""
     from filelock import FileLock, Timeout
 
-    lock = FileLock(out / _LOCK_FILE, blocking=False)
+    lock = FileLock(out / _LOCK_FILE, timeout=0)
     try:
         lock.acquire()
     except Timeout as error:  # an OSError, too
