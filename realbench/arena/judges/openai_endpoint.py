@@ -30,6 +30,8 @@ LONGEST_PAUSE = 600.0
 _LONGEST_BACKOFF = 60.0
 _CONNECT_SECONDS = 10.0
 _MOST_REPLY_BYTES = 8 * 2**20
+# Some servers repeat the whole request, pictures included, after what is wrong with it.
+_MOST_SAID = 2000
 # What is sent where there is no key, since the client wants one.
 _NO_KEY = "none"
 
@@ -161,6 +163,7 @@ class Endpoint:
     async def _sleep(self, seconds: float, requests: int) -> None:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._stopped.wait(), seconds)
+        if self.is_stopped:
             raise EndpointError("the run is stopping", requests)
 
     async def _send(
@@ -230,7 +233,7 @@ class Endpoint:
 
     def _refusal(self, error: APIStatusError) -> _Failure:
         status, model = error.status_code, self._settings.model
-        said = _server_text(error)
+        said = _server_text(error)[:_MOST_SAID]
         line = self._redactor.line(said)
         reason = f"HTTP {status}" + (f": {line}" if line else "")
         if status == 401:
