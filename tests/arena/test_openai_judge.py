@@ -131,7 +131,6 @@ def test_a_thousand_judgments_of_which_a_third_are_faulty(tmp_path: Path) -> Non
         faults.status(500),
         faults.status(503),
         faults.hang_up,
-        faults.slow(3),
         faults.refusal,
         faults.prose,
         faults.wrong_keys,
@@ -151,6 +150,8 @@ def test_a_thousand_judgments_of_which_a_third_are_faulty(tmp_path: Path) -> Non
 
     def fault(request: Request) -> Fault | None:
         n = number(request)
+        if n in (300 + 3, 600 + 3, 900 + 3):
+            return faults.slow(15) if request.asked_before == 0 else None
         if n % 3:
             return None
         if n % 30 == 0:
@@ -158,7 +159,7 @@ def test_a_thousand_judgments_of_which_a_third_are_faulty(tmp_path: Path) -> Non
         return passing[n // 3 % len(passing)] if request.asked_before == 0 else None
 
     with serve(fault) as server:
-        found = list(judge_at(server, timeout=2.0, concurrency=16).judge(showings))
+        found = list(judge_at(server, timeout=5.0, concurrency=16).judge(showings))
     judgments = dict(found)
     assert len(found) == len(judgments) == 1000
     invalid = {s.prompt_id for s, j in found if j.verdict == "invalid"}
@@ -173,17 +174,17 @@ def test_a_thousand_judgments_of_which_a_third_are_faulty(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("fault", "least", "most"),
+    ("fault", "least", "below"),
     [
-        (faults.rate_limited({"Retry-After": "1"}), 1.0, 1.4),
-        (faults.rate_limited({"Retry-After": "0.3"}), 0.3, 0.7),
-        (faults.rate_limited({"retry-after-ms": "400", "Retry-After": "9"}), 0.4, 0.8),
-        (faults.rate_limited_until(1.0), 1.0, 2.4),
+        (faults.rate_limited({"Retry-After": "1"}), 1.0, 60.0),
+        (faults.rate_limited({"Retry-After": "0.3"}), 0.3, 60.0),
+        (faults.rate_limited({"retry-after-ms": "400", "Retry-After": "30"}), 0.4, 25.0),
+        (faults.rate_limited_until(1.0), 1.0, 60.0),
     ],
     ids=["seconds", "fraction", "milliseconds", "date"],
 )
 def test_retry_after_is_kept_on_the_servers_clock(
-    tmp_path: Path, fault: Fault, least: float, most: float
+    tmp_path: Path, fault: Fault, least: float, below: float
 ) -> None:
     with serve(only(fault, times=1)) as server:
         ((_, judgment),) = judge_at(server).judge(all_showings(tmp_path, 2)[:1])
@@ -191,19 +192,23 @@ def test_retry_after_is_kept_on_the_servers_clock(
     assert judgment.verdict == "tie"
     assert judgment.attempts == 2
     # The server notes the time before it answers, so the pause is at least this long.
-    assert least <= second.time - first.time < most + 3  # the machine may be busy
+    assert least <= second.time - first.time < below
 
 
+@pytest.mark.slow
 def test_all_requests_wait_when_one_is_told_to(tmp_path: Path) -> None:
-    fault = only(faults.rate_limited({"Retry-After": "1"}), times=1, first=5)
+    def fault(request: Request) -> Fault | None:
+        if request.number == 5:
+            return faults.rate_limited({"Retry-After": "4"})
+        # What is under way meanwhile ends when the client has long heard of it.
+        return faults.slow(2) if 2 <= request.number <= 8 else None
+
     with serve(fault) as server:
-        server.delay = 0.05
         found = list(judge_at(server).judge(all_showings(tmp_path, 6)))
     assert len(found) == 30
-    told = server.requests[5].time + server.delay
-    during = [r for r in server.requests if told + 0.3 < r.time < told + 0.95]
-    assert during == []
-    assert [r for r in server.requests if r.time > told + 0.95]
+    told = server.requests[5].time
+    assert len(server.requests) == 31
+    assert all(request.time >= told + 4 for request in server.requests[9:])
 
 
 def test_a_pause_too_long_to_wait_ends_the_run(tmp_path: Path) -> None:
@@ -225,9 +230,15 @@ def test_backoff_grows(tmp_path: Path) -> None:
 
 
 def test_concurrency_is_kept_and_used(tmp_path: Path) -> None:
-    with serve() as server:
-        server.delay = 0.05
-        list(judge_at(server, concurrency=5).judge(all_showings(tmp_path, 7)))
+    def fault(handler: faults.Handler, request: Request) -> None:
+        deadline = time.monotonic() + 10
+        while server.most_at_once < 5 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        handler.answer(request)
+
+    with serve(lambda request: fault if request.number else None) as server:
+        server.delay = 0.02
+        list(judge_at(server, concurrency=5, timeout=30.0).judge(all_showings(tmp_path, 7)))
     assert server.most_at_once == 5
 
 
@@ -250,12 +261,12 @@ def test_closing_stops_the_workers_at_once(tmp_path: Path) -> None:
         iterator = judge_at(server, timeout=60.0).judge(all_showings(tmp_path, 6))
         next(iterator)
         next(iterator)
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 15
         while len(server.requests) < 5 and time.monotonic() < deadline:
             time.sleep(0.01)
         clock = time.monotonic()
         iterator.close()
-        assert time.monotonic() - clock < 2
+        assert time.monotonic() - clock < 10
         assert not [t for t in threading.enumerate() if t.name == "judge requests"]
         asked = len(server.requests)
         time.sleep(0.3)
@@ -272,13 +283,13 @@ def test_an_error_of_the_caller_stops_the_workers(tmp_path: Path) -> None:
     assert not [t for t in threading.enumerate() if t.name == "judge requests"]
 
 
-@pytest.mark.parametrize("fault", [faults.slow(5), faults.drip(5)], ids=["slow", "drip"])
+@pytest.mark.parametrize("fault", [faults.slow(60), faults.drip(60)], ids=["slow", "drip"])
 def test_a_request_takes_no_longer_than_its_timeout(tmp_path: Path, fault: Fault) -> None:
     clock = time.monotonic()
     with serve(only(fault, times=1)) as server:
-        ((_, judgment),) = judge_at(server, timeout=0.5).judge(all_showings(tmp_path, 2)[:1])
-        assert time.monotonic() - clock < 4
-    assert judgment.attempts == 2
+        ((_, judgment),) = judge_at(server, timeout=1.0).judge(all_showings(tmp_path, 2)[:1])
+        assert time.monotonic() - clock < 30
+    assert judgment.attempts >= 2
     assert judgment.verdict == "tie"
 
 
