@@ -20,7 +20,8 @@ def position_bias(
 
     ``first_share`` is the share of decisive votes for the picture shown first, 0.5 without bias;
     ``inconsistent_share`` that of the pairs, among those asked in both orders, on which the two
-    orders did not say the same.
+    orders did not say the same. Where both orders are asked for, they balance each other, and the
+    interval of ``first_share``, which takes no credit for that, is wider than it need be.
     """
     decisive = [vote for vote in votes if vote.verdict in ("first", "second")]
     double = [one for one in comparisons if one.consistent is not None]

@@ -64,7 +64,7 @@ def pair_differences(
         gaps = draws[:, a] - draws[:, b]
         error = _error_towards_zero(gaps, groups) if linked and groups > 1 else float("nan")
         errors.append(error)
-        p_values.append(_p_value(difference, error, groups))
+        p_values.append(_p_value(float(np.median(gaps)), error, groups))
         known = from_draws(difference, gaps, n, groups) if linked else estimate(None, None, None, n)
         rows.append({"a": tally.contestants[a], "b": tally.contestants[b], "difference": known})
     adjusted = stats.holm(p_values)
@@ -84,7 +84,8 @@ def _error_towards_zero(gaps: FloatArray, groups: int) -> float:
     """Standard error of a difference, from the half of its resamples that lies nearer to zero.
 
     Where one side never loses, the other half is long and says how far apart the two may be, not
-    whether they are; for symmetric resamples the halves are the same.
+    whether they are; for symmetric resamples the halves are the same. It is measured from the
+    median, as is the difference that it is set against.
     """
     centre = float(np.median(gaps))
     near = np.minimum((gaps - centre) * (1 if centre >= 0 else -1), 0.0)

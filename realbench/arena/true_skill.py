@@ -86,17 +86,24 @@ def resampled(tally: Tally, resamples: int, rng: np.random.Generator) -> FloatAr
             order = rng.permutation(drawn)[:length]
             row[: len(order)] = order
             row[len(order) :] = -1  # prompts differ in size; no game
-    return _play(tally, games, rng)
+    return play(tally, games, rng, virtual=virtual_share(tally))
 
 
-def _play(tally: Tally, games: npt.NDArray[np.intp], rng: np.random.Generator) -> FloatArray:
-    """Rate each row's games in their order; -1 is no game."""
+def play(
+    tally: Tally, games: npt.NDArray[np.intp], rng: np.random.Generator, *, virtual: float
+) -> FloatArray:
+    """The means mu (rows, k) after each row's games in their order.
+
+    Args:
+        games: Positions of comparisons (rows, length); -1 is no game.
+        virtual: The share of results that are drawn with even odds instead.
+    """
     world = environment(tally)
     margin = _draw_margin(world)
     rows = np.arange(len(games))
     mu = np.full((len(games), len(tally.contestants)), world.mu)
     variance = np.full_like(mu, world.sigma**2)
-    results = outcomes(tally.score[games.ravel()], rng, virtual_share(tally)).reshape(games.shape)
+    results = outcomes(tally.score[games.ravel()], rng, virtual).reshape(games.shape)
     for game, result in zip(games.T, results.T, strict=True):
         pair = tally.pair[game]
         swapped = result == 2
