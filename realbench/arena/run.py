@@ -219,7 +219,8 @@ class _Run:
             except RealBenchError as error:
                 reason, failure = "failed", error
             self.n_asked += turn.n_answers
-            self.manifest["judges"][judge.name]["stop_reason"] = reason
+            # Again, since an endpoint's judge has learnt by now which kind of answer it can give.
+            self.manifest["judges"][judge.name] = describe_judge(judge) | {"stop_reason": reason}
             reasons.append(reason)
             if failure is not None:
                 break

@@ -145,6 +145,10 @@ def arena_command(
             min=0, help="How often an unusable answer is asked again.", rich_help_panel=_ENDPOINT
         ),
     ] = None,
+    max_output_tokens: Annotated[
+        int | None,
+        typer.Option(min=1, help="Most tokens of an answer.", rich_help_panel=_ENDPOINT),
+    ] = None,
     template: Annotated[
         str | None,
         typer.Option(
@@ -251,6 +255,7 @@ def arena_command(
         max_retries=max_retries,
         answer_retries=answer_retries,
         temperature=temperature,
+        max_output_tokens=max_output_tokens,
         batch_size=batch_size,
         device=device,
         dtype=dtype,
@@ -372,7 +377,7 @@ def _why_none(run: ArenaRun) -> str:
     invalid = [vote for vote in run.votes if vote.verdict == "invalid"]
     if not invalid:
         return ": no judge was asked for both orders of one"
-    raw = " ".join((invalid[0].raw or "empty").split())[:200]
+    raw = " ".join((invalid[0].reason or invalid[0].raw or "empty").split())[:200]
     return f": {len(invalid)} answers, none usable, the first: {raw}"
 
 
