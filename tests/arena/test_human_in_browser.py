@@ -11,6 +11,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from itertools import combinations
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -26,6 +27,7 @@ from tests.cli.commands import command
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs the test extra's Playwright")
 expect = sync_api.expect
+expect.set_options(timeout=30_000)  # a busy machine is no failure
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -50,6 +52,14 @@ COLORS = """() => [...document.querySelectorAll('.view img')].map(image => {
 TRANSFORMS = """() => [...document.querySelectorAll('.view img')].map(image => {
   const m = new DOMMatrix(getComputedStyle(image).transform);
   return [m.a, m.e / image.clientWidth / m.a, m.f / image.clientHeight / m.a];
+})"""
+
+# Left, top, right and bottom of what must not overlap.
+CONTENTS = """() => ['#progress', '#voting h1', '.tools', '#stage', '#choices'].map(name => {
+  const content = document.createRange();
+  content.selectNodeContents(document.querySelector(name));
+  const box = content.getBoundingClientRect();
+  return [box.left, box.top, box.right, box.bottom];
 })"""
 
 
@@ -480,6 +490,8 @@ def assert_fits(page: Any, width: int, height: int) -> None:
     else:
         assert b["x"] >= a["x"] + a["width"]
     assert a["width"] * a["height"] > 0.2 * width * height
+    for one, other in combinations(page.evaluate(CONTENTS), 2):
+        assert one[2] <= other[0] or other[2] <= one[0] or one[3] <= other[1] or other[3] <= one[1]
     for button in page.locator(".choice").all():
         box = button.bounding_box()
         assert box["height"] >= 44

@@ -185,7 +185,7 @@ function showEnd() {
   const are = state.session === 1 ? "is" : "are";
   $("end-title").textContent = last ? "That was the last pair" : "Thank you";
   $("end-text").textContent = last
-    ? `All pairs are judged, and your ${votes} ${are} saved.`
+    ? `Your ${votes} of this session ${are} saved.`
     : `Your ${votes} of this session ${are} saved. You can close this page.`;
   $("end-finish").hidden = $("end-undo").hidden = !last;
   $("end-note").textContent = state.complete ? "" : "To go on later, run the same realbench command again.";
