@@ -67,12 +67,12 @@ def train_command(
     work: Annotated[
         Path | None, typer.Option(help="What is done so far [default: OUT/.work].")
     ] = None,
-    steps: Annotated[
-        int | None, typer.Option(min=1, help="Fewer or more steps than the recipe's.")
+    training_views: Annotated[
+        int | None, typer.Option(min=1, help="Fewer or more views of an image than the recipe's.")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Another seed than the recipe's.")] = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Fits at a time [default: one per core].")
+        int | None, typer.Option(min=1, help="Processes at a time [default: one per core].")
     ] = None,
 ) -> None:
     """Train, cross-validate and calibrate the embedded families on photographs and fakes.
@@ -94,7 +94,7 @@ def train_command(
         name: read_recipe(recipe or content_path("detectors") / name / "recipe.toml")
         for name in chosen
     }
-    changes = {k: v for k, v in (("steps", steps), ("seed", seed)) if v is not None}
+    changes = {k: v for k, v in (("training_views", training_views), ("seed", seed)) if v is not None}
     train_detectors(
         {name: one.model_copy(update=changes) for name, one in recipes.items()},
         out=out,

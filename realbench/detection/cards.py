@@ -49,6 +49,9 @@ class ModelSpec(_Strict):
     """Which network the family builds."""
 
     architecture: str
+    blocks: tuple[int, ...] = Field(
+        default=(), description="blocks whose patch statistics are judged; none: a classifier"
+    )
     options: dict[str, Any] = Field(default_factory=dict)
 
 

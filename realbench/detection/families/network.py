@@ -8,7 +8,8 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from realbench.detection.cards import Card
+from realbench.detection.cards import Card, InputSpec, ModelSpec
+from realbench.detection.families.patch_statistics import PatchStatistics
 from realbench.detection.weights import load_weights
 
 
@@ -38,14 +39,19 @@ class TimmNetwork(nn.Module):
         return self.backbone((x - self.mean) / self.std).squeeze(1)
 
 
-def load_network(card: Card) -> TimmNetwork:
+def build_network(model: ModelSpec, input: InputSpec) -> nn.Module:
+    """Build the network of a card with random weights: a classifier, or patch statistics."""
+    if model.blocks:
+        return PatchStatistics(model.architecture, input.size, model.blocks, **model.options)
+    return TimmNetwork(model.architecture, input.mean, input.std, **model.options)
+
+
+def load_network(card: Card) -> nn.Module:
     """Build the network that ``card`` describes and load its weights.
 
     Raises:
         RealBenchError: the weights are missing, altered or do not fit.
     """
-    network = TimmNetwork(
-        card.model.architecture, card.input.mean, card.input.std, **card.model.options
-    )
+    network = build_network(card.model, card.input)
     load_weights(network, card)
     return network

@@ -27,7 +27,8 @@ def _filter(rng: np.random.Generator) -> Image.Resampling:
 def trace_view(image: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
     """Cut a crop as it would look after the whole image was scaled to a random size.
 
-    Half of the crops have the scale of the matched protocol (short side 512).
+    Half of the crops have the scale of the matched protocol (short side 512). What is smaller
+    than the crop is continued by mirroring, as :func:`native_crops` does.
 
     Args:
         image: uint8 RGB (H, W, 3).
@@ -36,21 +37,62 @@ def trace_view(image: np.ndarray, size: int, rng: np.random.Generator) -> np.nda
     Returns:
         uint8 RGB (size + 16, size + 16, 3).
     """
-    height, width = image.shape[:2]
-    side, crop = min(height, width), size + _MARGIN
+    side, crop = min(image.shape[:2]), size + _MARGIN
     if rng.random() < 0.25 and side > crop + 8:
-        top, left = rng.integers(height - crop + 1), rng.integers(width - crop + 1)
-        return image[top : top + crop, left : left + crop]
+        return _crop(image, crop, rng)
+    if side < crop:
+        if rng.random() < 0.5:
+            image = _scaled(image, rng.uniform(0.8, 1.1), _R.LANCZOS)
+        return _crop(image, crop, rng)
     target: float = perturbations.MATCHED_SIZE
     if rng.random() < 0.5:
         target = math.exp(rng.uniform(math.log(300), math.log(max(side, 640))))
     # Never scaled up by much: it would only blur, and mostly the sources that are small.
-    target = min(target, side * 1.1)
-    region = min(float(side), crop * side / target)
+    scale = max(min(target / side, 1.1), crop / side)
+    region = min(float(side), crop / scale)
+    height, width = image.shape[:2]
     left, top = rng.uniform(0, width - region), rng.uniform(0, height - region)
     resample = _R.LANCZOS if rng.random() < 0.5 else _filter(rng)
     box = (left, top, left + region, top + region)
     return np.array(Image.fromarray(image).resize((crop, crop), resample, box=box))
+
+
+def _scaled(image: np.ndarray, scale: float, resample: Image.Resampling) -> np.ndarray:
+    height, width = image.shape[:2]
+    new = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return np.array(Image.fromarray(image).resize(new, resample))
+
+
+def _crop(image: np.ndarray, crop: int, rng: np.random.Generator) -> np.ndarray:
+    """Cut a crop anywhere, mirroring what is too small for it."""
+    height, width = image.shape[:2]
+    if height < crop or width < crop:
+        short = ((0, max(0, crop - height)), (0, max(0, crop - width)), (0, 0))
+        image = np.pad(image, short, mode="symmetric")
+        height, width = image.shape[:2]
+    top, left = rng.integers(height - crop + 1), rng.integers(width - crop + 1)
+    return image[top : top + crop, left : left + crop]
+
+
+def matched_view(image: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
+    """Cut a crop anywhere from the image in the matched protocol.
+
+    An image too small for it is not scaled up, which would only blur it, but mirrored.
+
+    Returns:
+        uint8 RGB (size + 16, size + 16, 3).
+    """
+    whole = perturbations.center_square(image)
+    if len(whole) >= size:
+        whole = perturbations.matched(image)
+    else:
+        whole = perturbations.jpeg(np.ascontiguousarray(whole), perturbations.MATCHED_QUALITY)
+    return _crop(whole, size + _MARGIN, rng)
+
+
+def whole_view(image: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
+    """Return the whole picture, scaled to uint8 RGB (size, size, 3); nothing is drawn."""
+    return np.array(Image.fromarray(image).resize((size, size), _R.BICUBIC))
 
 
 def semantic_view(image: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:

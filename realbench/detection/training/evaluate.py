@@ -21,7 +21,7 @@ from realbench.images import read_image
 
 Change = Callable[[np.ndarray], np.ndarray]
 
-NUMBER_OF_DEGRADED = 40  # held-out generated images per fold in the hard-to-fool benchmark
+NUMBER_OF_DEGRADED = 32  # held-out generated images per fold in the hard-to-fool benchmark
 
 
 def degradations(seed: int = 0) -> dict[str, Change]:

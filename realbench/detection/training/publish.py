@@ -84,6 +84,7 @@ resize = "{"bicubic" if semantic else "none"}"
 
 [model]
 architecture = "{recipe.architecture}"
+blocks = {sorted(recipe.blocks)}
 {f"[model.options]{chr(10)}{options}" if options else ""}
 [weights]
 source = "bundled"

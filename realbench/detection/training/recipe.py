@@ -13,7 +13,7 @@ from realbench.errors import UsageError
 
 
 class Shares(BaseModel):
-    """Expected share of each kind of image in a batch; photographs take the rest.
+    """Share of each kind of image in the loss; photographs take the rest.
 
     ``generated`` is keyed by subset (a path's first folders), so that a subset whose subjects
     photographs share can count for more than its size.
@@ -22,31 +22,28 @@ class Shares(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     round_trip: float = Field(ge=0, lt=1)
-    synthetic: float = Field(ge=0, lt=1)
     generated: dict[str, float]
 
 
 class Recipe(BaseModel):
-    """What is trained, on which shares of the data, for how long."""
+    """What is trained, on which shares of the data.
+
+    ``views`` are those of an image that is judged, ``training_views`` those of one that is
+    learned from. ``inverse_penalty`` is the C of logistic regression on standardised statistics
+    with weights that sum to 1: smaller is simpler.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
     kind: Literal["semantic", "trace"]
     architecture: str
+    blocks: tuple[int, ...] = Field(min_length=1)
     options: dict[str, Any] = Field(default_factory=dict)
-    train_size: int = Field(ge=64, le=512)
-    input_size: int = Field(ge=64, le=512)
+    input_size: int = Field(ge=56, le=1024)
     views: int = Field(1, ge=1)
-    frozen_stages: int = 0
-    frozen_batch_norm: bool = True
-    steps: int = Field(ge=1)
-    batch_size: int = Field(ge=2)
-    learning_rate: float = Field(gt=0)
-    head_multiplier: float = 3.0
-    weight_decay: float = 0.02
-    dropout: float = 0.2
-    label_smoothing: float = 0.06
+    training_views: int = Field(ge=1)
     degraded_share: float = Field(ge=0, le=1)
+    inverse_penalty: float = Field(gt=0)
     shares: Shares
     folds: int = Field(3, ge=2)
     seed: int = 0

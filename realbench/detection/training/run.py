@@ -25,12 +25,13 @@ Report = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One fit: ``fold`` None is the final one, on all data."""
+    """One fit: ``fold`` None is the final one, on all data; ``statistics`` is a folder."""
 
     recipe: Recipe
     images: tuple[TrainingImage, ...]
     fold: int | None
     folder: Path
+    statistics: Path
 
     @property
     def label(self) -> str:
@@ -78,35 +79,26 @@ def train(jobs: Sequence[Job], workers: int, report: Report) -> None:
 
 
 def _do(job: Job) -> str:
-    import torch
     from safetensors.torch import load_file, save_file
 
     from realbench.detection.training.evaluate import held_out_scores
-    from realbench.detection.training.fit import build_network, fit
+    from realbench.detection.training.fit import fit
+    from realbench.detection.training.network import pretrained_network
+    from realbench.detection.training.statistics import compute_statistics
+    from realbench.detection.weights import pack, unpack
 
     start = time.monotonic()
-    log = job.folder / f"{job.label}.log"
-    images = [image for image in job.images if image.trains(job.fold)]
-    seed = job.recipe.seed * 1000 + (999 if job.fold is None else job.fold)
-
-    def progress(step: int, loss: float) -> None:
-        with log.open("a", encoding="utf-8") as file:
-            file.write(f"{step} {loss:.4f} {time.monotonic() - start:.0f}s\n")
-
-    if job.weights.exists():  # fitted before, and stopped before its scores were written
-        network = build_network(job.recipe).eval()
-        network.load_state_dict(load_file(job.weights))
-    else:
-        network = fit(images, job.recipe, seed, progress)
-        # The rounded weights, as they are shipped, are what is judged.
-        rounded = {name: value.contiguous() for name, value in network.half().state_dict().items()}
-        write_whole(job.weights, lambda path: save_file(rounded, path))
-        network.float()
+    network = pretrained_network(job.recipe)
+    if not job.weights.exists():  # else fitted before, and stopped before its scores were written
+        statistics = compute_statistics(job.images, job.recipe, job.statistics, workers=1)
+        fit(network, statistics, job.images, job.recipe, job.fold)
+        write_whole(job.weights, lambda path: save_file(pack(network.state_dict()), path))
+    network.load_state_dict(unpack(load_file(job.weights)))  # as it is shipped, rounded
     if job.fold is not None:
-        network.to(memory_format=torch.channels_last)
         table = held_out_scores(network, job.images, job.recipe, job.fold)
         write_whole(job.scores, lambda path: table.to_csv(path, index=False))
-    return f"{len(images)} images, {job.recipe.steps} steps, {time.monotonic() - start:.0f} s"
+    learned = sum(image.trains(job.fold) for image in job.images)
+    return f"{learned} images, {time.monotonic() - start:.0f} s"
 
 
 def held_out(jobs: Sequence[Job]) -> pd.DataFrame:

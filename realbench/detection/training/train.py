@@ -19,6 +19,7 @@ from realbench.detection.training.data import (
 )
 from realbench.detection.training.publish import publish_detector, publish_record
 from realbench.detection.training.recipe import Recipe
+from realbench.detection.training.statistics import compute_statistics
 from realbench.errors import UsageError
 
 # Generated subset -> the photographs that share its subjects; the content-matched one first.
@@ -72,7 +73,11 @@ def train_detectors(
         folder = work / "round-trips"
         images = [*images, *round_trips(images, autoencoder, folder, first.seed, count)]
         report(f"round trips ready after {time.monotonic() - start:.0f} s")
-    jobs = {name: _jobs(work, name, recipe, images, digest) for name, recipe in recipes.items()}
+    jobs = {}
+    for name, recipe in recipes.items():
+        compute_statistics(images, recipe, work / "statistics", count)
+        report(f"{name}: statistics of views ready after {time.monotonic() - start:.0f} s")
+        jobs[name] = _jobs(work, name, recipe, images, digest)
     run.train([job for some in jobs.values() for job in some], count, report)
 
     tables, results = {}, {}
@@ -137,7 +142,8 @@ def _jobs(
 ) -> list[run.Job]:
     folder = run.job_folder(work, name, recipe, images, digest)
     folds: list[int | None] = [None, *range(recipe.folds)]
-    return [run.Job(recipe, tuple(images), fold, folder) for fold in folds]
+    statistics = work / "statistics"
+    return [run.Job(recipe, tuple(images), fold, folder, statistics) for fold in folds]
 
 
 def _training(recipe: Recipe, images: Sequence[TrainingImage], digest: str) -> dict[str, Any]:
@@ -145,15 +151,22 @@ def _training(recipe: Recipe, images: Sequence[TrainingImage], digest: str) -> d
     for source in sorted({i.source for i in images if not i.real and not i.round_trip}):
         generators.setdefault(recipe.source_fold(source), []).append(source)
     return {
-        "network": f"timm {recipe.architecture}, fine-tuned from ImageNet weights",
+        "network": (
+            f"the first {max(recipe.blocks) + 1} blocks of timm {recipe.architecture}, frozen, "
+            f"and a linear layer on patch statistics after blocks {_listed(recipe.blocks)}"
+        ),
         "photographs": sum(i.real for i in images),
         "generated images": sum(not i.real and not i.round_trip for i in images),
         "round trips of photographs": sum(i.round_trip for i in images),
         "data digest (SHA-256)": digest,
-        "steps": f"{recipe.steps} of {recipe.batch_size} views, seed {recipe.seed}",
+        "views": f"{recipe.training_views} of each image, seed {recipe.seed}",
         "recipe": "`recipe.toml` beside this file",
         **{
             f"generators held out by fold {fold}": ", ".join(names)
             for fold, names in sorted(generators.items())
         },
     }
+
+
+def _listed(blocks: Sequence[int]) -> str:
+    return ", ".join(str(block + 1) for block in sorted(blocks))

