@@ -12,18 +12,26 @@ app = typer.Typer(no_args_is_help=True, help="List, show and train detectors.")
 
 @app.command("list")
 def list_command() -> None:
-    """List the bundled detectors."""
+    """List the detectors that have a card, and which of them have their weights here."""
     from rich.console import Console
     from rich.table import Table
 
     from realbench.detection.registry import DEFAULT_DETECTORS, find_card, list_detectors
 
-    table = Table("detector", "level", "family", "default", "what it does")
+    table = Table("detector", "level", "family", "weights", "what it does")
+    waiting = 0
     for name in list_detectors():
         card = find_card(name)
-        default = "yes" if name in DEFAULT_DETECTORS else ""
-        table.add_row(name, card.level, card.family, default, card.description)
-    Console().print(table)
+        missing = bool(card.whats_missing())
+        waiting += missing
+        weights = "needs them" if missing else "here"
+        if name in DEFAULT_DETECTORS:
+            weights = "bundled, default"
+        table.add_row(name, card.level, card.family, weights, card.description)
+    console = Console()
+    console.print(table)
+    if waiting:
+        console.print("realbench detectors show NAME tells how to get the weights of one.")
 
 
 @app.command("show")
@@ -36,7 +44,9 @@ def show_command(
 
     card = find_card(name)
     typer.echo((card.path / CARD_FILE).read_text(encoding="utf-8").rstrip())
-    typer.echo(f"\n# fingerprint {card.fingerprint}\n# in {card.path}")
+    missing = card.whats_missing()
+    state = f"not usable here yet: {missing}" if missing else f"fingerprint {card.fingerprint}"
+    typer.echo(f"\n# {state}\n# in {card.path}")
 
 
 @app.command("train")
@@ -94,7 +104,9 @@ def train_command(
         name: read_recipe(recipe or content_path("detectors") / name / "recipe.toml")
         for name in chosen
     }
-    changes = {k: v for k, v in (("training_views", training_views), ("seed", seed)) if v is not None}
+    changes = {
+        k: v for k, v in (("training_views", training_views), ("seed", seed)) if v is not None
+    }
     train_detectors(
         {name: one.model_copy(update=changes) for name, one in recipes.items()},
         out=out,

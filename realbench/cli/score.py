@@ -27,13 +27,24 @@ def score(
     ] = None,
     prompts: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="JSONL of prompts; a file's stem is its prompt id."),
+        typer.Option(
+            metavar="SUITE|FILE",
+            help="A suite's name, or a JSONL file; an image's stem is its prompt id.",
+        ),
     ] = None,
     detector: Annotated[
         list[str] | None,
         typer.Option(
             metavar="NAME|CARD_DIR",
             help="Detector to use; may be repeated. (default: the embedded pair)",
+        ),
+    ] = None,
+    weights: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=FILE",
+            help="Weights of a detector that come from elsewhere; may be repeated. "
+            "(see: realbench detectors list)",
         ),
     ] = None,
     out: Annotated[
@@ -69,6 +80,7 @@ def score(
     Run the same command again to go on after an interruption.
     """
     from realbench.detection.registry import DEFAULT_DETECTORS
+    from realbench.detection.weight_files import parse_weights
     from realbench.scoring.run import score as score_folders
 
     if quiet:
@@ -79,6 +91,7 @@ def score(
             prompts=prompts,
             reference=reference,
             detectors=detector or DEFAULT_DETECTORS,
+            weights=parse_weights(weights or []),
             out=out,
             device=device,
             max_pixels=max_pixels,

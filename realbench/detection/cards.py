@@ -9,12 +9,22 @@ import hashlib
 import json
 import re
 import tomllib
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
+from realbench.detection.weight_files import digest, file_sha256, find_weights
 from realbench.errors import RealBenchError, UsageError
 
 Level = Literal["feature", "semantic"]
@@ -38,11 +48,19 @@ class _Strict(BaseModel):
 class InputSpec(_Strict):
     """How an image becomes the network's input."""
 
-    size: int = Field(ge=16, le=4096, description="side of a view in pixels")
+    size: int = Field(default=224, ge=16, le=4096, description="side of a view in pixels")
     views: int = Field(default=1, ge=1, le=64, description="views per image")
     resize: Literal["bicubic", "bilinear", "lanczos", "none"] = "bicubic"
     mean: Triple = (0.5, 0.5, 0.5)
     std: Triple = (0.5, 0.5, 0.5)
+    fit: Literal["squash", "short-side", "center-crop"] | None = Field(
+        default=None,
+        description="how a published network's view is made: the whole picture squashed to a "
+        "square; the short side scaled to size, then the middle; the middle, never scaled",
+    )
+    squash_first: int | None = Field(
+        default=None, ge=16, le=4096, description="side to which the picture is squashed before"
+    )
 
 
 class ModelSpec(_Strict):
@@ -56,17 +74,65 @@ class ModelSpec(_Strict):
 
 
 class WeightsSpec(_Strict):
-    """Where the weights come from; ``file`` is relative to the card's folder."""
+    """Where weights come from.
 
-    source: Literal["bundled", "local"] = "bundled"
-    file: str
-    sha256: Sha256
+    ``bundled`` and ``local``: the file beside the card. ``file``: what the user gives
+    (``--weights NAME=FILE``) or puts into the weights folder. ``hub``: what a repository on the
+    Hugging Face hub has. The last two mean a file or, where none is named, a whole model.
+    """
+
+    source: Literal["bundled", "local", "file", "hub"] = "bundled"
+    file: str = ""
+    sha256: Sha256 | None = Field(default=None, description="none where its hash is not published")
+    repo: str = Field(default="", description="hub: owner/name")
+    revision: str = Field(default="", description="hub: branch, tag or commit; empty: main")
+    key: str = Field(
+        default="", description="entry of a checkpoint with the weights, such as model"
+    )
+    strip_prefix: str = Field(default="", description="taken off the names of the tensors")
+    obtain: str = Field(default="", description="the command, or the place, to get the file")
+
+    @model_validator(mode="after")
+    def _complete(self) -> WeightsSpec:
+        here = self.source in ("bundled", "local")
+        if here and not (self.file and self.sha256):
+            raise ValueError(f"source {self.source!r} needs file and sha256")
+        if self.source == "file" and not (self.file or self.obtain):
+            raise ValueError("source 'file' needs file, or for a whole model obtain")
+        if self.source == "hub" and not self.repo:
+            raise ValueError("source 'hub' needs repo")
+        return self
+
+
+class ClassesSpec(_Strict):
+    """What stands for the two classes: labels, prompts or answers, by the family."""
+
+    real: tuple[str, ...] = Field(min_length=1)
+    generated: tuple[str, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _apart(self) -> ClassesSpec:
+        both = set(self.real) & set(self.generated)
+        if both:
+            raise ValueError(f"{sorted(both)[0]!r} stands for both classes")
+        return self
 
 
 class OutputSpec(_Strict):
-    """What the network's output means: ``logit-real`` is one logit, positive for real."""
+    """What the network's output means.
 
-    kind: Literal["logit-real", "logit-fake"] = "logit-real"
+    ``logit-real`` is one logit, positive for real, and ``logit-fake`` its opposite; ``classes``
+    are logits of classes, of which ``real`` is the index of the real one, from 0.
+    """
+
+    kind: Literal["logit-real", "logit-fake", "classes"] = "logit-real"
+    real: int | None = Field(default=None, ge=0)
+
+    @model_validator(mode="after")
+    def _which_is_real(self) -> OutputSpec:
+        if (self.kind == "classes") != (self.real is not None):
+            raise ValueError("kind 'classes' goes with real, the index of the real class")
+        return self
 
 
 class CalibrationSpec(_Strict):
@@ -83,14 +149,20 @@ class Card(_Strict):
     level: Level
     family: str
     description: str
-    input: InputSpec
+    input: InputSpec = InputSpec()
     model: ModelSpec
     weights: WeightsSpec
+    backbone: WeightsSpec | None = None
+    labels: ClassesSpec | None = None
+    prompts: ClassesSpec | None = None
+    answers: ClassesSpec | None = None
+    question: str | None = None
     output: OutputSpec = OutputSpec()
     calibration: CalibrationSpec = CalibrationSpec()
     licence: str
     citation: str = ""
     path: Path = Field(exclude=True)
+    _given: dict[str, Path] = PrivateAttr(default_factory=dict)
 
     @field_validator("name")
     @classmethod
@@ -101,7 +173,79 @@ class Card(_Strict):
 
     @property
     def weights_path(self) -> Path:
-        return self.path / self.weights.file
+        """The weights file, or a whole model's folder; what the hub has is fetched.
+
+        Raises:
+            RealBenchError: it is not here and cannot be fetched.
+        """
+        return self.locate("weights")
+
+    def locate(self, part: str, *, fetch: bool = True) -> Path:
+        """Return the file of ``"weights"`` or ``"backbone"``, or a whole model's folder.
+
+        Args:
+            part: which of the two.
+            fetch: whether the hub may be asked for what is not on this machine.
+
+        Raises:
+            RealBenchError: it is not here; the message says how to get it.
+        """
+        if part in self._given:
+            return self._given[part]
+        spec = self.weights if part == "weights" else self.backbone
+        assert spec is not None
+        return find_weights(self.name, part, spec, self.path, fetch=fetch)
+
+    def with_weights(self, given: Mapping[str, str | Path]) -> Card:
+        """Return the card with the user's own files.
+
+        Args:
+            given: path by part, ``"weights"`` or ``"backbone"``.
+
+        Raises:
+            UsageError: the detector has no such part.
+        """
+        parts = ["weights", *(["backbone"] if self.backbone else [])]
+        for part in given:
+            if part not in parts:
+                raise UsageError(f"detector {self.name!r} has {' and '.join(parts)}, no {part!r}")
+        card = self.changed()
+        card._given = {part: Path(path) for part, path in given.items()}
+        return card
+
+    def changed(self, **fields: Any) -> Card:
+        """Return a copy with other fields, which finds the same files."""
+        card = Card(**(self.model_dump() | fields), path=self.path)
+        card._given = self._given
+        return card
+
+    @property
+    def parts(self) -> dict[str, WeightsSpec]:
+        """The files it needs: ``"weights"``, and ``"backbone"`` where the card has one."""
+        return {"weights": self.weights} | ({"backbone": self.backbone} if self.backbone else {})
+
+    def whats_missing(self) -> str:
+        """Return why the detector cannot be used on this machine as it is, or an empty text.
+
+        The hub is not asked; no file is read.
+        """
+        for part in self.parts:
+            try:
+                path = self.locate(part, fetch=False)
+            except RealBenchError as error:
+                return str(error)
+            if not path.exists():
+                return f"{path} is missing"
+        return ""
+
+    @cached_property
+    def digests(self) -> dict[str, str]:
+        """What identifies the files in use, by part: SHA-256, or the hub's commit of a model.
+
+        Raises:
+            RealBenchError: one is missing.
+        """
+        return {part: digest(self.locate(part)) for part in self.parts}
 
     @cached_property
     def fingerprint(self) -> str:
@@ -115,24 +259,28 @@ class Card(_Strict):
             RealBenchError: the weights file is missing.
         """
         decisive: dict[str, Any] = self.model_dump(
-            mode="json", exclude={"name", "description", "licence", "citation", "weights"}
+            mode="json",
+            exclude={"name", "description", "licence", "citation", "weights", "backbone"},
+            exclude_none=True,  # what a card does not have decides nothing
         )
-        decisive["weights"] = file_sha256(self.weights_path)
+        decisive |= self.digests
         decisive["scoring_version"] = SCORING_VERSION
         text = json.dumps(decisive, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
-    def check_weights(self) -> None:
-        """Compare the weights file with the card's hash.
+    def check_weights(self, part: str = "weights") -> None:
+        """Compare the weights file with the card's hash, where it has one.
 
         Raises:
             RealBenchError: the file is missing, or is not the one that the card names.
         """
-        found = file_sha256(self.weights_path)
-        if found != self.weights.sha256:
+        expected = self.parts[part].sha256
+        path = self.locate(part)
+        found = "" if path.is_dir() else file_sha256(path)
+        if expected and found and found != expected:
             raise RealBenchError(
-                f"{self.weights_path} has sha256 {found}, but its card says "
-                f"{self.weights.sha256}: get the right file, or correct {CARD_FILE}"
+                f"{path} has sha256 {found}, but its card says "
+                f"{expected}: get the right file, or correct {CARD_FILE}"
             )
 
 
@@ -147,21 +295,6 @@ def check_name(name: str) -> None:
             f"{name!r} cannot name a detector: use up to {_LONGEST_NAME} letters, digits, dots, "
             "dashes and underscores, and no column of scores.csv"
         )
-
-
-def file_sha256(path: Path) -> str:
-    """Return the file's SHA-256 in hex.
-
-    Raises:
-        RealBenchError: it cannot be read.
-    """
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise RealBenchError(
-            f"detector weights {path} cannot be read ({error.strerror}): put the file there"
-        ) from error
 
 
 def read_card(folder: Path) -> Card:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,7 @@ DEFAULT_DETECTORS: tuple[str, ...] = ("semantic-lite", "trace-lite")
 
 
 def list_detectors() -> list[str]:
-    """Return the names of the bundled detectors, sorted."""
+    """Return the names of the bundled cards, sorted; not all of them have weights here."""
     folder = content_path("detectors")
     return sorted(entry.name for entry in folder.iterdir() if (entry / CARD_FILE).is_file())
 
@@ -56,12 +56,18 @@ def check_names(names: Sequence[str]) -> None:
         raise UsageError(f"detector {twice!r} is given twice: name each one once")
 
 
-def load_detector(name_or_folder: str | Path, device: str = "cpu") -> Detector:
-    """Load a detector by the name of a bundled one or by its card's folder.
+def load_detector(
+    detector: str | Path | Card,
+    device: str = "cpu",
+    *,
+    weights: str | Path | Mapping[str, str | Path] | None = None,
+) -> Detector:
+    """Load a detector by the name of a bundled card or by a card's folder.
 
     Args:
-        name_or_folder: such as ``"trace-lite"`` or ``"./my_detector"``.
+        detector: such as ``"trace-lite"`` or ``"./my_detector"``, or a card.
         device: where the network goes, such as ``"cpu"`` or ``"cuda:0"``.
+        weights: the user's own file or folder, or one by part (``"weights"``, ``"backbone"``).
 
     Raises:
         UsageError: no such detector or family, or an invalid card.
@@ -69,4 +75,9 @@ def load_detector(name_or_folder: str | Path, device: str = "cpu") -> Detector:
     """
     from realbench.detection.families import build
 
-    return build(find_card(name_or_folder)).to(device)
+    card = detector if isinstance(detector, Card) else find_card(detector)
+    if weights is not None:
+        card = card.with_weights(
+            {"weights": weights} if isinstance(weights, str | Path) else weights
+        )
+    return build(card).to(device)

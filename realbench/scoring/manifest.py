@@ -12,6 +12,7 @@ from typing import Any
 import realbench
 from realbench.detection.cards import Card
 from realbench.images import printable
+from realbench.prompts import Suite
 from realbench.scoring.pipeline import Timings
 
 SCHEMA_VERSION = 1
@@ -21,6 +22,7 @@ _PACKAGES = ("torch", "torchvision", "timm", "numpy", "pillow", "pandas", "scipy
 def describe_run(
     *,
     arguments: Mapping[str, Any],
+    suite: Suite | None,
     cards: Sequence[Card],
     device: str | None,
     seed: int,
@@ -33,6 +35,7 @@ def describe_run(
 
     Args:
         arguments: what was asked for, as JSON values.
+        suite: of the prompts, where one was given.
         cards: of the detectors.
         device: where they ran; None if every score was in the cache.
         seed: of the bootstrap.
@@ -52,10 +55,11 @@ def describe_run(
                 "name": card.name,
                 "level": card.level,
                 "fingerprint": card.fingerprint,
-                "weights_sha256": card.weights.sha256,
+                "weights_sha256": card.digests["weights"],
             }
             for card in cards
         ],
+        "suite": None if suite is None else suite.describe(),
         "arguments": dict(arguments),
         "argv": [printable(part) for part in sys.argv],
         "seed": seed,

@@ -20,7 +20,7 @@ from realbench.detection.ensemble import combine, disagreement, probability
 from realbench.detection.registry import DEFAULT_DETECTORS, check_names, find_card
 from realbench.errors import UsageError
 from realbench.images import DEFAULT_MAX_PIXELS, ImageFile, find_images, printable
-from realbench.prompts import load_prompts
+from realbench.prompts import load_suite
 from realbench.scoring.cache import cache_path, open_cache
 from realbench.scoring.files import checked, json_bytes, make_folder, table_csv, write_atomically
 from realbench.scoring.layout import choose_layout, decoding_threads
@@ -113,6 +113,7 @@ def score(
     prompts: str | Path | None = None,
     reference: str | Path | None = None,
     detectors: Sequence[str | Path] = DEFAULT_DETECTORS,
+    weights: Mapping[str, Mapping[str, str | Path]] | None = None,
     out: str | Path | None = None,
     device: str = "auto",
     max_pixels: int = DEFAULT_MAX_PIXELS,
@@ -126,9 +127,10 @@ def score(
 
     Args:
         folders: one per model; images are found in them and below.
-        prompts: JSONL suite that names the prompts (a file's stem is its prompt id).
+        prompts: a suite's name, or a JSONL file of prompts (an image's stem is its prompt id).
         reference: folder of photographs to compare with.
         detectors: names of bundled detectors, or folders with a ``card.toml``.
+        weights: the user's own files, by detector and part (``"weights"``, ``"backbone"``).
         out: folder that receives CSV, summary, manifest and report.
         device: where the networks run; ``"auto"`` prefers a GPU.
         max_pixels: larger images are reported, not decoded.
@@ -149,8 +151,8 @@ def score(
     _check_numbers(max_pixels=max_pixels, workers=workers, batch_size=batch_size, seed=seed + 1)
     if not folders:
         raise UsageError("no folder is given: name at least one folder of images")
-    suite = load_prompts(prompts) if prompts is not None else None
-    cards = _find_cards(detectors)
+    suite = load_suite(prompts) if prompts is not None else None
+    cards = _find_cards(detectors, weights or {})
     every = [*folders, *([reference] if reference is not None else [])]
     names = display_names([Path(folder) for folder in every])
     files, problems = _find_files(names, every)
@@ -166,7 +168,7 @@ def score(
         from realbench.scoring.scorer import choose_device, load_detectors
 
         devices.append(choose_device(device))
-        loaded = load_detectors([card.path for card in cards], devices[0])
+        loaded = load_detectors(cards, devices[0])
         return Engine(loaded, choose_layout(devices[0], batch_size))
 
     counter = _Counter(len(files), progress)
@@ -189,7 +191,7 @@ def score(
         folders=shown[: len(folders)],
         reference=shown[-1] if reference is not None else None,
         detectors=[card.name for card in cards],
-        prompts=suite,
+        prompts=None if suite is None else suite.prompts,
         seed=seed,
     )
     summary["notes"] += problems
@@ -204,6 +206,7 @@ def score(
             "batch_size": batch_size,
             "cache": cache,
         },
+        suite=suite,
         cards=cards,
         device=devices[0] if devices else None,
         seed=seed,
@@ -225,12 +228,23 @@ def _check_numbers(**numbers: int | None) -> None:
             raise UsageError(f"{name} must be at least {least}")
 
 
-def _find_cards(detectors: str | Path | Sequence[str | Path]) -> list[Card]:
-    """Return the cards of names or folders; each detector once, and at least one."""
+def _find_cards(
+    detectors: str | Path | Sequence[str | Path], weights: Mapping[str, Mapping[str, str | Path]]
+) -> list[Card]:
+    """Return the cards of names or folders, with the user's files; each once, at least one."""
     each = [detectors] if isinstance(detectors, str | Path) else detectors
     cards = [find_card(one) for one in each]
-    check_names([card.name for card in cards])
-    return cards
+    names = [card.name for card in cards]
+    check_names(names)
+    for name in weights:
+        if name not in names:
+            raise UsageError(
+                f"--weights names {printable(name)!r}, which is no detector of this run "
+                f"({', '.join(names)})"
+            )
+    return [
+        card.with_weights(weights[card.name]) if card.name in weights else card for card in cards
+    ]
 
 
 def _find_files(

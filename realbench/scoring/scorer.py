@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from realbench.allocator import keep_freed_memory
+from realbench.detection.cards import Card
 from realbench.detection.ensemble import combine, disagreement, probability
 from realbench.detection.registry import DEFAULT_DETECTORS, check_names, load_detector
 from realbench.errors import UsageError
@@ -151,14 +152,17 @@ class Scorer:
         }
 
 
-def load_detectors(detectors: Sequence[str | Path | Detector], device: str) -> dict[str, Detector]:
+def load_detectors(
+    detectors: Sequence[str | Path | Card | Detector], device: str
+) -> dict[str, Detector]:
     """Load what is not loaded yet; names must differ.
 
     Raises:
         UsageError: none, an unknown one, or two of one name.
     """
     loaded = [
-        load_detector(one, device) if isinstance(one, str | Path) else one for one in detectors
+        load_detector(one, device) if isinstance(one, str | Path | Card) else one
+        for one in detectors
     ]
     check_names([detector.name for detector in loaded])
     return {detector.name: detector for detector in loaded}

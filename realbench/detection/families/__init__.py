@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 FAMILIES: dict[str, str] = {
     "whole-image": "realbench.detection.families.whole_image",
     "native-crops": "realbench.detection.families.native_crops",
+    "clip-linear": "realbench.detection.families.clip_linear",
+    "clip-zeroshot": "realbench.detection.families.clip_zeroshot",
 }
 
 

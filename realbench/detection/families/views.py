@@ -31,14 +31,21 @@ class ViewsDetector:
         card: what is scored and how.
         network: maps uint8-valued float RGB of shape (n, 3, S, S) to logits of shape (n,).
         prepare: maps uint8 RGB (H, W, 3) to its views, uint8 of shape (views, S, S, 3).
+        embedded: whether the network is one of this project's: its layers are fused, and
+            pictures of nothing get a set score. A published network computes what it did where
+            it was published.
     """
 
-    def __init__(self, card: Card, network: nn.Module, prepare: Prepare) -> None:
+    def __init__(
+        self, card: Card, network: nn.Module, prepare: Prepare, *, embedded: bool = True
+    ) -> None:
         self.card = card
         self.name = card.name
         self.level: Level = card.level
         self.fingerprint = card.fingerprint
-        self.network = fuse(network.eval().requires_grad_(False), card.input.size)
+        network = network.eval().requires_grad_(False)
+        self.network = fuse(network, card.input.size) if embedded else network
+        self.embedded = embedded
         self.network.to(memory_format=torch.channels_last)
         self._prepare = prepare
         self._device = torch.device("cpu")
@@ -54,7 +61,7 @@ class ViewsDetector:
     def logits(self, batch: Tensor) -> Tensor:
         """See :meth:`realbench.detection.detector.Detector.logits`."""
         fake = self.card.output.kind == "logit-fake"
-        raw = raw_logits(self.network, batch, self._device, fake=fake)
+        raw = raw_logits(self.network, batch, self._device, fake=fake, blanks=self.embedded)
         calibration = self.card.calibration
         return ((raw + calibration.bias) / calibration.temperature).cpu()
 
@@ -66,7 +73,12 @@ class ViewsDetector:
 
 
 def raw_logits(
-    network: nn.Module, batch: Tensor, device: torch.device, *, fake: bool = False
+    network: nn.Module,
+    batch: Tensor,
+    device: torch.device,
+    *,
+    fake: bool = False,
+    blanks: bool = True,
 ) -> Tensor:
     """Return the uncalibrated logits of P(real): the mean over the views of each image.
 
@@ -74,9 +86,10 @@ def raw_logits(
         network: as for :class:`ViewsDetector`, on ``device``.
         batch: uint8 of shape (n, views, 3, S, S), on any device.
         fake: whether the network says P(fake).
+        blanks: whether pictures of nothing get a set score, which is very low.
 
     Returns:
-        float32 of shape (n,), on ``device``; very low for pictures of nothing.
+        float32 of shape (n,), on ``device``.
     """
     views = batch.flatten(0, 1)
     at_once = _VIEWS_A_PASS if device.type == "cpu" else len(views)
@@ -88,6 +101,8 @@ def raw_logits(
     passes = [one_pass(part) for part in views.split(at_once)]
     mean = torch.cat(passes).float().view(batch.shape[0], -1).mean(dim=1)
     mean = -mean if fake else mean
+    if not blanks:
+        return mean
     return mean.masked_fill(_is_blank(batch).to(device), _BLANK_LOGIT)
 
 

@@ -1,0 +1,129 @@
+"""What families of published networks share: their preprocessing, and a logit from classes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms import functional as transforms
+
+from realbench.detection.cards import Card, InputSpec
+from realbench.detection.families.views import ViewsDetector
+from realbench.errors import UsageError
+
+_FILTERS = {
+    "bicubic": InterpolationMode.BICUBIC,
+    "bilinear": InterpolationMode.BILINEAR,
+    "lanczos": InterpolationMode.LANCZOS,
+}
+
+
+def view(image: np.ndarray, spec: InputSpec) -> np.ndarray:
+    """Return the one view that a published network sees: uint8 (1, S, S, 3).
+
+    The picture is scaled by Pillow and cut by torchvision, as the authors' scripts do; what is
+    smaller than a crop is padded with black.
+
+    Args:
+        image: uint8 RGB (H, W, 3).
+        spec: its ``fit`` says how.
+    """
+    picture, size = Image.fromarray(image), spec.size
+    if spec.squash_first:
+        picture = _scaled(picture, [spec.squash_first, spec.squash_first], spec)
+    if spec.fit == "squash":
+        picture = _scaled(picture, [size, size], spec)
+    elif spec.fit == "short-side":
+        picture = _scaled(picture, [size], spec)
+    return np.array(transforms.center_crop(picture, [size, size]))[None]
+
+
+def _scaled(picture: Image.Image, size: list[int], spec: InputSpec) -> Image.Image:
+    scaled: Image.Image = transforms.resize(picture, size, _FILTERS[spec.resize])
+    return scaled
+
+
+def views(card: Card) -> Callable[[np.ndarray], np.ndarray]:
+    """Return the preprocessing of a card.
+
+    Raises:
+        UsageError: the card does not say how a picture becomes a view.
+    """
+    spec = card.input
+    if spec.fit is None:
+        raise UsageError(f"{card.path}: say how a picture becomes a view with input.fit")
+    if spec.views != 1:
+        raise UsageError(f"{card.path}: a card of family {card.family!r} has input.views = 1")
+    if spec.resize not in _FILTERS and (spec.fit != "center-crop" or spec.squash_first):
+        raise UsageError(f"{card.path}: say how the picture is scaled with input.resize")
+    return lambda image: view(image, spec)
+
+
+class Normalized(nn.Module):
+    """A network behind the normalisation of its input, whose outputs become one logit.
+
+    Input: uint8-valued float RGB of shape (n, 3, S, S); output: logits of shape (n,), of P(real)
+    or, where the card's output is ``logit-fake``, of P(fake).
+
+    Args:
+        network: maps normalised pictures to (n, outputs).
+        card: says mean, deviation and what the outputs mean.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, network: nn.Module, card: Card) -> None:
+        super().__init__()
+        self.network = network
+        self.real = card.output.real
+        for name, triple in (("mean", card.input.mean), ("std", card.input.std)):
+            self.register_buffer(name, torch.tensor(triple).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        outputs = self.network((x / 255 - self.mean) / self.std)
+        if outputs.ndim == 1:
+            return outputs
+        return outputs.squeeze(1) if self.real is None else class_logit(outputs, self.real)
+
+
+def class_logit(outputs: Tensor, real: int) -> Tensor:
+    """Return the logit of P(real), where P is the softmax over classes.
+
+    Args:
+        outputs: logits of shape (n, classes).
+        real: index of the real class.
+
+    Returns:
+        shape (n,): the real class's logit minus the log-sum-exp of the others'.
+    """
+    others = torch.cat([outputs[:, :real], outputs[:, real + 1 :]], dim=1)
+    return outputs[:, real] - others.logsumexp(dim=1)
+
+
+def published(card: Card, network: nn.Module, outputs: int) -> ViewsDetector:
+    """Return the detector of a network and the card that says what it sees and means.
+
+    Args:
+        card: as read.
+        network: maps normalised pictures (n, 3, S, S) to (n, outputs).
+        outputs: their number.
+
+    Raises:
+        UsageError: the card's output does not go with that number, or its input is incomplete.
+    """
+    real = card.output.real
+    if outputs == 1 and real is not None:
+        raise UsageError(
+            f"{card.path}: the network has one output: say logit-real or logit-fake in [output]"
+        )
+    if outputs > 1 and (real is None or real >= outputs):
+        raise UsageError(
+            f"{card.path}: the network has {outputs} outputs: say in [output] that they are "
+            'classes and which is real (kind = "classes", real = 0)'
+        )
+    return ViewsDetector(card, Normalized(network, card), views(card), embedded=False)

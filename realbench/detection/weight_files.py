@@ -1,0 +1,197 @@
+"""Finds weights that are not in the package: files that a user gives, and files of the hub.
+
+Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import platformdirs
+
+from realbench.errors import RealBenchError, UsageError
+from realbench.images import printable
+
+if TYPE_CHECKING:
+    from realbench.detection.cards import WeightsSpec
+
+# What scores depend on in a folder of transformers: configuration and weights, never a program.
+_MODEL_FILES = ["*.json", "*.txt", "*.jinja", "*.model", "*.safetensors", "*.bin"]
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+def weights_folder() -> Path:
+    """Return where users put weights: ``$REALBENCH_WEIGHTS``, or a folder of the user's data."""
+    chosen = os.environ.get("REALBENCH_WEIGHTS")
+    return Path(chosen) if chosen else platformdirs.user_data_path("realbench") / "weights"
+
+
+def find_weights(
+    detector: str, part: str, spec: WeightsSpec, card_folder: Path, *, fetch: bool = True
+) -> Path:
+    """Return the file of some weights, or the folder of a whole model of the hub.
+
+    Looked at in turn: the card's folder, the weights folder, the hub's cache, the hub.
+
+    Args:
+        detector: the card's name.
+        part: ``"weights"``, or ``"backbone"`` for those of the network below the head.
+        spec: what the card says of them.
+        card_folder: where the card lies.
+        fetch: whether the hub may be asked for what is not on this machine.
+
+    Raises:
+        RealBenchError: they are not here and cannot be fetched; the message says what to get,
+            where to put it and how.
+    """
+    if spec.file:
+        for folder in (card_folder, weights_folder() / detector):
+            if (folder / spec.file).is_file():
+                return folder / spec.file
+    elif (weights_folder() / detector / "config.json").is_file():  # a whole model
+        return weights_folder() / detector
+    if spec.source == "hub":
+        return _from_hub(detector, part, spec, fetch=fetch)
+    if spec.source == "file":
+        raise RealBenchError(_missing(detector, part, spec))
+    return card_folder / spec.file
+
+
+def _missing(detector: str, part: str, spec: WeightsSpec) -> str:
+    """Say what is missing and what to do, in one line."""
+    what = "weights" if part == "weights" else f"{part} weights"
+    name = detector if part == "weights" else f"{detector}:{part}"
+    known = f"sha256 {spec.sha256}" if spec.sha256 else "no sha256 is published"
+    if not spec.file:  # a whole model, which is a folder
+        return (
+            f"the model of {detector!r} is not on this machine: give its folder with --weights "
+            f"{name}=FOLDER, put it at {weights_folder() / detector}, or fetch it: {_how(spec)}"
+        )
+    return (
+        f"the {what} of {detector!r} are not on this machine: put {spec.file} ({known}) at "
+        f"{weights_folder() / detector / spec.file} or give --weights {name}=FILE; "
+        f"get it: {_how(spec)}"
+    )
+
+
+def _how(spec: WeightsSpec) -> str:
+    if spec.obtain:
+        return spec.obtain
+    if spec.source != "hub":
+        return "see the detector's model card"
+    return " ".join(
+        ["hf download", spec.repo, *([spec.file] if spec.file else [])]
+        + (["--revision", spec.revision] if spec.revision else [])
+    )
+
+
+def _from_hub(detector: str, part: str, spec: WeightsSpec, *, fetch: bool) -> Path:
+    from huggingface_hub import hf_hub_download, snapshot_download
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        GatedRepoError,
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    revision = spec.revision or None
+    try:
+        if spec.file:
+            return Path(
+                hf_hub_download(spec.repo, spec.file, revision=revision, local_files_only=not fetch)
+            )
+        folder = Path(
+            snapshot_download(
+                spec.repo,
+                revision=revision,
+                allow_patterns=_MODEL_FILES,
+                local_files_only=not fetch,
+            )
+        )
+        if not (folder / "config.json").is_file():  # a download that was broken off
+            raise RealBenchError(_missing(detector, part, spec))
+        return folder
+    except GatedRepoError as error:
+        raise RealBenchError(
+            f"{spec.repo} is given only to those who accepted its terms on the hub; accept them "
+            "there and run: hf auth login"
+        ) from error
+    except RevisionNotFoundError as error:
+        raise UsageError(f"{spec.repo} has no revision {spec.revision!r}") from error
+    except LocalEntryNotFoundError as error:
+        raise RealBenchError(_missing(detector, part, spec)) from error
+    except EntryNotFoundError as error:
+        raise UsageError(f"{spec.repo} has no file {spec.file!r}: correct the card") from error
+    except RepositoryNotFoundError as error:
+        raise UsageError(
+            f"no repository {spec.repo} on the Hugging Face hub; if it is private, run: "
+            "hf auth login"
+        ) from error
+    except (HfHubHTTPError, OSError) as error:
+        first = printable(str(error).strip().splitlines()[0] if str(error).strip() else "")[:200]
+        raise RealBenchError(f"{_missing(detector, part, spec)} ({first})") from error
+
+
+def digest(path: Path) -> str:
+    """Return the SHA-256 of a file in hex, or what identifies a folder's content.
+
+    A snapshot of the hub is identified by its commit; another folder by its model files.
+
+    Raises:
+        RealBenchError: it cannot be read.
+    """
+    if not path.is_dir():
+        return file_sha256(path)
+    if _COMMIT.fullmatch(path.name) and path.parent.name == "snapshots":
+        return path.name
+    files = sorted({one for pattern in _MODEL_FILES for one in path.glob(pattern)})
+    if not files:
+        raise RealBenchError(f"{path} holds no model (no config.json, no weights)")
+    together = hashlib.sha256()
+    for one in files:
+        together.update(f"{one.name}\0{file_sha256(one)}\n".encode())
+    return together.hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    """Return the file's SHA-256 in hex.
+
+    Raises:
+        RealBenchError: it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise RealBenchError(
+            f"detector weights {path} cannot be read ({error.strerror}): put the file there"
+        ) from error
+
+
+def parse_weights(options: list[str]) -> dict[str, dict[str, Path]]:
+    """Turn ``NAME=PATH`` and ``NAME:PART=PATH`` into paths by detector and part.
+
+    Raises:
+        UsageError: one has another form, its path does not exist, or a part is given twice.
+    """
+    given: dict[str, dict[str, Path]] = {}
+    for option in options:
+        target, equals, path = option.partition("=")
+        name, _, part = target.partition(":")
+        if not equals or not name or not path:
+            raise UsageError(
+                f"--weights {printable(option)}: give NAME=FILE, such as univfd=fc_weights.pth"
+            )
+        if not Path(path).exists():
+            raise UsageError(f"--weights {printable(option)}: there is no {printable(path)}")
+        parts = given.setdefault(name, {})
+        if (part or "weights") in parts:
+            raise UsageError(f"--weights {printable(target)} is given twice: give it once")
+        parts[part or "weights"] = Path(path)
+    return given

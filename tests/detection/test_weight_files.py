@@ -1,0 +1,258 @@
+"""Weights that are not in the package: found, fetched from the hub's cache, or refused clearly."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import pickle
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import realbench as package
+from realbench.detection.cards import read_card
+from realbench.detection.checkpoints import read_checkpoint
+from realbench.detection.weight_files import digest, parse_weights
+from realbench.errors import RealBenchError, UsageError
+from tests.cli.commands import error_line, make_images, realbench
+from tests.fakes import make_card
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+def change(card: Path, old: str, new: str) -> None:
+    text = (card / "card.toml").read_text()
+    assert old in text
+    (card / "card.toml").write_text(text.replace(old, new))
+
+
+@pytest.fixture
+def card(tmp_path: Path) -> Path:
+    """A card whose weights lie elsewhere, at ``elsewhere.safetensors``."""
+    folder = make_card(tmp_path / "cards", "mine")
+    (folder / "weights.safetensors").rename(tmp_path / "elsewhere.safetensors")
+    change(folder, "[weights]\n", '[weights]\nsource = "file"\nobtain = "ask the authors"\n')
+    return folder
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    return os.environ | {
+        "REALBENCH_CACHE": str(tmp_path / "cache"),
+        "REALBENCH_WEIGHTS": str(tmp_path / "weights"),
+        "HF_HUB_CACHE": str(tmp_path / "hub"),
+        "HF_HUB_OFFLINE": "1",
+        "OMP_NUM_THREADS": "1",
+        "COLUMNS": "160",
+    }
+
+
+def to_hub(tmp_path: Path, name: str, file: Path) -> Path:
+    """Put a file into a hub cache, as a download would, and return its path there."""
+    place = tmp_path / "hub" / f"models--{name.replace('/', '--')}"
+    (place / "refs").mkdir(parents=True)
+    (place / "refs" / "main").write_text(COMMIT)
+    (place / "snapshots" / COMMIT).mkdir(parents=True)
+    return Path(shutil.copy(file, place / "snapshots" / COMMIT / file.name))
+
+
+def test_a_given_file_is_used_and_only_its_content_counts(tmp_path: Path, card: Path) -> None:
+    file = tmp_path / "elsewhere.safetensors"
+    given = read_card(card).with_weights({"weights": file})
+    bundled = read_card(make_card(tmp_path / "others", "mine"))
+    assert given.fingerprint == bundled.fingerprint
+    assert package.load_detector(card, weights=file).fingerprint == given.fingerprint
+
+
+def test_what_is_missing_is_said_with_file_hash_place_and_way(
+    tmp_path: Path, card: Path, environment: dict[str, str]
+) -> None:
+    images = make_images(tmp_path / "images", 2)
+    result = realbench("score", images, "--detector", card, environment=environment, code=1)
+    line = error_line(result)
+    for part in ("weights.safetensors", "sha256 ", str(tmp_path / "weights" / "mine"), "ask the"):
+        assert part in line
+    assert "--weights mine=FILE" in line
+
+
+@pytest.mark.slow
+def test_given_weights_and_weights_in_their_folder_score_alike(
+    tmp_path: Path, card: Path, environment: dict[str, str]
+) -> None:
+    images = make_images(tmp_path / "images", 2)
+    command = ("score", images, "--detector", card, "--no-cache", "--json")
+    file = tmp_path / "elsewhere.safetensors"
+    first = realbench(*command, "--weights", f"mine={file}", environment=environment).stdout
+    place = tmp_path / "weights" / "mine"
+    place.mkdir(parents=True)
+    shutil.copy(file, place / "weights.safetensors")
+    assert realbench(*command, environment=environment).stdout == first
+
+
+@pytest.mark.slow
+def test_weights_come_from_the_hubs_cache_without_a_network(
+    tmp_path: Path, card: Path, environment: dict[str, str]
+) -> None:
+    change(card, 'source = "file"', 'source = "hub"\nrepo = "someone/detector"')
+    change(card, 'obtain = "ask the authors"\n', "")
+    images = make_images(tmp_path / "images", 1)
+    command = ("score", images, "--detector", card)
+    line = error_line(realbench(*command, environment=environment, code=1))
+    assert "get it: hf download someone/detector weights.safetensors" in line
+    shown = realbench("detectors", "show", card, environment=environment).stdout
+    assert "not usable here yet" in shown
+    file = tmp_path / "elsewhere.safetensors"
+    to_hub(tmp_path, "someone/detector", file.rename(file.with_name("weights.safetensors")))
+    realbench(*command, environment=environment)
+    assert "fingerprint" in realbench("detectors", "show", card, environment=environment).stdout
+
+
+def test_another_file_than_the_cards_is_refused(tmp_path: Path, card: Path) -> None:
+    wrong = tmp_path / "wrong.safetensors"
+    wrong.write_bytes((tmp_path / "elsewhere.safetensors").read_bytes() + b"\0")
+    with pytest.raises(RealBenchError, match=r"wrong\.safetensors has sha256"):
+        package.load_detector(card, weights=wrong)
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("npr", "give NAME=FILE"),
+        ("=x", "give NAME=FILE"),
+        ("npr=", "give NAME=FILE"),
+        ("npr=/no/such/file", "there is no /no/such/file"),
+    ],
+)
+def test_a_wrong_weights_option_is_refused(option: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        parse_weights([option])
+
+
+def test_weights_options_name_detectors_and_parts(tmp_path: Path) -> None:
+    file = tmp_path / "a=b:c.pth"
+    file.touch()
+    given = parse_weights([f"univfd={file}", f"univfd:backbone={file}", f"npr={file}"])
+    assert given == {"univfd": {"weights": file, "backbone": file}, "npr": {"weights": file}}
+    with pytest.raises(UsageError, match="twice"):
+        parse_weights([f"npr={file}", f"npr={file}"])
+
+
+def test_weights_of_a_detector_outside_the_run_are_refused(
+    tmp_path: Path, card: Path, environment: dict[str, str]
+) -> None:
+    file = tmp_path / "elsewhere.safetensors"
+    images = make_images(tmp_path / "images", 1)
+    result = realbench(
+        *("score", images, "--detector", card, "--weights", f"npr={file}"),
+        environment=environment,
+        code=2,
+    )
+    assert "'npr', which is no detector of this run (mine)" in error_line(result)
+
+
+def test_the_list_tells_what_is_here(environment: dict[str, str]) -> None:
+    lines = realbench("detectors", "list", environment=environment).stdout.splitlines()
+    state = {line.split()[1]: line for line in lines if line.startswith("│") and line.split()[1:2]}
+    assert "bundled, default" in state["trace-lite"]
+    assert "needs them" in state["npr"]
+    assert "needs them" in state["univfd"]
+
+
+def test_every_card_of_the_project_can_be_read() -> None:
+    from realbench.content import content_path
+    from realbench.detection.families import FAMILIES
+
+    for name in package.list_detectors():
+        card = read_card(content_path("detectors") / name)
+        assert card.name == name
+        assert card.family in FAMILIES
+        assert card.citation
+        assert (card.path / "README.md").is_file(), name
+
+
+# --- checkpoints ---
+
+
+def test_tensors_are_found_in_entries_under_their_names(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.pth"
+    weight = torch.arange(6.0).view(2, 3)
+    torch.save({"net": {"model": {"module.fc.weight": weight, "note": "x"}}, "epoch": 3}, path)
+    state = read_checkpoint(path, key="net.model", strip_prefix="module.")
+    assert list(state) == ["fc.weight"]
+    assert torch.equal(state["fc.weight"], weight)
+    with pytest.raises(RealBenchError, match=r"has no entry 'ema'"):
+        read_checkpoint(path, key="ema")
+    with pytest.raises(RealBenchError, match=r"holds no tensors \(its entries: net, epoch\)"):
+        read_checkpoint(path)
+
+
+def test_a_training_scripts_arguments_are_let_in(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.pth"
+    torch.save({"model": {"a": torch.ones(1)}, "args": argparse.Namespace(lr=0.1)}, path)
+    assert list(read_checkpoint(path, key="model")) == ["a"]
+
+
+class Evil:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, tuple[Path]]:
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("plain", [True, False])
+def test_code_in_a_checkpoint_is_not_run(tmp_path: Path, plain: bool) -> None:
+    path, trace = tmp_path / "evil.pth", tmp_path / "owned"
+    content = {"model": {"a": torch.ones(1)}, "extra": Evil(trace)}
+    if plain:
+        path.write_bytes(pickle.dumps(content))
+    else:
+        torch.save(content, path)
+    with pytest.raises(RealBenchError, match=r"evil\.pth is refused") as caught:
+        read_checkpoint(path, key="model")
+    assert "\n" not in str(caught.value)
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04broken"])
+def test_a_damaged_checkpoint_is_said_to_be_one(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "damaged.pth"
+    path.write_bytes(content)
+    with pytest.raises(RealBenchError, match=r"damaged\.pth") as caught:
+        read_checkpoint(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_is_identified_by_its_files_or_its_commit(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    with pytest.raises(RealBenchError, match="holds no model"):
+        digest(folder)
+    (folder / "config.json").write_text("{}")
+    first = digest(folder)
+    (folder / "README.md").write_text("not part of the model")
+    assert digest(folder) == first
+    (folder / "model.safetensors").write_bytes(b"\0")
+    assert digest(folder) != first
+    snapshot = tmp_path / "models--a--b" / "snapshots" / COMMIT
+    snapshot.mkdir(parents=True)
+    assert digest(snapshot) == COMMIT
+
+
+def test_a_torch_file_scores_as_the_same_safetensors_do(tmp_path: Path, card: Path) -> None:
+    state = load_file(tmp_path / "elsewhere.safetensors")
+    path = tmp_path / "elsewhere.pth"
+    torch.save({"model": {f"module.{name}": value for name, value in state.items()}}, path)
+    old = read_card(card).weights.sha256
+    assert old is not None
+    image = torch.randint(0, 256, (80, 90, 3), dtype=torch.uint8).numpy()
+    first = package.load_detector(card, weights=tmp_path / "elsewhere.safetensors")
+    change(card, old, hashlib.sha256(path.read_bytes()).hexdigest())
+    change(card, "[weights]\n", '[weights]\nkey = "model"\nstrip_prefix = "module."\n')
+    second = package.load_detector(card, weights=path)
+    prepared = first.prepare(image)[None]
+    assert torch.equal(first.logits(prepared), second.logits(prepared))
