@@ -1,14 +1,23 @@
-"""Prompt suites: JSONL files that name the prompts by the ids under which images are kept."""
+"""Prompt suites: the texts given to the models, by the ids under which images are kept."""
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
+import tomllib
 import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from realbench.content import content_path
 from realbench.errors import UsageError
+
+SUITES_FILE = "suites.toml"
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,57 +26,186 @@ class Prompt:
 
     Attributes:
         id: What images of the prompt are called (a file's stem), in Unicode's composed form (NFC).
-        prompt: The text given to the models.
+        prompt: The text given to the models; of two forms the short one.
         category: The group that the suite puts it in, or None.
+        prompt_long: The same picture in more words, or None.
+        tags: What the picture has in it, such as ``"hands"`` or ``"low-light"``.
     """
 
     id: str
     prompt: str
     category: str | None = None
+    prompt_long: str | None = None
+    tags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Suite:
+    """Prompts under a name.
+
+    Attributes:
+        name: What the suite is called: a bundled suite's name, else the file's stem.
+        prompts: By id, in the suite's order.
+        version: Of a bundled suite, None of a file.
+        description: One line for people, empty where there is none.
+    """
+
+    name: str
+    prompts: Mapping[str, Prompt]
+    version: str | None = None
+    description: str = ""
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hex digest (64 characters) of what results depend on, whatever file it came from.
+
+        That is each prompt's id, both its forms and its category; not the order, not the tags.
+        """
+        decisive = [
+            [one.id, one.prompt, one.prompt_long, one.category]
+            for one in sorted(self.prompts.values(), key=lambda one: one.id)
+        ]
+        text = json.dumps(decisive, ensure_ascii=False, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def categories(self) -> dict[str, int]:
+        """How many prompts each category has, in the suite's order; those without are left out."""
+        return dict(Counter(one.category for one in self.prompts.values() if one.category))
+
+    def describe(self) -> dict[str, Any]:
+        """Return what a result says of its suite, as JSON values."""
+        return {
+            "name": self.name,
+            "version": self.version,
+            "sha256": self.sha256,
+            "n_prompts": len(self.prompts),
+        }
+
+
+def list_suites() -> list[str]:
+    """Return the names of the bundled suites, in the order in which they are listed."""
+    return list(_index())
+
+
+def load_suite(source: str | Path) -> Suite:
+    """Load a bundled suite by its name, or a JSONL file by its path (see :func:`load_prompts`).
+
+    A bundled suite's name means that suite wherever the command runs: a file of the same name
+    needs its folder, too.
+
+    Raises:
+        UsageError: there is neither, or the file cannot be used.
+    """
+    name = str(source)
+    if not os.path.dirname(name):
+        index = _index()
+        if name in index:
+            return _bundled(name, index[name])
+        if not os.path.lexists(name) and "." not in name:
+            raise UsageError(
+                f"no suite and no file is called {name!r}: the suites are {', '.join(index)}; "
+                "else give a JSONL file of prompts"
+            )
+    path = Path(source)
+    return Suite(name=path.stem, prompts=load_prompts(path))
 
 
 def load_prompts(path: str | Path) -> dict[str, Prompt]:
-    """Read a suite: one JSON object ``{"id", "prompt", "category"?}`` a line, in UTF-8.
+    """Read a suite's file: a JSON object a line, in UTF-8.
 
-    Blank lines and further keys are ignored; an integer id means its decimal digits. The ids keep
-    the file's order.
+    The keys are ``"id"`` and ``"prompt"``, and, where wanted, ``"category"``, ``"prompt_long"``
+    and ``"tags"`` (a list). Blank lines and further keys are ignored; an integer id means its
+    decimal digits. The ids keep the file's order.
 
     Raises:
         UsageError: the file cannot be read or holds no prompts, a line is not such an object, or
             an id comes twice. The message names the file and the line.
     """
     path = Path(path)
-    try:
-        data = path.read_bytes()
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise UsageError(
-            f"cannot read the prompts file {path}: {reason}; --prompts takes a JSONL file"
-        ) from error
-    prompts: dict[str, Prompt] = {}
-    first_seen: dict[str, int] = {}
-    # Bytes are split, not text: str.splitlines would also cut at U+2028 within a prompt.
-    for number, line in enumerate(data.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            prompt = _parse(line)
-        except ValueError as error:
-            raise UsageError(f"{path}, line {number}: {error}") from error
-        if prompt.id in prompts:
-            raise UsageError(
-                f"{path}, line {number}: the id {prompt.id!r} was already given on line "
-                f"{first_seen[prompt.id]}; every prompt needs an id of its own"
-            )
-        prompts[prompt.id] = prompt
-        first_seen[prompt.id] = number
+    prompts = collect_prompts(json_lines(path), path, "line")
     if not prompts:
         raise UsageError(f'{path} holds no prompts; each line is {{"id": ..., "prompt": ...}}')
     return prompts
 
 
-def _parse(line: bytes) -> Prompt:
-    """Turn one line into a prompt; ValueError says in a few words what is wrong with it."""
+def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield the number (from 1) and the object of every line of a file that is not blank.
+
+    Raises:
+        UsageError: the file cannot be read, or a line is not a JSON object in UTF-8.
+    """
+    # Bytes are split, not text: str.splitlines would also cut at U+2028 within a prompt.
+    for number, line in enumerate(read_file(path).split(b"\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            record = _parse(line)
+        except ValueError as error:
+            raise UsageError(f"{path}, line {number}: {error}") from error
+        yield number, record
+
+
+def read_file(path: Path) -> bytes:
+    """Read a file of prompts, without a byte order mark.
+
+    Raises:
+        UsageError: it cannot be read.
+    """
+    try:
+        return path.read_bytes().removeprefix(b"\xef\xbb\xbf")
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UsageError(
+            f"cannot read the prompts file {path}: {reason}; give a JSONL file or a suite's name "
+            f"({', '.join(list_suites())})"
+        ) from error
+
+
+def collect_prompts(
+    records: Iterable[tuple[int, Mapping[str, Any]]], source: str | Path, unit: str
+) -> dict[str, Prompt]:
+    """Turn numbered records with a suite file's keys into prompts by id.
+
+    Args:
+        records: each with its number, from 1.
+        source: where they came from, for messages.
+        unit: what the numbers count, such as ``"line"``.
+
+    Raises:
+        UsageError: a record is no prompt, or an id comes twice.
+    """
+    prompts: dict[str, Prompt] = {}
+    first_seen: dict[str, int] = {}
+    for number, record in records:
+        try:
+            prompt = _prompt(record)
+        except ValueError as error:
+            raise UsageError(f"{source}, {unit} {number}: {error}") from error
+        if prompt.id in prompts:
+            raise UsageError(
+                f"{source}, {unit} {number}: the id {prompt.id!r} was already given on {unit} "
+                f"{first_seen[prompt.id]}; every prompt needs an id of its own"
+            )
+        prompts[prompt.id] = prompt
+        first_seen[prompt.id] = number
+    return prompts
+
+
+def _index() -> dict[str, dict[str, Any]]:
+    return tomllib.loads((content_path("prompts") / "suites" / SUITES_FILE).read_text("utf-8"))
+
+
+def _bundled(name: str, entry: Mapping[str, Any]) -> Suite:
+    folder = content_path("prompts") / "suites"
+    prompts = load_prompts(folder / f"{entry.get('subset_of', name)}.jsonl")
+    if "ids" in entry:
+        prompts = {one: prompts[one] for one in entry["ids"]}
+    return Suite(name, prompts, version=entry["version"], description=entry["description"])
+
+
+def _parse(line: bytes) -> dict[str, Any]:
+    """Turn one line into an object; ValueError says in a few words what is wrong with it."""
     try:
         text = line.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -82,15 +220,28 @@ def _parse(line: bytes) -> Prompt:
         raise ValueError("nested too deeply for a prompt") from error
     if not isinstance(record, dict):
         raise ValueError('expected a JSON object such as {"id": "0001", "prompt": "a red fox"}')
+    return record
+
+
+def _prompt(record: Mapping[str, Any]) -> Prompt:
+    """Turn a record into a prompt; ValueError says in a few words what is wrong with it."""
     identifier = record.get("id")
     if isinstance(identifier, int) and not isinstance(identifier, bool):
         identifier = str(identifier)
-    category = record.get("category")
+    tags = record.get("tags") or []
+    if not isinstance(tags, list):
+        raise ValueError('"tags" must be a list of texts')
     return Prompt(
         id=unicodedata.normalize("NFC", _text(identifier, "id")),
         prompt=_text(record.get("prompt"), "prompt"),
-        category=None if category is None else _text(category, "category"),
+        category=_optional(record, "category"),
+        prompt_long=_optional(record, "prompt_long"),
+        tags=tuple(_text(tag, "tags") for tag in tags),
     )
+
+
+def _optional(record: Mapping[str, Any], key: str) -> str | None:
+    return None if record.get(key) is None else _text(record[key], key)
 
 
 def _text(value: Any, key: str) -> str:

@@ -16,6 +16,7 @@ from realbench.arena.contestants import Lineup
 from realbench.arena.judges.judge import Judge
 from realbench.errors import RealBenchError, UsageError
 from realbench.images import printable
+from realbench.prompts import Suite
 from realbench.scoring.files import json_bytes, write_atomically
 from realbench.scoring.manifest import package_versions
 
@@ -29,6 +30,7 @@ def describe_arena(
     judges: Mapping[str, Mapping[str, Any]],
     *,
     arguments: Mapping[str, Any],
+    suite: Suite | None,
     schedule: str,
     seed: int,
     resamples: int,
@@ -42,6 +44,7 @@ def describe_arena(
         "platform": platform.platform(),
         "arguments": dict(arguments),
         "argv": [without_credentials(printable(part)) for part in sys.argv],
+        "suite": None if suite is None else suite.describe(),
         "schedule": schedule,
         "seed": seed,
         "resamples": resamples,

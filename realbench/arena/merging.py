@@ -134,12 +134,14 @@ def _joined_manifest(
             texts[prompt] = texts.get(prompt) or text
     first = manifests[0]
     schedules = {manifest["schedule"] for manifest in manifests}
+    suites = [manifest.get("suite") for manifest in manifests]
     shown = [printable(folder) for folder in folders]
     return {
         **{key: first[key] for key in ("arena_format", "versions", "platform", "seed")},
         "resamples": max(manifest["resamples"] for manifest in manifests),
         "arguments": {"merged": shown},
         "argv": ["realbench", "arena", "merge", *shown],
+        "suite": suites[0] if all(one == suites[0] for one in suites) else None,
         "schedule": schedules.pop() if len(schedules) == 1 else "mixed",
         "contestants": _joined_contestants(manifests, reference),
         "reference": reference,

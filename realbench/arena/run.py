@@ -21,7 +21,7 @@ from realbench.arena.vote_log import VoteLog
 from realbench.arena.votes import Vote
 from realbench.errors import RealBenchError, UsageError
 from realbench.images import printable
-from realbench.prompts import load_prompts
+from realbench.prompts import load_suite
 from realbench.scoring.cache import cache_path, open_cache
 
 __all__ = ["ArenaInterrupted", "ArenaRun", "Progress", "arena"]
@@ -68,7 +68,7 @@ def arena(
         folders: One per model; a file's stem is its prompt id.
         judge: Names such as ``"detectors"`` or ``"openai:MODEL"``, or judges; each in turn.
         reference: Folder of photographs, which becomes a contestant.
-        prompts: JSONL suite that names the prompts.
+        prompts: A suite's name, or a JSONL file of prompts.
         out: Folder that receives votes, ratings, manifest and report; None keeps nothing.
         schedule: ``"all"`` judges every pair on every prompt they share; ``"active"`` next the
             pairs whose results tell most, until every neighboring pair is separated.
@@ -87,7 +87,7 @@ def arena(
     started = datetime.now(UTC)
     tell = progress or (lambda _: None)
     _check(schedule, max_votes=max_votes, max_cost=max_cost, seed=seed, resamples=resamples)
-    suite = load_prompts(prompts) if prompts is not None else None
+    suite = load_suite(prompts) if prompts is not None else None
     asked = [judge] if isinstance(judge, str | Judge) else judge
     options = replace(options or JudgeOptions(), seed=seed)
     if max_cost is not None:
@@ -104,7 +104,7 @@ def arena(
             lineup = line_up(
                 folders,
                 reference=reference,
-                prompts=suite,
+                prompts=None if suite is None else suite.prompts,
                 cache=cache,
                 seed=seed,
                 on_read=lambda done, total: tell(Progress("reading", done, total)),
@@ -121,6 +121,7 @@ def arena(
                 "max_votes": max_votes,
                 "max_cost": max_cost,
             },
+            suite=suite,
             schedule=schedule,
             seed=seed,
             resamples=resamples,

@@ -85,7 +85,10 @@ def arena_command(
     ] = None,
     prompts: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="JSONL of prompts; a file's stem is its prompt id."),
+        typer.Option(
+            metavar="SUITE|FILE",
+            help="A suite's name, or a JSONL file; an image's stem is its prompt id.",
+        ),
     ] = None,
     out: Annotated[
         Path | None,
