@@ -204,6 +204,12 @@ class VisionLanguageModel:
                 )
             self._network = network.to(self.device).eval()
 
+    def to(self, device: str) -> None:
+        """Move the network, or have it loaded, to a torch device."""
+        self.device = device
+        if self._network is not None:
+            self._network.to(device)
+
     def prepare(self, chats: Sequence[Chat]) -> Prepared:
         """Turn chats into the network's input; safe to call while another thread computes.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,6 +32,7 @@ def make_tokenizer(
     *,
     spaced_digits: bool = False,
     starts_texts: bool = False,
+    words: Sequence[str] = (),
 ) -> Any:
     """Train a byte-level BPE on the judge's own template.
 
@@ -38,6 +40,7 @@ def make_tokenizer(
         chat_template: As the tokenizer is to have it.
         spaced_digits: Whether a digit with the space before it becomes one token as well.
         starts_texts: Whether it puts a start token before every text, as many tokenizers do.
+        words: Texts that become one token each, with and without a space before them.
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
@@ -46,6 +49,7 @@ def make_tokenizer(
     text = [wording.system, wording.before_first, wording.question]
     if spaced_digits:
         text += ["choose 0 or 1 or 2 now"] * 50
+    text += [before + word for word in words for before in ("", "x ")] * 50
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -78,13 +82,14 @@ def save_tiny_vlm(
     chat_template: str | None = CHAT_TEMPLATE,
     spaced_digits: bool = False,
     starts_texts: bool = False,
+    words: Sequence[str] = (),
 ) -> Path:
     """Save a random model of some hundred thousand weights, with its processor, to ``folder``."""
     import torch
     from transformers import AutoModelForImageTextToText
 
     tokenizer = make_tokenizer(
-        chat_template, spaced_digits=spaced_digits, starts_texts=starts_texts
+        chat_template, spaced_digits=spaced_digits, starts_texts=starts_texts, words=words
     )
     config = _llava_config(tokenizer) if kind == "llava" else _qwen_config(kind, tokenizer)
     with torch.random.fork_rng():

@@ -17,6 +17,10 @@ FAMILIES: dict[str, str] = {
     "native-crops": "realbench.detection.families.native_crops",
     "clip-linear": "realbench.detection.families.clip_linear",
     "clip-zeroshot": "realbench.detection.families.clip_zeroshot",
+    "transformers-classifier": "realbench.detection.families.transformers_classifier",
+    "timm-classifier": "realbench.detection.families.timm_classifier",
+    "trace-cnn": "realbench.detection.families.trace_cnn",
+    "vlm": "realbench.detection.families.vlm",
 }
 
 

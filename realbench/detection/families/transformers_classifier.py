@@ -1,0 +1,176 @@
+"""Any image classifier of transformers, whose labels the card maps to real and generated."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from realbench.detection.cards import Card
+from realbench.detection.families.views import ViewsDetector
+from realbench.errors import RealBenchError, UsageError
+
+
+class LabelledClassifier(nn.Module):
+    """Maps uint8-valued float RGB (n, 3, H, W) to logits of P(real), of shape (n,).
+
+    P is the softmax over the labels; labels of one class add up.
+
+    Args:
+        model: of transformers.
+        scale: what pixel values are multiplied with before they are normalised.
+        mean, std: of the normalisation, one value a channel.
+        real, generated: indices of the labels.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        model: nn.Module,
+        scale: float,
+        mean: Sequence[float],
+        std: Sequence[float],
+        real: Sequence[int],
+        generated: Sequence[int],
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.scale = scale
+        self.real, self.generated = list(real), list(generated)
+        for name, triple in (("mean", mean), ("std", std)):
+            value = torch.tensor(list(triple), dtype=torch.float32).view(1, -1, 1, 1)
+            self.register_buffer(name, value, persistent=False)
+
+    def normalized(self, x: Tensor) -> Tensor:
+        return (x * self.scale - self.mean) / self.std
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = self.model(pixel_values=self.normalized(x)).logits
+        return logits[:, self.real].logsumexp(dim=1) - logits[:, self.generated].logsumexp(dim=1)
+
+
+def build(card: Card) -> ViewsDetector:
+    """Build the detector of a ``transformers-classifier`` card.
+
+    Its ``weights`` are a model's folder, the hub's or the user's; the folder says how pictures
+    are prepared, the card's ``labels`` which of its labels mean real and which generated.
+    """
+    folder = card.weights_path
+    if not folder.is_dir():
+        raise UsageError(f"{folder} is no model folder, which detector {card.name!r} needs")
+    config = _loaded("AutoConfig", folder)
+    real, generated = _indices(card, config.id2label)
+    processor = _loaded("AutoImageProcessor", folder)
+    scale, mean, std = _normalization(processor)
+    network = LabelledClassifier(_model(folder), scale, mean, std, real, generated)
+    _check_preparation(processor, network, folder)
+
+    def prepare(image: np.ndarray) -> np.ndarray:
+        return _pixels(processor, image).permute(1, 2, 0)[None].to(torch.uint8).numpy()
+
+    return ViewsDetector(card, network, prepare, embedded=False)
+
+
+def _indices(card: Card, names: dict[int, str]) -> tuple[list[int], list[int]]:
+    """Return the indices of the real and of the generated labels; every label must be mapped."""
+    known = ", ".join(repr(name) for name in names.values())
+    if card.labels is None:
+        raise UsageError(
+            f"{card.path}: say in [labels] which of the model's labels ({known}) are real and "
+            "which generated; they are never guessed"
+        )
+    mapped = dict.fromkeys(card.labels.real, "real")
+    mapped |= dict.fromkeys(card.labels.generated, "generated")
+    for name in mapped:
+        if name not in names.values():
+            raise UsageError(
+                f"{card.path}: [labels] has {name!r}, but the model's labels are {known}"
+            )
+    for name in names.values():
+        if name not in mapped:
+            raise UsageError(
+                f"{card.path}: [labels] does not say whether {name!r} of the model's labels "
+                f"({known}) is real or generated"
+            )
+    found: dict[str, list[int]] = {"real": [], "generated": []}
+    for index, name in names.items():
+        found[mapped[name]].append(int(index))
+    return found["real"], found["generated"]
+
+
+def _loaded(kind: str, folder: Path, **options: Any) -> Any:
+    """Load something from a model's folder, without the network and without code of its own."""
+    import transformers
+
+    try:
+        return getattr(transformers, kind).from_pretrained(folder, local_files_only=True, **options)
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise RealBenchError(
+            f"{folder} cannot be loaded by transformers' {kind} ({first}); fetch it again, or "
+            "check that it is an image classifier"
+        ) from error
+
+
+def _model(folder: Path) -> nn.Module:
+    model, info = _loaded(
+        "AutoModelForImageClassification",
+        folder,
+        dtype=torch.float32,
+        ignore_mismatched_sizes=True,  # reported below, in one line
+        output_loading_info=True,
+    )
+    # transformers would go on with random numbers in their place.
+    wrong = sorted({*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])})
+    if wrong:
+        raise RealBenchError(
+            f"in the weights of {folder}, {len(wrong)} tensors are missing or of another shape, "
+            f"such as {wrong[0]}; fetch it again"
+        )
+    network: nn.Module = model.eval()
+    return network
+
+
+def _normalization(processor: Any) -> tuple[float, Sequence[float], Sequence[float]]:
+    scale = processor.rescale_factor if processor.do_rescale else 1.0
+    if not processor.do_normalize:
+        return scale, (0.0,) * 3, (1.0,) * 3
+    return scale, processor.image_mean, processor.image_std
+
+
+def _pixels(processor: Any, image: np.ndarray) -> Tensor:
+    """Return what the processor makes of an image before its values are scaled: (3, H, W)."""
+    batch = processor(
+        images=Image.fromarray(image), do_rescale=False, do_normalize=False, return_tensors="pt"
+    )
+    pixels: Tensor = batch["pixel_values"][0]
+    return pixels
+
+
+def _check_preparation(processor: Any, network: LabelledClassifier, folder: Path) -> None:
+    """Refuse a processor that does something else than scale, cut and normalise.
+
+    Raises:
+        RealBenchError: what it makes of a picture is not what this module makes of it.
+    """
+    rng = np.random.default_rng(0)
+    shapes = set()
+    for height, width in ((300, 420), (420, 300)):
+        image = rng.integers(0, 256, (height, width, 3), np.uint8)
+        pixels = _pixels(processor, image).float()
+        whole = processor(images=Image.fromarray(image), return_tensors="pt")["pixel_values"][0]
+        shapes.add(tuple(pixels.shape))
+        kept = torch.equal(pixels, pixels.round()) and pixels.min() >= 0 and pixels.max() <= 255
+        if not kept or not torch.allclose(network.normalized(pixels)[0], whole, atol=1e-4):
+            raise RealBenchError(
+                f"{folder}: its image processor is of a kind that is not supported"
+            )
+    if len(shapes) > 1:
+        raise RealBenchError(f"{folder}: its image processor makes pictures of different shapes")
