@@ -1,0 +1,1 @@
+"""Leaderboards: boards whose entries are files, verified and built into tables by commands."""

@@ -1,0 +1,122 @@
+"""Verifies the arena's part of entries: counts, figures, and what two entries say of each other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import combinations
+
+from realbench.leaderboard.board import Board
+from realbench.leaderboard.figures import (
+    WRITE_AGAIN,
+    estimate_problems,
+    letters_of,
+    win_rate,
+)
+from realbench.leaderboard.names import slug
+from realbench.leaderboard.schema import ArenaScores, Entry
+
+_MIRROR = {"W": "L", "L": "W", "T": "T", "-": "-"}
+
+
+def arena_problems(board: Board, entry: Entry, is_anchor: bool) -> Iterator[str]:
+    """Yield what is wrong with an entry's arena as ``what: what to do``."""
+    arena = entry.arena_scoring
+    if arena is None:
+        return
+    yield from _judge_problems(board, arena)
+    if len(set(arena.prompts)) < len(arena.prompts) or len(arena.images) != len(arena.prompts):
+        yield f"arena: prompts come twice, or not each has one image: {WRITE_AGAIN}"
+        return
+    unknown = sorted(set(arena.prompts) - set(board.suite.prompts))
+    if unknown:
+        yield (
+            f"arena: {len(unknown)} prompt ids are not in the suite, such as {unknown[0]!r}: run "
+            "the arena with the board's suite"
+        )
+    least = board.settings.suite.min_prompts
+    known = len(arena.prompts) - len(unknown)
+    if known < least and not is_anchor:
+        yield f"arena: {known} of the suite's prompts, the board asks for {least}: compare more"
+    if any(len(letters) != len(arena.prompts) for letters in arena.opponents.values()):
+        yield f"arena: opponents need a letter for each prompt: {WRITE_AGAIN}"
+        return
+    opponents = [slug(name) for name in arena.opponents]
+    if slug(entry.model.name) in opponents or len(set(opponents)) < len(opponents):
+        yield f"arena: the model meets itself, or an opponent comes twice: {WRITE_AGAIN}"
+    yield from _count_problems(board, arena)
+    yield from _image_problems(entry, arena, is_anchor)
+
+
+def _judge_problems(board: Board, arena: ArenaScores) -> Iterator[str]:
+    wanted = board.settings.judge
+    if wanted is None:
+        yield "arena: the board has no judge: remove arena_scoring"
+        return
+    if arena.judge != wanted.name:
+        yield f"arena: judge {arena.judge!r}, the board has {wanted.name!r}: ask the board's judge"
+    if arena.judge_fingerprint not in wanted.fingerprints:
+        yield (
+            f"arena: judge fingerprint {arena.judge_fingerprint[:12]}…, the board takes "
+            f"{wanted.fingerprints[0][:12]}…: ask the board's judge with its settings"
+        )
+    if arena.template_sha256 != wanted.template_sha256:
+        shown = [
+            f"{one[:12]}…" if one else "none"
+            for one in (arena.template_sha256, wanted.template_sha256)
+        ]
+        yield f"arena: template {shown[0]}, the board has {shown[1]}: use the board's template"
+
+
+def _count_problems(board: Board, arena: ArenaScores) -> Iterator[str]:
+    counts = letters_of(arena)
+    for key, letter in (("wins", "W"), ("ties", "T"), ("losses", "L")):
+        stated = getattr(arena, key)
+        if stated != counts[letter]:
+            yield f"arena: {key} is {stated}, but opponents give {counts[letter]}: {WRITE_AGAIN}"
+    again = win_rate(arena.opponents, arena.prompts, board.settings.seed)
+    yield from estimate_problems("arena: win_rate", arena.win_rate, again)
+
+
+def _image_problems(entry: Entry, arena: ArenaScores, is_anchor: bool) -> Iterator[str]:
+    """The judge must have seen the images that the detectors scored."""
+    if entry.detector_scoring is None or is_anchor:
+        return
+    scored = {image[:2] for image in entry.detector_scoring.images}
+    other = [pair for pair in zip(arena.prompts, arena.images, strict=True) if pair not in scored]
+    if other:
+        yield (
+            f"arena: the image of prompt {other[0][0]!r} is not the one that was scored: score and "
+            "compare the same images"
+        )
+
+
+def contradictions(entries: Mapping[str, Entry]) -> Iterator[str]:
+    """Yield where two entries tell one arena differently, once for a pair.
+
+    Args:
+        entries: by place, such as ``results/x.json``.
+    """
+    for (place, one), (other_place, other) in combinations(entries.items(), 2):
+        arena, theirs = one.arena_scoring, other.arena_scoring
+        if arena is None or theirs is None or arena.run != theirs.run:
+            continue
+        told = _told_by(arena, slug(other.model.name))
+        mirrored = {
+            prompt: _MIRROR[letter]
+            for prompt, letter in _told_by(theirs, slug(one.model.name)).items()
+        }
+        odd = sorted(k for k in {*told, *mirrored} if told.get(k) != mirrored.get(k))
+        if odd:
+            yield (
+                f"{place}: arena: it and {other_place} tell their result on prompt {odd[0]!r} "
+                "differently: write both entries again from the same run"
+            )
+
+
+def _told_by(arena: ArenaScores, opponent: str) -> dict[str, str]:
+    """An entry's letters against an opponent by prompt."""
+    for name, letters in arena.opponents.items():
+        if slug(name) == opponent:
+            pairs = zip(arena.prompts, letters, strict=False)
+            return {prompt: letter for prompt, letter in pairs if letter != "-"}
+    return {}

@@ -1,0 +1,339 @@
+"""Makes an entry of the folders that ``realbench score`` and ``realbench arena`` wrote."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from realbench.errors import RealBenchError, UsageError
+from realbench.images import printable
+from realbench.leaderboard.board import Board
+from realbench.leaderboard.figures import detector_figures, letters_of, win_rate
+from realbench.leaderboard.schema import (
+    FORMAT,
+    ArenaScores,
+    DetectorScores,
+    DetectorUsed,
+    Entry,
+    EntryError,
+    Estimate,
+    ImageScore,
+    SuiteUsed,
+    entry_bytes,
+    parse_entry,
+)
+
+DIGEST = 16
+_SAMPLER = "sampler."
+_LETTERS = {1.0: "W", 0.5: "T", 0.0: "L"}
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a contributor says of an entry.
+
+    Attributes:
+        model: the fields of :class:`~realbench.leaderboard.schema.Model`, name included.
+        sampler: settings with which the images were made.
+        folder: the model's name in the runs, where it is not the model's.
+        renamed: further folders of an arena, by the names that the board has for them.
+        is_anchor: whether it is an anchor of the board, such as its photographs.
+    """
+
+    model: Mapping[str, str]
+    sampler: Mapping[str, str | int | float | bool] = field(default_factory=dict)
+    folder: str | None = None
+    renamed: Mapping[str, str] = field(default_factory=dict)
+    is_anchor: bool = False
+
+
+def parse_meta(pairs: Sequence[str]) -> tuple[dict[str, str], dict[str, str | int | float]]:
+    """Split ``KEY=VALUE`` texts into fields of the model and, as ``sampler.KEY``, of the sampler.
+
+    Raises:
+        UsageError: a text is no such pair, or a key is unknown or comes twice.
+    """
+    known = ("version", "organisation", "licence", "parameters", "date", "link")
+    model: dict[str, str] = {}
+    sampler: dict[str, str | int | float] = {}
+    for pair in pairs:
+        key, sign, value = pair.partition("=")
+        key, value = key.strip(), value.strip()
+        if not sign or not value:
+            raise UsageError(f"--meta takes KEY=VALUE, not {printable(pair)!r}")
+        if key in model or key.removeprefix(_SAMPLER) in sampler:
+            raise UsageError(f"--meta gives {printable(key)} twice: give it once")
+        if key.startswith(_SAMPLER) and key != _SAMPLER:
+            sampler[key.removeprefix(_SAMPLER)] = _number(value)
+        elif key in known:
+            model[key] = value
+        else:
+            raise UsageError(
+                f"--meta knows no {printable(key)!r}: it takes {', '.join(known)} and sampler.KEY"
+            )
+    return model, sampler
+
+
+def _number(text: str) -> str | int | float:
+    """Turn a text into the number it is; how it was made has numbers and words."""
+    try:
+        return int(text) if text.lstrip("-").isdecimal() and text.isascii() else float(text)
+    except ValueError:
+        return text
+
+
+def make_entry(runs: Sequence[Path], board: Board, description: Description) -> Entry:
+    """Make an entry of a score run, an arena run, or both.
+
+    Raises:
+        UsageError: a folder is neither, the model is not in it, or a field is not what it should.
+        RealBenchError: a run's files are damaged, or were made with other prompts.
+    """
+    parts: dict[str, Any] = {}
+    versions: dict[str, str] = {}
+    for run in runs:
+        manifest = _read_json(run / "run.json")
+        is_arena = "arena_format" in manifest
+        kind = "arena_scoring" if is_arena else "detector_scoring"
+        if kind in parts:
+            raise UsageError(
+                f"{printable(run)} is a second {'arena' if is_arena else 'score'} run: an entry "
+                "takes one of each kind"
+            )
+        _check_suite(run, manifest, board)
+        read = _arena_scores if is_arena else _detector_scores
+        parts[kind] = read(run, manifest, board, description)
+        versions |= _versions(manifest)
+    if not parts:
+        raise UsageError("name the folder of a score run, an arena run, or both")
+    if parts.get("detector_scoring") and not board.settings.detectors:
+        raise UsageError("the board has no detectors, so it takes no score run")
+    if parts.get("arena_scoring") and board.settings.judge is None:
+        raise UsageError("the board has no judge, so it takes no arena run")
+    record = {
+        "format": FORMAT,
+        "model": dict(description.model),
+        "sampler": dict(description.sampler),
+        "suite": SuiteUsed(name=board.settings.suite.name, sha256=board.suite.sha256).model_dump(),
+        **{key: part.model_dump(mode="json") for key, part in parts.items()},
+        "versions": versions,
+    }
+    try:
+        return parse_entry(json.dumps(record).encode())
+    except EntryError as error:
+        raise UsageError(f"the entry would not be valid: {error.problems[0]}") from error
+
+
+def write_entry(entry: Entry, path: Path) -> None:
+    """Write an entry's file.
+
+    Raises:
+        RealBenchError: it cannot be written.
+    """
+    from realbench.scoring.files import make_folder, write_atomically
+
+    make_folder(path.parent)
+    write_atomically(path, entry_bytes(entry))
+
+
+# --- Reading runs ------------------------------------------------------------------------------
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    shown = printable(path)
+    try:
+        found = json.loads(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise UsageError(
+            f"{printable(path.parent)} has no {path.name}: name a folder that realbench score or "
+            "realbench arena wrote (--out)"
+        ) from error
+    except OSError as error:
+        raise RealBenchError(f"cannot read {shown}: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise RealBenchError(f"{shown} is damaged ({error}): run it again") from error
+    if not isinstance(found, dict):
+        raise RealBenchError(f"{shown} is damaged (no JSON object): run it again")
+    return found
+
+
+def _check_suite(run: Path, manifest: Mapping[str, Any], board: Board) -> None:
+    """A run that says which prompts it had must have had the board's."""
+    suite = manifest.get("suite")
+    stated = suite.get("sha256") if isinstance(suite, dict) else None
+    if stated is not None and stated != board.settings.suite.sha256:
+        raise RealBenchError(
+            f"{printable(run)} was run with other prompts (suite hash {str(stated)[:12]}…) than "
+            f"the board's {board.settings.suite.name}: run it again with the board's suite"
+        )
+
+
+def _versions(manifest: Mapping[str, Any]) -> dict[str, str]:
+    found = manifest.get("versions")
+    return {str(k): str(v) for k, v in found.items()} if isinstance(found, dict) else {}
+
+
+def _detector_scores(
+    run: Path, manifest: Mapping[str, Any], board: Board, description: Description
+) -> DetectorScores:
+    path = run / "scores.csv"
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        used = [
+            DetectorUsed(name=d["name"], level=d["level"], fingerprint=d["fingerprint"])
+            for d in manifest["detectors"]
+        ]
+        own = _rows_of(rows, run, description)
+        scored = [row for row in own if row["status"] == "ok"]
+        images: list[ImageScore] = [
+            (
+                row["prompt_id"],
+                row["sha256"][:DIGEST],
+                float(row["realism"]),
+                [float(row[detector.name]) for detector in used],
+            )
+            for row in scored
+        ]
+    except FileNotFoundError as error:
+        raise UsageError(
+            f"{printable(run)} has no {path.name}: name a folder that realbench score wrote"
+        ) from error
+    except (OSError, KeyError, TypeError, ValueError, csv.Error, ValidationError) as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise RealBenchError(
+            f"{printable(path)} is damaged ({reason}): run realbench score again"
+        ) from error
+    if not images:
+        raise RealBenchError(f"{printable(path)}: no image of the model has a score")
+    images.sort()
+    figures: dict[str, Any] = detector_figures(
+        images, [one.name for one in used], _categories(board, description), board.settings.seed
+    )
+    return DetectorScores(detectors=used, n_failed=len(own) - len(scored), images=images, **figures)
+
+
+def _categories(board: Board, description: Description) -> dict[str, str | None]:
+    if description.is_anchor:
+        return {}
+    return {key: prompt.category for key, prompt in board.suite.prompts.items()}
+
+
+def _rows_of(
+    rows: Sequence[dict[str, str]], run: Path, description: Description
+) -> list[dict[str, str]]:
+    folders = list(dict.fromkeys(row["folder"] for row in rows))
+    name = _own_name(folders, run, description)
+    return [row for row in rows if row["folder"] == name]
+
+
+def _own_name(names: Sequence[str], run: Path, description: Description) -> str:
+    """Return what the model is called in a run."""
+    wanted = description.folder or description.model["name"]
+    if wanted in names:
+        return wanted
+    if len(names) == 1 and description.folder is None:
+        return names[0]
+    shown = ", ".join(printable(name) for name in names[:8]) + (", …" if len(names) > 8 else "")
+    raise UsageError(
+        f"{printable(run)} has no folder {printable(wanted)!r}: name the model's with --folder "
+        f"({shown})"
+    )
+
+
+def _arena_scores(
+    run: Path, manifest: Mapping[str, Any], board: Board, description: Description
+) -> ArenaScores:
+    from realbench.arena.results import comparisons_of, counting, latest_digests
+    from realbench.arena.vote_log import VOTES_FILE, read_log
+
+    wanted = board.settings.judge
+    try:
+        judges = manifest["judges"]
+        names = [one["name"] for one in manifest["contestants"]]
+        reference = manifest["reference"]
+        if wanted is None or wanted.name not in judges:
+            raise UsageError(
+                f"{printable(run)} has the judges {', '.join(map(printable, judges))}, but the "
+                f"board takes {wanted.name if wanted else 'none'}"
+            )
+        judge = {wanted.name: judges[wanted.name]}
+        template = (judge[wanted.name].get("template") or {}).get("sha256")
+        fingerprint = judge[wanted.name]["fingerprint"]
+        votes = read_log(run / VOTES_FILE).votes
+        votes = [v for v in votes if v.judge == wanted.name and v.judge_fingerprint == fingerprint]
+        digests = latest_digests(votes, names)
+        votes = counting(votes, judges=judge, digests=digests)
+        comparisons = comparisons_of(votes, judge)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise RealBenchError(
+            f"{printable(run / 'run.json')} is damaged ({type(error).__name__}: {error}): run "
+            "realbench arena again with the same --out"
+        ) from error
+    own = _own_name(names, run, description)
+    results: dict[str, dict[str, float]] = {}
+    for one in comparisons:
+        if own in (one.a, one.b):
+            other = one.b if one.a == own else one.a
+            score = one.score if one.a == own else 1 - one.score
+            results.setdefault(other, {})[one.prompt_id] = score
+    if not results:
+        raise RealBenchError(f"{printable(run)}: {printable(own)} has no comparison yet")
+    prompts = sorted({prompt for scores in results.values() for prompt in scores})
+    known = _names_on_board(board, reference) | dict(description.renamed)
+    opponents = {
+        known.get(name, name): "".join(
+            _LETTERS[scores[prompt]] if prompt in scores else "-" for prompt in prompts
+        )
+        for name, scores in sorted(results.items())
+    }
+    if len(opponents) < len(results):
+        raise UsageError("--rename gives two opponents one name: give each its own")
+    votes_digest = hashlib.sha256("\n".join(sorted(vote.id for vote in votes)).encode())
+    return _with_figures(
+        {
+            "judge": wanted.name,
+            "judge_fingerprint": fingerprint,
+            "template_sha256": template,
+            "run": votes_digest.hexdigest()[:DIGEST],
+            "prompts": prompts,
+            "images": [digests[own, prompt][:DIGEST] for prompt in prompts],
+            "opponents": opponents,
+        },
+        board.settings.seed,
+    )
+
+
+def _names_on_board(board: Board, reference: str | None) -> dict[str, str]:
+    """An arena's photographs are the board's."""
+    photos = [one.name for one in board.settings.anchors if one.is_photographs]
+    return {reference: photos[0]} if reference is not None and photos else {}
+
+
+def _with_figures(record: dict[str, Any], seed: int) -> ArenaScores:
+    nothing = Estimate(mean=0.0, low=None, high=None, n=0, n_prompts=0)
+    try:
+        bare = ArenaScores(**record, wins=0, ties=0, losses=0, win_rate=nothing)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        raise UsageError(
+            f"the arena cannot be entered: {printable(place)}: {first['msg']} (--rename gives an "
+            "opponent another name)"
+        ) from error
+    counts = letters_of(bare)
+    return bare.model_copy(
+        update={
+            "wins": counts["W"],
+            "ties": counts["T"],
+            "losses": counts["L"],
+            "win_rate": win_rate(bare.opponents, bare.prompts, seed),
+        }
+    )

@@ -1,0 +1,144 @@
+"""The figures of an entry, computed from its own images and comparisons.
+
+``add`` writes them and ``verify`` computes them again, from the same rounded numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from realbench import stats
+from realbench.detection.ensemble import weights
+from realbench.leaderboard.schema import ArenaScores, DetectorScores, Estimate, ImageScore
+from realbench.stats.bootstrap import clustered_wilson, resampled_means
+
+DIGITS = 6
+WRITE_AGAIN = "write the entry again with realbench leaderboard add"
+# What another machine's rounding may change in the sixth decimal.
+_TOLERANCE = 2e-6
+RESAMPLES = 2000
+SCORE_OF = {"W": 1.0, "T": 0.5, "L": 0.0}
+
+
+def round_figure(value: float) -> float | None:
+    """Round a figure as entries hold it; None where it is not finite."""
+    return round(float(value), DIGITS) if np.isfinite(value) else None
+
+
+def detector_figures(
+    images: Sequence[ImageScore],
+    detectors: Sequence[str],
+    category_of: Mapping[str, str | None],
+    seed: int,
+) -> dict[str, Estimate | dict[str, Estimate]]:
+    """Compute the estimates of :class:`DetectorScores`.
+
+    Args:
+        images: at least one.
+        detectors: names, in the order of the images' scores.
+        category_of: the suite's prompt ids and their categories.
+        seed: of the bootstrap.
+    """
+    prompts = np.array([image[0] for image in images], dtype=object)
+    realism = np.array([image[2] for image in images])
+    each = np.array([image[3] for image in images]).reshape(len(images), len(detectors))
+    groups = [category_of.get(prompt) for prompt in prompts]
+    categories = {}
+    for category in dict.fromkeys(one for one in category_of.values() if one):
+        own = np.array([group == category for group in groups])
+        if own.any():
+            categories[category] = mean_estimate(realism[own], prompts[own], seed)
+    return {
+        "realism": mean_estimate(realism, prompts, seed),
+        "escape_rate": _of(stats.bootstrap_share(realism > 0.5, prompts, seed=seed)),
+        "per_detector": {
+            name: mean_estimate(each[:, n], prompts, seed) for n, name in enumerate(detectors)
+        },
+        "categories": categories,
+    }
+
+
+def mean_estimate(values: np.ndarray, prompts: np.ndarray, seed: int) -> Estimate:
+    """Mean of ``values`` (n,), float, with its interval over ``prompts`` (n,)."""
+    return _of(stats.bootstrap_mean(values, prompts.astype(str), seed=seed))
+
+
+def _of(interval: stats.Interval) -> Estimate:
+    return Estimate(
+        mean=round(float(interval.estimate), DIGITS),
+        low=round_figure(interval.low),
+        high=round_figure(interval.high),
+        n=interval.n,
+        n_prompts=interval.n_groups,
+    )
+
+
+def outcomes(opponents: Mapping[str, str], prompts: Sequence[str]) -> list[tuple[str, str, float]]:
+    """Return (opponent, prompt id, score) of every comparison: 1 won, 0.5 tied, 0 lost."""
+    return [
+        (opponent, prompt, SCORE_OF[letter])
+        for opponent, letters in opponents.items()
+        for prompt, letter in zip(prompts, letters, strict=True)
+        if letter != "-"
+    ]
+
+
+def win_rate(opponents: Mapping[str, str], prompts: Sequence[str], seed: int) -> Estimate:
+    """Mean score over all comparisons, with Wilson's interval (:func:`stats.bootstrap_share`)."""
+    found = outcomes(opponents, prompts)
+    if not found:
+        return Estimate(mean=0.0, low=None, high=None, n=0, n_prompts=0)
+    totals: dict[str, list[float]] = {}
+    for _, prompt, score in found:
+        totals.setdefault(prompt, []).append(score)
+    sums = np.array([sum(scores) for scores in totals.values()])
+    counts = np.array([float(len(scores)) for scores in totals.values()])
+    mean, n = float(sums.sum() / counts.sum()), len(found)
+    low = high = float("nan")
+    if len(sums) > 1:
+        draws = resampled_means(np.random.default_rng(seed), sums, counts, RESAMPLES)
+        low, high = clustered_wilson(mean, float(draws.std()), n, len(sums), 0.95)
+    return Estimate(
+        mean=round(mean, DIGITS),
+        low=round_figure(low),
+        high=round_figure(high),
+        n=n,
+        n_prompts=len(sums),
+    )
+
+
+def letters_of(arena: ArenaScores) -> dict[str, int]:
+    """How many comparisons were won (W), tied (T) and lost (L)."""
+    joined = "".join(arena.opponents.values())
+    return {letter: joined.count(letter) for letter in SCORE_OF}
+
+
+def possible_realism(scores: DetectorScores) -> tuple[np.ndarray, np.ndarray]:
+    """Between which values each image's realism must lie, float64 (n,) each.
+
+    The ensemble's mean of logits is computed again from the detectors' P(real), which the file
+    has to six decimals; near 0 and 1 that leaves logits open, hence bounds.
+    """
+    share = weights({one.name: one.level for one in scores.detectors})
+    weight = np.array([share[one.name] for one in scores.detectors])
+    each = np.array([image[3] for image in scores.images])
+    half = 0.5 * 10.0**-DIGITS
+    bounds = []
+    for side in (-half, half):
+        p = np.clip(each + 1.2 * side, 0.0, 1.0)  # float32 rounds, too
+        with np.errstate(divide="ignore", invalid="ignore"):
+            logits = np.log(p) - np.log1p(-p)
+            mean = (np.clip(logits, -1e4, 1e4) * weight).sum(axis=1)
+        bounds.append(0.5 * (1 + np.tanh(0.5 * mean)) + 1.5 * side)
+    return bounds[0], bounds[1]
+
+
+def estimate_problems(key: str, stated: Estimate, found: Estimate) -> Iterator[str]:
+    """Yield how a stated estimate differs from the one that the data give."""
+    for part in ("mean", "low", "high", "n", "n_prompts"):
+        told, true = getattr(stated, part), getattr(found, part)
+        same = told == true if told is None or true is None else abs(told - true) <= _TOLERANCE
+        if not same:
+            yield f"{key}.{part} is {told}, but its own data give {true}: {WRITE_AGAIN}"

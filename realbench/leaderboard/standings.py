@@ -1,0 +1,248 @@
+"""A board's ranking: what the entries' data say when they are put beside each other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+from realbench import stats
+from realbench.leaderboard.board import Board
+from realbench.leaderboard.figures import DIGITS, outcomes, round_figure
+from realbench.leaderboard.names import slug
+from realbench.leaderboard.schema import Entry, Estimate
+from realbench.leaderboard.verify import Verified
+
+_SIGNIFICANCE = 0.05
+_RATING_RESAMPLES = 1000
+# Ranks follow from the t-test's p-values, which no resample changes.
+_UNUSED_RESAMPLES = 1
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the table.
+
+    Attributes:
+        slug: the entry's file without ``.json``.
+        entry: as it was read.
+        rank: how many entries are surely better, and one; None for an anchor. Entries that the
+            data cannot separate share it.
+        rank_high: the last rank that the data allow.
+        values: an estimate by column: ``realism``, ``escape_rate``, ``auc``, ``arena``,
+            ``win_rate``, ``detector:NAME`` and ``category:NAME``; what there is.
+    """
+
+    slug: str
+    entry: Entry
+    rank: int | None
+    rank_high: int | None
+    values: dict[str, Estimate] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        return self.entry.model.name
+
+    @property
+    def is_anchor(self) -> bool:
+        return self.rank is None
+
+
+@dataclass(frozen=True)
+class Standings:
+    """A board's table: the anchors, and the entries best first.
+
+    Attributes:
+        board: whose table it is.
+        anchors, rows: its lines.
+        columns: the keys of ``values`` that are shown, in order.
+        n_pairs, n_separated: of the pairs of entries, and how many the data separate.
+    """
+
+    board: Board
+    anchors: list[Row]
+    rows: list[Row]
+    columns: list[str]
+    n_pairs: int
+    n_separated: int
+
+
+def rank_board(verified: Verified) -> Standings:
+    """Rank a board's entries; see :class:`Row`."""
+    board = verified.board
+    by = board.settings.rank_by
+    arena = _arena(verified)
+    values = {
+        key: _values(board, entry, verified.anchors) | arena.values.get(key, {})
+        for key, entry in {**verified.anchors, **verified.entries}.items()
+    }
+    keys = [key for key in verified.entries if by in values[key]]
+    apart = _separated(keys, verified.entries) if by == "realism" else arena.separated(keys)
+    places = {key: n for n, key in enumerate(keys)}
+    means = [values[key][by].mean for key in keys]
+    pairs = [
+        (places[a], places[b])
+        for a, b in apart
+        if (apart[a, b] > 0) == (means[places[a]] > means[places[b]])
+    ]
+    ranges = stats.rank_sets(means, pairs)
+    rows = [
+        Row(key, verified.entries[key], *ranges[n], values=values[key])
+        for n, key in enumerate(keys)
+    ]
+    rows.sort(key=lambda row: (row.rank, -row.values[by].mean, row.slug))
+    anchors = [
+        Row(key, entry, None, None, values[key]) for key, entry in sorted(verified.anchors.items())
+    ]
+    return Standings(
+        board, anchors, rows, _columns(board), len(keys) * (len(keys) - 1) // 2, len(pairs)
+    )
+
+
+def _columns(board: Board) -> list[str]:
+    found: list[str] = []
+    for column in board.settings.columns:
+        if column == "detectors":
+            found += [f"detector:{one.name}" for one in board.settings.detectors]
+        elif column == "categories":
+            found += [f"category:{name}" for name in board.categories]
+        else:
+            found.append(column)
+    return found
+
+
+def _values(board: Board, entry: Entry, anchors: Mapping[str, Entry]) -> dict[str, Estimate]:
+    scores = entry.detector_scoring
+    found: dict[str, Estimate] = {}
+    if scores is not None:
+        found |= {"realism": scores.realism, "escape_rate": scores.escape_rate}
+        found |= {f"detector:{name}": one for name, one in scores.per_detector.items()}
+        found |= {f"category:{name}": one for name, one in scores.categories.items()}
+        area = _auc(board, entry, anchors) if "auc" in board.settings.columns else None
+        if area is not None:
+            found["auc"] = area
+    if entry.arena_scoring is not None:
+        found["win_rate"] = entry.arena_scoring.win_rate
+    return found
+
+
+def _auc(board: Board, entry: Entry, anchors: Mapping[str, Entry]) -> Estimate | None:
+    """How well realism tells the board's photographs from an entry's images; 0.5 is not at all."""
+    photos = [
+        anchors[key].detector_scoring
+        for key, about in board.anchor_slugs.items()
+        if about.is_photographs and key in anchors
+    ]
+    scores = entry.detector_scoring
+    if not photos or photos[0] is None or scores is None or scores is photos[0]:
+        return None
+    found = stats.bootstrap_auc(
+        *([image[2] for image in one.images] for one in (photos[0], scores)),
+        *(np.array([image[0] for image in one.images]) for one in (photos[0], scores)),
+        seed=board.settings.seed,
+    )
+    return Estimate(
+        mean=round(float(found.estimate), DIGITS),
+        low=round_figure(found.low),
+        high=round_figure(found.high),
+        n=found.n,
+        n_prompts=found.n_groups,
+    )
+
+
+# --- Which entries the data separate -----------------------------------------------------------
+
+
+def _separated(keys: Sequence[str], entries: Mapping[str, Entry]) -> dict[tuple[str, str], float]:
+    """Return the pairs whose difference in realism is significant, with the difference.
+
+    Pairs are compared on the prompts that both have; p-values are adjusted by Holm's method.
+    """
+    data = {}
+    for key in keys:
+        scores = entries[key].detector_scoring
+        if scores is not None:
+            data[key] = (
+                np.array([image[2] for image in scores.images]),
+                np.array([image[0] for image in scores.images]),
+            )
+    pairs = list(combinations(data, 2))
+    found = [
+        stats.paired_difference(
+            data[a][0], data[b][0], data[a][1], data[b][1], resamples=_UNUSED_RESAMPLES
+        )
+        for a, b in pairs
+    ]
+    adjusted = stats.holm([one.p_value for one in found])
+    return {
+        pair: one.interval.estimate
+        for pair, one, p in zip(pairs, found, adjusted, strict=True)
+        if p < _SIGNIFICANCE
+    }
+
+
+@dataclass(frozen=True)
+class _Arena:
+    """Ratings over the comparisons of all entries, and the pairs that they separate."""
+
+    values: dict[str, dict[str, Estimate]] = field(default_factory=dict)
+    pairs: list[dict[str, Any]] = field(default_factory=list)
+
+    def separated(self, keys: Sequence[str]) -> dict[tuple[str, str], float]:
+        return {
+            (pair["a"], pair["b"]): pair["difference"]["estimate"]
+            for pair in self.pairs
+            if not pair["tied"] and pair["a"] in keys and pair["b"] in keys
+        }
+
+
+def _arena(verified: Verified) -> _Arena:
+    """Rate all that met on the board by Bradley–Terry, from what their entries tell.
+
+    A comparison that both of its entries tell, from one run, counts once; opponents without an
+    entry do not count.
+    """
+    from realbench.arena.ratings import rate
+    from realbench.arena.verdicts import Comparison
+
+    judge = verified.board.settings.judge
+    if judge is None:
+        return _Arena()
+    every = {**verified.anchors, **verified.entries}
+    met: dict[tuple[str, str, str, str], float] = {}
+    for key, entry in every.items():
+        arena = entry.arena_scoring
+        for opponent, prompt, score in outcomes(arena.opponents, arena.prompts) if arena else ():
+            other = slug(opponent)
+            if arena is None or other not in every:
+                continue
+            a, b = sorted((key, other))
+            met.setdefault((arena.run, prompt, a, b), score if a == key else 1 - score)
+    if not met:
+        return _Arena()
+    comparisons = [
+        Comparison(judge.name, prompt, a, b, score, None)
+        for (_, prompt, a, b), score in sorted(met.items())
+    ]
+    names = sorted({name for one in comparisons for name in (one.a, one.b)})
+    ratings = rate(
+        comparisons, names, resamples=_RATING_RESAMPLES, seed=verified.board.settings.seed
+    )
+    standing = ratings["judges"][judge.name]
+    values = {}
+    for row in standing["ratings"]:
+        rating = row["bradley_terry"]
+        if rating["estimate"] is not None:
+            values[row["contestant"]] = {
+                "arena": Estimate(
+                    mean=rating["estimate"],
+                    low=rating["low"],
+                    high=rating["high"],
+                    n=row["n_comparisons"],
+                    n_prompts=row["n_prompts"],
+                )
+            }
+    return _Arena(values, standing["pairs"])

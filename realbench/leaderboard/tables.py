@@ -1,0 +1,184 @@
+"""A board's table as Markdown, CSV and LaTeX."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+
+from realbench.leaderboard.escape import latex, markdown
+from realbench.leaderboard.schema import Estimate
+from realbench.leaderboard.standings import Row, Standings
+
+MARK = "<!-- Made by realbench leaderboard build; changes by hand are lost. -->"
+_TITLES = {
+    "realism": "Realism",
+    "escape_rate": "Escape rate",
+    "auc": "AUC vs photos",
+    "arena": "Arena rating",
+    "win_rate": "Win rate",
+}
+_MODEL_FIELDS = ("version", "organisation", "licence", "parameters", "date", "link")
+
+
+def title_of(column: str) -> str:
+    """Return a column's heading."""
+    return _TITLES.get(column) or column.partition(":")[2]
+
+
+def value_text(column: str, value: Estimate | None) -> str:
+    """Return an estimate as a table shows it, a dash for none."""
+    if value is None or not value.n:
+        return "–"
+    return f"{value.mean:.0f}" if column == "arena" else f"{value.mean:.3f}"
+
+
+def span_text(column: str, value: Estimate | None) -> str:
+    """Return an estimate's interval as a table shows it; empty for none."""
+    if value is None or value.low is None or value.high is None:
+        return ""
+    digits = 0 if column == "arena" else 3
+    return f"{value.low:.{digits}f}–{value.high:.{digits}f}"
+
+
+def ranks_text(row: Row) -> str:
+    """Return the ranks that the data allow, such as ``2`` or ``1–3``; empty for an anchor."""
+    if row.rank is None:
+        return ""
+    return f"{row.rank}" if row.rank == row.rank_high else f"{row.rank}–{row.rank_high}"
+
+
+def summary_columns(standings: Standings) -> list[str]:
+    """Return the columns but the categories, which have a table of their own."""
+    return [one for one in standings.columns if not one.startswith("category:")]
+
+
+def category_columns(standings: Standings) -> list[str]:
+    """Return the columns of the categories."""
+    return [one for one in standings.columns if one.startswith("category:")]
+
+
+def readme(standings: Standings) -> str:
+    """Return a board's ``README.md``."""
+    settings = standings.board.settings
+    parts = [MARK, f"# {markdown(settings.title)}"]
+    if settings.description:
+        parts.append(markdown(settings.description))
+    parts.append(markdown_table(standings, summary_columns(standings)))
+    parts.append(reading(standings))
+    if categories := category_columns(standings):
+        parts += ["## By category", "Realism in each category of prompts, with its 95 % interval."]
+        parts.append(markdown_table(standings, categories))
+    if settings.limits:
+        parts += ["## Limits", "\n".join(f"- {markdown(one)}" for one in settings.limits)]
+    parts += ["## What it was made with", _made_with(standings)]
+    parts += [
+        "## Adding a model",
+        "Write one file with `realbench leaderboard add RUN --board . --model NAME`, see that "
+        "`realbench leaderboard verify .` is content, and open a pull request with that file "
+        "alone. The same table with sorting and filters: [index.html](index.html); as data: "
+        "[leaderboard.csv](leaderboard.csv); for a paper: [leaderboard.tex](leaderboard.tex).",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def reading(standings: Standings) -> str:
+    """Say how ranks and intervals are to be read."""
+    by = "realism" if standings.board.settings.rank_by == "realism" else "arena rating"
+    found = f"{standings.n_separated:,} of {standings.n_pairs:,} pairs of models are separated"
+    if standings.n_pairs == 1:
+        found = "the pair of models is" + ("" if standings.n_separated else " not") + " separated"
+    return (
+        f"Ranked by {by}; below each figure stands its 95 % interval over prompts. Models that the "
+        "data cannot separate share a rank: the first number counts the models that are surely "
+        "better, plus one, and the second is the last place that the data allow "
+        f"(Holm-adjusted p < 0.05; {found})."
+    )
+
+
+def markdown_table(standings: Standings, columns: Sequence[str]) -> str:
+    """Return the table in Markdown, photographs first."""
+    lines = [
+        "| Rank | Model | " + " | ".join(markdown(title_of(one)) for one in columns) + " |",
+        "| --: | :-- | " + " | ".join("--:" for _ in columns) + " |",
+    ]
+    for row in [*standings.anchors, *standings.rows]:
+        name = markdown(row.name)
+        cells = [ranks_text(row), f"*{name}*" if row.is_anchor else f"**{name}**"]
+        for column in columns:
+            value = row.values.get(column)
+            span = span_text(column, value)
+            shown = value_text(column, value)
+            cells.append(f"{shown}<br><sub>{span}</sub>" if span else shown)
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _made_with(standings: Standings) -> str:
+    settings = standings.board.settings
+    suite = settings.suite
+    lines = [f"- Prompts: {markdown(suite.name)}, `{suite.sha256[:16]}`"]
+    for one in settings.detectors:
+        prints = ", ".join(f"`{fingerprint[:16]}`" for fingerprint in one.fingerprints)
+        lines.append(f"- Detector ({one.level}): {markdown(one.name)}, {prints}")
+    if settings.judge is not None:
+        prints = ", ".join(f"`{one[:16]}`" for one in settings.judge.fingerprints)
+        lines.append(f"- Judge: {markdown(settings.judge.name)}, {prints}")
+    return "\n".join(lines)
+
+
+def table_csv(standings: Standings) -> bytes:
+    """Return ``leaderboard.csv``: a row per anchor and model, all figures with their intervals."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    bounds = [
+        one.replace(":", "_") + end for one in standings.columns for end in ("", "_low", "_high")
+    ]
+    counts = ["n_images", "n_prompts"]
+    writer.writerow(["rank", "rank_high", "model", *_MODEL_FIELDS, *counts, *bounds])
+    for row in [*standings.anchors, *standings.rows]:
+        model = row.entry.model
+        fields = [_cell(getattr(model, key)) for key in ("name", *_MODEL_FIELDS)]
+        realism = row.values.get("realism")
+        numbers: list[object] = [realism.n, realism.n_prompts] if realism else ["", ""]
+        for column in standings.columns:
+            value = row.values.get(column)
+            each = (value.mean, value.low, value.high) if value else (None, None, None)
+            numbers += ["" if one is None else f"{one:.6f}" for one in each]
+        ranks = ["" if one is None else one for one in (row.rank, row.rank_high)]
+        writer.writerow([*ranks, *fields, *numbers])
+    return text.getvalue().encode()
+
+
+def _cell(text: str | None) -> str:
+    """A stranger's text must not be a formula to the spreadsheet that opens the file."""
+    return f"'{text}" if text and text[0] in "=+-@" else text or ""
+
+
+def table_tex(standings: Standings) -> str:
+    """Return ``leaderboard.tex``, a ``tabular`` with the rules of booktabs."""
+    columns = summary_columns(standings)
+    heads = " & ".join(latex(title_of(one)) for one in columns)
+    lines = [
+        "% Made by realbench leaderboard build. Needs \\usepackage{booktabs}.",
+        f"\\begin{{tabular}}{{rl{'r' * len(columns)}}}",
+        "\\toprule",
+        f"Rank & Model & {heads} \\\\",
+        "\\midrule",
+        *(_tex_line(row, columns) for row in standings.anchors),
+        *(["\\midrule"] if standings.anchors and standings.rows else []),
+        *(_tex_line(row, columns) for row in standings.rows),
+        "\\bottomrule",
+        "\\end{tabular}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _tex_line(row: Row, columns: Sequence[str]) -> str:
+    cells = [latex(ranks_text(row)), latex(row.name)]
+    for column in columns:
+        value = row.values.get(column)
+        span = span_text(column, value)
+        shown = latex(value_text(column, value))
+        cells.append(f"{shown} {{\\scriptsize ({latex(span)})}}" if span else shown)
+    return " & ".join(cells) + r" \\"
