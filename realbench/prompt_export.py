@@ -65,7 +65,8 @@ def _csv(records: list[dict[str, Any]]) -> str:
         if any(key in record for record in records)
     ]
     text = io.StringIO()
-    writer = csv.DictWriter(text, keys, lineterminator="\n")
+    # All is quoted: else a lone carriage return in a prompt would end its row.
+    writer = csv.DictWriter(text, keys, lineterminator="\n", quoting=csv.QUOTE_ALL)
     writer.writeheader()
     for record in records:
         writer.writerow(

@@ -11,7 +11,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 import realbench
-from realbench.cli import arena, detectors
+from realbench.cli import arena, detectors, leaderboard, prompts
 from realbench.cli.demo import demo
 from realbench.cli.score import score
 from realbench.errors import RealBenchError, RealBenchWarning
@@ -30,6 +30,8 @@ app.command()(score)
 app.command()(demo)
 app.add_typer(arena.app, name="arena")
 app.add_typer(detectors.app, name="detectors")
+app.add_typer(leaderboard.app, name="leaderboard")
+app.add_typer(prompts.app, name="prompts")
 
 
 def _show_version(wanted: bool) -> None:
