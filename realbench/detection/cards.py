@@ -50,7 +50,10 @@ class InputSpec(_Strict):
 
     size: int = Field(default=224, ge=16, le=4096, description="side of a view in pixels")
     views: int = Field(default=1, ge=1, le=64, description="views per image")
-    resize: Literal["bicubic", "bilinear", "lanczos", "none"] = "bicubic"
+    resize: Literal["bicubic", "bilinear", "bilinear-point", "lanczos", "none"] = Field(
+        default="bicubic",
+        description="bilinear-point takes the four nearest pixels alone, as OpenCV does",
+    )
     mean: Triple = (0.5, 0.5, 0.5)
     std: Triple = (0.5, 0.5, 0.5)
     fit: Literal["squash", "short-side", "center-crop"] | None = Field(

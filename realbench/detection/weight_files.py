@@ -50,8 +50,9 @@ def find_weights(
     """
     if spec.file:
         for folder in (card_folder, weights_folder() / detector):
-            if (folder / spec.file).is_file():
-                return folder / spec.file
+            for name in (spec.file, Path(spec.file).name):
+                if (folder / name).is_file():
+                    return folder / name
     elif (weights_folder() / detector / "config.json").is_file():  # a whole model
         return weights_folder() / detector
     if spec.source == "hub":
@@ -65,6 +66,7 @@ def _missing(detector: str, part: str, spec: WeightsSpec) -> str:
     """Say what is missing and what to do, in one line."""
     what = "weights" if part == "weights" else f"{part} weights"
     name = detector if part == "weights" else f"{detector}:{part}"
+    file = Path(spec.file).name  # without the folder that it has on the hub
     known = f"sha256 {spec.sha256}" if spec.sha256 else "no sha256 is published"
     if not spec.file:  # a whole model, which is a folder
         return (
@@ -72,8 +74,8 @@ def _missing(detector: str, part: str, spec: WeightsSpec) -> str:
             f"{name}=FOLDER, put it at {weights_folder() / detector}, or fetch it: {_how(spec)}"
         )
     return (
-        f"the {what} of {detector!r} are not on this machine: put {spec.file} ({known}) at "
-        f"{weights_folder() / detector / spec.file} or give --weights {name}=FILE; "
+        f"the {what} of {detector!r} are not on this machine: put {file} ({known}) at "
+        f"{weights_folder() / detector / file} or give --weights {name}=FILE; "
         f"get it: {_how(spec)}"
     )
 

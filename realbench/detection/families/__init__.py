@@ -17,6 +17,8 @@ FAMILIES: dict[str, str] = {
     "native-crops": "realbench.detection.families.native_crops",
     "clip-linear": "realbench.detection.families.clip_linear",
     "clip-zeroshot": "realbench.detection.families.clip_zeroshot",
+    "clip-svd": "realbench.detection.families.clip_svd",
+    "clip-experts": "realbench.detection.families.clip_experts",
     "transformers-classifier": "realbench.detection.families.transformers_classifier",
     "timm-classifier": "realbench.detection.families.timm_classifier",
     "trace-cnn": "realbench.detection.families.trace_cnn",

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from torch.nn import functional
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as transforms
 
@@ -15,6 +16,7 @@ from realbench.detection.cards import Card, InputSpec
 from realbench.detection.families.views import ViewsDetector
 from realbench.errors import UsageError
 
+_POINT = "bilinear-point"
 _FILTERS = {
     "bicubic": InterpolationMode.BICUBIC,
     "bilinear": InterpolationMode.BILINEAR,
@@ -43,6 +45,10 @@ def view(image: np.ndarray, spec: InputSpec) -> np.ndarray:
 
 
 def _scaled(picture: Image.Image, size: list[int], spec: InputSpec) -> Image.Image:
+    if spec.resize == _POINT:
+        pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None].float()
+        between = functional.interpolate(pixels, size=size, mode="bilinear", align_corners=False)
+        return Image.fromarray(between[0].round().byte().permute(1, 2, 0).numpy())
     scaled: Image.Image = transforms.resize(picture, size, _FILTERS[spec.resize])
     return scaled
 
@@ -58,7 +64,10 @@ def views(card: Card) -> Callable[[np.ndarray], np.ndarray]:
         raise UsageError(f"{card.path}: say how a picture becomes a view with input.fit")
     if spec.views != 1:
         raise UsageError(f"{card.path}: a card of family {card.family!r} has input.views = 1")
-    if spec.resize not in _FILTERS and (spec.fit != "center-crop" or spec.squash_first):
+    if spec.resize == _POINT and spec.fit != "squash":
+        raise UsageError(f'{card.path}: resize "{_POINT}" goes with fit = "squash"')
+    never_scaled = spec.fit == "center-crop" and not spec.squash_first
+    if spec.resize == "none" and not never_scaled:
         raise UsageError(f"{card.path}: say how the picture is scaled with input.resize")
     return lambda image: view(image, spec)
 
