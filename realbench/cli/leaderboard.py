@@ -164,7 +164,7 @@ def review_command(
         Path | None, typer.Option(metavar="FILE", help="Write what was found as JSON.")
     ] = None,
     allow_changes: Annotated[
-        bool, typer.Option("--allow-changes", help="Entries may be changed and removed.")
+        bool, typer.Option("--allow-changes", help="Anything may be changed, as maintainers do.")
     ] = False,
 ) -> int:
     """Verify the entries that a pull request adds, and that it changes nothing else.

@@ -30,8 +30,14 @@ ROOT = "leaderboards"
 _ENTRY_PATH = re.compile(
     rf"{ROOT}/(?P<board>[a-z0-9][a-z0-9._-]*)/{RESULTS}/[a-z0-9][a-z0-9.-]*\.json"
 )
+# Of a board's folder, what its tables are made of.
+_SOURCE_PATH = re.compile(
+    rf"{ROOT}/(?P<board>[a-z0-9][a-z0-9._-]*)/(?:(?:{RESULTS}|{ANCHORS})/)?[A-Za-z0-9_][^/]*"
+)
 _PLAIN_FILE = "100644"
+_GONE = "000000"
 _SHOWN = 30
+_MOST_FILES = 100
 MARK = "<!-- realbench leaderboard -->"
 
 
@@ -61,8 +67,8 @@ def review_request(
         repository: a git repository that has both revisions.
         base: the revision that the request is to be merged into.
         head: the request's.
-        allow_changes: whether entries may be changed and removed, as maintainers do; else a
-            request only adds.
+        allow_changes: whether anything may be changed and removed, as maintainers do; else a
+            request only adds entries.
 
     Raises:
         UsageError: there is no such repository or revision.
@@ -71,20 +77,29 @@ def review_request(
     base, head = (_revision(repository, one) for one in (base, head))
     start = _git(repository, "merge-base", base, head).decode().strip()
     changed = _changes(repository, start, head)
-    violations = [line for one in changed if (line := _confined(one, allow_changes))]
+    violations = [] if allow_changes else [line for one in changed if (line := _confined(one))]
     if not changed:
         violations.append("the request changes no file: add an entry under results/")
+    if len(changed) > _MOST_FILES and not allow_changes:
+        return Review(
+            violations=[
+                f"the request changes {len(changed)} files: enter at most {_MOST_FILES} models",
+                *violations[:_MOST_FILES],
+            ],
+            boards=[],
+        )
+    wanted = _SOURCE_PATH if allow_changes else _ENTRY_PATH
     by_board: dict[str, list[_Changed]] = defaultdict(list)
     for one in changed:
-        match = _ENTRY_PATH.fullmatch(one.path)
-        if match and one.mode in (_PLAIN_FILE, "000000"):
+        match = wanted.fullmatch(one.path)
+        if match and one.mode in (_PLAIN_FILE, _GONE):
             by_board[match["board"]].append(one)
     boards = []
     for name, files in sorted(by_board.items()):
         found, diff = _review_board(repository, base, name, files)
         violations += found
         boards += [diff] if diff is not None else []
-    return Review(violations=violations, boards=boards)
+    return Review(violations=violations[:1000], boards=boards)
 
 
 def review_markdown(review: Review) -> str:
@@ -117,7 +132,7 @@ def _limited(text: str, lines: int = 120) -> str:
 # --- The request's files -----------------------------------------------------------------------
 
 
-def _confined(change: _Changed, allow_changes: bool) -> str | None:
+def _confined(change: _Changed) -> str | None:
     """Return what is wrong with touching this path, None if nothing is."""
     path = printable(change.path)
     if not _ENTRY_PATH.fullmatch(change.path):
@@ -126,10 +141,10 @@ def _confined(change: _Changed, allow_changes: bool) -> str | None:
             "nothing else; tables are rebuilt after the merge"
         )
     if change.status == "D":
-        return None if allow_changes else f"{path}: removed: only maintainers remove entries"
+        return f"{path}: removed: only maintainers remove entries"
     if change.mode != _PLAIN_FILE:
         return f"{path}: is no plain file (mode {change.mode}): add it as one"
-    if change.status != "A" and not allow_changes:
+    if change.status != "A":
         return (
             f"{path}: changes an entry that is on the board: give the model's new version a name "
             "of its own, or ask a maintainer"
@@ -145,27 +160,30 @@ def _review_board(
         folders = {"before": Path(temporary, "before"), "after": Path(temporary, "after")}
         for folder in folders.values():
             _export(repository, base, f"{ROOT}/{name}", folder)
-        if not (folders["after"] / BOARD_FILE).is_file():
-            return [f"{ROOT}/{name}: no such board: add the entry to one that there is"], None
-        large = _apply(repository, files, folders["after"])
+        large = _apply(repository, files, f"{ROOT}/{name}", folders["after"])
         if large:
             return large, None
-        before = verify_board(load_board(folders["before"]))
+        if not (folders["after"] / BOARD_FILE).is_file():
+            return [f"{ROOT}/{name}: no such board: add the entry to one that there is"], None
         after = verify_board(load_board(folders["after"]))
+        if not (folders["before"] / BOARD_FILE).is_file():
+            new = [f"{ROOT}/{name}/{line}" for line in after.violations]
+            return new, None if new else diff_boards(None, rank_board(after))
+        before = verify_board(load_board(folders["before"]))
         # What is wrong with the base's own entries is not this request's to mend.
         new = [
             f"{ROOT}/{name}/{line}" for line in after.violations if line not in before.violations
         ]
-        if new or before.violations:
+        if new or after.violations:
             return new, None
-        return [], diff_boards(rank_board(before), rank_board(after))
+        return [], diff_boards(None if before.violations else rank_board(before), rank_board(after))
 
 
-def _apply(repository: Path, files: Sequence[_Changed], board: Path) -> list[str]:
-    """Put the request's result files into a board's folder; return those that are too large."""
+def _apply(repository: Path, files: Sequence[_Changed], folder: str, board: Path) -> list[str]:
+    """Put the request's files into a board's folder; return those that are too large."""
     problems = []
     for one in files:
-        path = board / RESULTS / PurePosixPath(one.path).name
+        path = board / PurePosixPath(one.path).relative_to(folder)
         if one.status == "D":
             path.unlink(missing_ok=True)
             continue
@@ -190,17 +208,6 @@ def _export(repository: Path, revision: str, folder: str, out: Path) -> None:
             place = out.joinpath(*parts)
             place.parent.mkdir(parents=True, exist_ok=True)
             place.write_bytes(_git(repository, "cat-file", "blob", blob))
-
-
-def export_board(repository: Path, revision: str, folder: str, out: Path) -> None:
-    """Write a board as it was at a revision to the folder ``out``.
-
-    Raises:
-        UsageError: there is no such revision, or no board in it.
-    """
-    _export(repository, _revision(repository, revision), folder, out)
-    if not (out / BOARD_FILE).is_file():
-        raise UsageError(f"there is no board in {printable(folder)} at {printable(revision)}")
 
 
 # --- git ---------------------------------------------------------------------------------------

@@ -1,0 +1,69 @@
+"""What a model may be called, and which file its entry is."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from realbench.leaderboard.names import model_name, plain_text, skeleton, slug
+
+
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        ("FLUX.1-dev", "flux.1-dev"),
+        ("Stable Diffusion 3.5 Large", "stable-diffusion-3.5-large"),
+        ("Café Modèle", "cafe-modele"),
+        ("../../etc/passwd", "etc-passwd"),
+        ("a..b/..", "a.b"),
+        ("<b>x</b>", "b-x-b"),
+    ],
+)
+def test_a_file_is_named_after_its_model(name: str, file: str) -> None:
+    assert slug(name) == file
+
+
+def test_names_without_ascii_letters_keep_apart() -> None:
+    one, other = slug("通义万相"), slug("混元")
+    assert re.fullmatch(r"model-[0-9a-f]{8}", one)
+    assert one != other
+    assert slug("Σ-model") != slug("model")
+
+
+@given(st.text(min_size=1, max_size=300))
+def test_a_slug_is_always_a_plain_file_name(name: str) -> None:
+    made = slug(name)
+    assert re.fullmatch(r"[a-z0-9][a-z0-9.-]*", made)
+    assert ".." not in made
+    assert len(made) < 100
+    assert slug(name.upper().lower()) == slug(name.upper().lower())
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("good\u202egnp.exe", "U+202E"),
+        ("two\nlines", "U+000A"),
+        ("zero\u200bwidth", "U+200B"),
+        ("bell\x07", "U+0007"),
+        ("e\u0301", "composed form"),
+        (" spaced", "begins or ends"),
+    ],
+)
+def test_invisible_characters_are_refused(name: str, reason: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(reason)):
+        plain_text(name)
+
+
+def test_letters_that_look_alike_do_not_mix() -> None:
+    assert model_name("FLUX.1 通义 Модель") == "FLUX.1 通义 Модель"  # a word, a script
+    with pytest.raises(ValueError, match="Latin and Cyrillic"):
+        model_name("FL\u0423X")
+
+
+@pytest.mark.parametrize("other", ["FLUX 1 DEV", "flux.1_dev", "ＦＬＵＸ.1-dev", "Flux1dev"])
+def test_names_that_read_alike_share_a_skeleton(other: str) -> None:
+    assert skeleton(other) == skeleton("FLUX.1-dev")
