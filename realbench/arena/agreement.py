@@ -10,10 +10,12 @@ import numpy as np
 
 from realbench import stats
 from realbench.arena.estimates import estimate
+from realbench.arena.tally import FloatArray, IndexArray
 from realbench.arena.verdicts import Comparison
 from realbench.stats import Interval
 
 HUMAN = "human"
+"""The judge that is a person; several are told apart as ``human:NAME``."""
 
 
 def judge_agreement(
@@ -24,7 +26,8 @@ def judge_agreement(
     Returns:
         ``krippendorff_alpha`` of all judges; for each two of them ``cohen_kappa`` and
         ``agreement``, the share of their common pairs with the same result, a tie being one; and
-        under ``with_human`` that share for each other judge, None without human votes.
+        under ``with_human`` that share for each other judge, with what most people said (as many
+        for one side as for the other, or most for a tie, is a tie); None without human votes.
     """
     judges = sorted({one.judge for one in comparisons})
     if len(judges) < 2:
@@ -52,16 +55,42 @@ def judge_agreement(
                 "n": int(common.sum()),
             }
         )
+    people = np.array([is_human(judge) for judge in judges])
     with_human = {
-        pair["b"] if pair["a"] == HUMAN else pair["a"]: pair["agreement"]
-        for pair in pairs
-        if HUMAN in (pair["a"], pair["b"])
+        judge: _estimate(_share_of_same(table[row[judge]], table[people], prompts, resamples, seed))
+        for judge in judges
+        if people.any() and not is_human(judge)
     }
     return {
         "krippendorff_alpha": _estimate(alpha),
         "pairs": pairs,
         "with_human": with_human or None,
     }
+
+
+def is_human(judge: str) -> bool:
+    """Whether a judge of this name is a person."""
+    return judge.partition(":")[0] == HUMAN
+
+
+def _share_of_same(
+    scores: FloatArray, people: FloatArray, prompts: IndexArray, resamples: int, seed: int
+) -> Interval:
+    """Share of pairs on which a judge says what most people say.
+
+    Args:
+        scores: The judge's, (units,), nan where it said nothing.
+        people: Each person's, (persons, units).
+        prompts: Of each unit.
+    """
+    said = ~np.isnan(people)
+    balance = np.where(said, people - 0.5, 0.0).sum(axis=0)
+    for_ties = (people == 0.5).sum(axis=0) * 2 > said.sum(axis=0)
+    most = np.where(for_ties, 0.5, (np.sign(balance) + 1) / 2)
+    common = said.any(axis=0) & ~np.isnan(scores)
+    return stats.bootstrap_share(
+        scores[common] == most[common], prompts[common], resamples=resamples, seed=seed
+    )
 
 
 def _estimate(found: Interval) -> dict[str, Any]:

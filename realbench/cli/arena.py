@@ -75,7 +75,7 @@ def arena_command(
         list[str] | None,
         typer.Option(
             metavar="JUDGE",
-            help="detectors, openai:MODEL, hf:MODEL or human; may be repeated. "
+            help="detectors, openai:MODEL, hf:MODEL, human or human:NAME; may be repeated. "
             "(default: detectors)",
         ),
     ] = None,
@@ -241,7 +241,7 @@ def arena_command(
     from realbench.arena.judges import JudgeOptions
     from realbench.arena.run import DEFAULT_JUDGES, ArenaInterrupted, arena
 
-    if out is None and "human" in (judge or ()):
+    if out is None and any(one.partition(":")[0].strip() == "human" for one in judge or ()):
         raise UsageError("--judge human needs --out, so that no vote of a person is lost")
     if quiet:
         warnings.simplefilter("ignore")

@@ -205,3 +205,11 @@ def test_the_command_says_what_is_wrong_in_one_line(
             code=2,
         )
     assert f"port {port} is in use" in error_line(taken)
+
+
+def test_raters_are_told_apart_by_name() -> None:
+    assert make_judge("human").name == "human"
+    assert make_judge("human:ana").name == "human:ana"
+    assert make_judge("human:ana").fingerprint == make_judge("human").fingerprint
+    with pytest.raises(UsageError, match="no judge"):
+        make_judge("human:")

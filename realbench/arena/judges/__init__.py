@@ -9,7 +9,7 @@ from typing import Literal
 from realbench.arena.judges.judge import Judge
 from realbench.errors import UsageError
 
-JUDGE_SPECS = ("detectors", "openai:MODEL", "hf:MODEL", "human")
+JUDGE_SPECS = ("detectors", "openai:MODEL", "hf:MODEL", "human", "human:NAME")
 """What ``--judge`` takes."""
 
 DEFAULT_MARGIN = 0.1
@@ -103,10 +103,10 @@ def make_judge(spec: str, options: JudgeOptions | None = None) -> Judge:
         from realbench.arena.judges.hf import HFJudge
 
         return HFJudge(model, options)
-    if kind == "human" and not colon:
+    if kind == "human" and (model.strip() or not colon):
         from realbench.arena.judges.human import HumanJudge
 
-        return HumanJudge(options)
+        return HumanJudge(options, rater=model.strip())
     if kind == "detectors" and not colon:
         from realbench.arena.judges.detectors import DetectorJudge
 

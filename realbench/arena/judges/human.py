@@ -32,10 +32,10 @@ class HumanJudge:
 
     Args:
         options: ``host``, ``port`` and ``open_browser`` matter here.
+        rater: Who votes, where several people's votes are to be told apart.
         announce: Called once with the page's address; prints it to the terminal if not given.
     """
 
-    name = "human"
     orders = 1
     is_vlm = False
 
@@ -43,8 +43,10 @@ class HumanJudge:
         self,
         options: JudgeOptions | None = None,
         *,
+        rater: str = "",
         announce: Callable[[str], object] | None = None,
     ) -> None:
+        self.name = f"human:{rater}" if rater else "human"
         self._options = options or JudgeOptions()
         self._announce = announce or _print_address
 
