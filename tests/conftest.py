@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -67,7 +68,7 @@ def make_folder(tmp_path: Path, make_picture: PictureMaker) -> FolderMaker:
         folder = tmp_path / name
         folder.mkdir(parents=True, exist_ok=True)
         for i in range(count):
-            seed = int.from_bytes(f"{name}/{i}".encode(), "little") % 2**32
+            seed = zlib.crc32(f"{name}/{i}".encode())
             make_picture(*size, seed=seed).save(folder / f"{i:04d}.{format}")
         return folder
 

@@ -163,7 +163,7 @@ def test_what_the_manifest_says_of_it(options: JudgeOptions) -> None:
         ("detectors", JudgeOptions(detectors=("no-such",)), "no detector 'no-such'"),
         ("detector", JudgeOptions(), "choose among detectors, openai:MODEL, hf:MODEL, human"),
         ("detectors:x", JudgeOptions(), "choose among"),
-        ("human:me", JudgeOptions(), "choose among"),
+        ("human:", JudgeOptions(), "choose among"),
         ("", JudgeOptions(), "choose among"),
         ("openai", JudgeOptions(), "give openai:MODEL"),
         ("hf: ", JudgeOptions(), "give hf:MODEL"),
