@@ -19,18 +19,16 @@ def list_command() -> None:
     from realbench.detection.registry import DEFAULT_DETECTORS, find_card, list_detectors
 
     table = Table("detector", "level", "family", "weights", "what it does")
-    waiting = 0
-    for name in list_detectors():
-        card = find_card(name)
-        missing = bool(card.whats_missing())
-        waiting += missing
-        weights = "needs them" if missing else "here"
-        if name in DEFAULT_DETECTORS:
+    cards = [find_card(name) for name in list_detectors()]
+    missing = {card.name for card in cards if card.whats_missing()}
+    for card in sorted(cards, key=lambda card: card.name in missing):
+        weights = "needs them" if card.name in missing else "here"
+        if card.name in DEFAULT_DETECTORS:
             weights = "bundled, default"
-        table.add_row(name, card.level, card.family, weights, card.description)
+        table.add_row(card.name, card.level, card.family, weights, card.description)
     console = Console()
     console.print(table)
-    if waiting:
+    if missing:
         console.print("realbench detectors show NAME tells how to get the weights of one.")
 
 

@@ -5,9 +5,13 @@ Nothing here imports torch.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
+import socket
+import urllib.parse
+import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -92,7 +96,60 @@ def _how(spec: WeightsSpec) -> str:
 
 
 def _from_hub(detector: str, part: str, spec: WeightsSpec, *, fetch: bool) -> Path:
+    """Return what the hub's cache has, without asking the hub; else fetch it."""
+    from huggingface_hub import constants
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    with contextlib.suppress(LocalEntryNotFoundError):
+        cached = _download(spec, local_files_only=True)
+        if spec.file or _is_whole(cached):  # what was broken off is fetched again
+            return cached
+    if not fetch or constants.HF_HUB_OFFLINE:
+        raise RealBenchError(_missing(detector, part, spec))
+    if not _reachable(constants.ENDPOINT):
+        raise RealBenchError(
+            f"{_missing(detector, part, spec)} ({constants.ENDPOINT} is not reached)"
+        )
+    return _fetched(detector, part, spec)
+
+
+def _download(spec: WeightsSpec, *, local_files_only: bool = False) -> Path:
     from huggingface_hub import hf_hub_download, snapshot_download
+
+    revision = spec.revision or None
+    if spec.file:
+        found = hf_hub_download(
+            spec.repo, spec.file, revision=revision, local_files_only=local_files_only
+        )
+    else:
+        found = snapshot_download(
+            spec.repo,
+            revision=revision,
+            allow_patterns=_MODEL_FILES,
+            local_files_only=local_files_only,
+        )
+    return Path(found)
+
+
+def _is_whole(folder: Path) -> bool:
+    weights = any(folder.glob("*.safetensors")) or any(folder.glob("*.bin"))
+    return weights and (folder / "config.json").is_file()
+
+
+def _reachable(endpoint: str) -> bool:
+    """Whether the hub answers; its own client would try for half a minute. Proxies are trusted."""
+    if urllib.request.getproxies():
+        return True
+    address = urllib.parse.urlsplit(endpoint)
+    port = address.port or (80 if address.scheme == "http" else 443)
+    try:
+        socket.create_connection((address.hostname or "", port), timeout=5).close()
+    except OSError:
+        return False
+    return True
+
+
+def _fetched(detector: str, part: str, spec: WeightsSpec) -> Path:
     from huggingface_hub.errors import (
         EntryNotFoundError,
         GatedRepoError,
@@ -102,23 +159,8 @@ def _from_hub(detector: str, part: str, spec: WeightsSpec, *, fetch: bool) -> Pa
         RevisionNotFoundError,
     )
 
-    revision = spec.revision or None
     try:
-        if spec.file:
-            return Path(
-                hf_hub_download(spec.repo, spec.file, revision=revision, local_files_only=not fetch)
-            )
-        folder = Path(
-            snapshot_download(
-                spec.repo,
-                revision=revision,
-                allow_patterns=_MODEL_FILES,
-                local_files_only=not fetch,
-            )
-        )
-        if not (folder / "config.json").is_file():  # a download that was broken off
-            raise RealBenchError(_missing(detector, part, spec))
-        return folder
+        return _download(spec)
     except GatedRepoError as error:
         raise RealBenchError(
             f"{spec.repo} is given only to those who accepted its terms on the hub; accept them "

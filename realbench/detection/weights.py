@@ -37,7 +37,7 @@ def load_weights(network: nn.Module, card: Card) -> None:
     except RuntimeError as error:
         first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
         raise RealBenchError(
-            f"{path} does not fit {card.model.architecture!r} of its card: {first}"
+            f"{path} does not fit {card.model.architecture!r} of its card: {first[:200]}"
         ) from error
 
 

@@ -7,7 +7,14 @@ import hashlib
 import os
 import pickle
 import shutil
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
@@ -256,3 +263,129 @@ def test_a_torch_file_scores_as_the_same_safetensors_do(tmp_path: Path, card: Pa
     second = package.load_detector(card, weights=path)
     prepared = first.prepare(image)[None]
     assert torch.equal(first.logits(prepared), second.logits(prepared))
+
+
+# --- the hub ---
+
+
+@pytest.fixture
+def hub_card(tmp_path: Path, card: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The card with a hub for a source, and an empty cache of the hub."""
+    from huggingface_hub import constants
+
+    change(card, 'source = "file"', 'source = "hub"\nrepo = "someone/detector"')
+    change(card, 'obtain = "ask the authors"\n', "")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    return card
+
+
+def test_a_hub_out_of_reach_is_given_up_at_once(
+    hub_card: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import constants
+
+    with socket.socket() as taken:  # bound, but nobody listens
+        taken.bind(("127.0.0.1", 0))
+        endpoint = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        monkeypatch.setattr(constants, "ENDPOINT", endpoint)
+        monkeypatch.setattr("urllib.request.getproxies", dict)
+        with pytest.raises(RealBenchError, match=f"{endpoint} is not reached") as caught:
+            package.load_detector(hub_card)
+    assert "hf download someone/detector weights.safetensors" in str(caught.value)
+
+
+def test_an_incomplete_model_in_the_cache_is_not_taken(tmp_path: Path) -> None:
+    from realbench.detection.weight_files import _is_whole
+
+    (tmp_path / "config.json").write_text("{}")
+    assert not _is_whole(tmp_path)
+    (tmp_path / "model-00001-of-00002.safetensors").touch()
+    assert _is_whole(tmp_path)
+
+
+class Hub(BaseHTTPRequestHandler):
+    """The part of a hub that a download needs: one repository with one file."""
+
+    content = b""
+    asked: ClassVar[list[str]] = []
+
+    def do_HEAD(self) -> None:
+        self._answer(body=False)
+
+    def do_GET(self) -> None:
+        self._answer(body=True)
+
+    def _answer(self, *, body: bool) -> None:
+        self.asked.append(f"{self.command} {self.path}")
+        parts = self.path.split("/resolve/main/")
+        if parts[0] != "/someone/detector" or parts[-1] != "weights.safetensors":
+            self.send_response(404)
+            known = parts[0] == "/someone/detector"
+            self.send_header("X-Error-Code", "EntryNotFound" if known else "RepoNotFound")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        self.send_response(200)
+        self.send_header("X-Repo-Commit", COMMIT)
+        self.send_header("ETag", f'"{hashlib.sha256(self.content).hexdigest()}"')
+        self.send_header("Content-Length", str(len(self.content)))
+        self.end_headers()
+        if body:
+            self.wfile.write(self.content)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def hub(tmp_path: Path, environment: dict[str, str]) -> Iterator[dict[str, str]]:
+    """The environment of a machine that reaches a hub with the card's weights."""
+    Hub.content = (tmp_path / "elsewhere.safetensors").read_bytes()
+    Hub.asked.clear()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    endpoint = f"http://127.0.0.1:{server.server_port}"
+    proxies = {name for name in environment if name.lower().endswith("_proxy")}
+    kept = {name: value for name, value in environment.items() if name not in proxies}
+    yield kept | {"HF_ENDPOINT": endpoint, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1"}
+    server.shutdown()
+    server.server_close()
+
+
+def locate(card: Path, environment: dict[str, str]) -> str:
+    """Return where a card's weights are, or the error, in a process of its own."""
+    code = (
+        "import sys; from realbench.detection.registry import find_card\n"
+        "from realbench.errors import RealBenchError\n"
+        "try: print(find_card(sys.argv[1]).weights_path)\n"
+        "except RealBenchError as error: print(error)"
+    )
+    command = [sys.executable, "-c", code, str(card)]
+    return subprocess.run(
+        command, env=environment, text=True, capture_output=True, check=True
+    ).stdout.strip()
+
+
+@pytest.mark.slow
+def test_weights_are_fetched_from_the_hub_once(
+    tmp_path: Path, hub_card: Path, hub: dict[str, str]
+) -> None:
+    path = Path(locate(hub_card, hub))
+    assert path.is_relative_to(tmp_path / "hub")
+    assert path.read_bytes() == Hub.content
+    assert any(line.startswith("GET") for line in Hub.asked)
+    Hub.asked.clear()
+    assert Path(locate(hub_card, hub)) == path
+    assert not any("someone" in line for line in Hub.asked)  # nor is what is here asked for
+    assert Path(locate(hub_card, hub | {"HF_HUB_OFFLINE": "1"})) == path
+
+
+@pytest.mark.slow
+def test_a_file_and_a_repository_that_the_hub_lacks_are_said(
+    hub_card: Path, hub: dict[str, str]
+) -> None:
+    change(hub_card, 'file = "weights.safetensors"', 'file = "other.safetensors"')
+    assert "someone/detector has no file 'other.safetensors'" in locate(hub_card, hub)
+    change(hub_card, "someone/detector", "nobody/nothing")
+    assert "no repository nobody/nothing on the Hugging Face hub" in locate(hub_card, hub)
