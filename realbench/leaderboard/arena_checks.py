@@ -41,7 +41,8 @@ def arena_problems(board: Board, entry: Entry, is_anchor: bool) -> Iterator[str]
         yield f"arena: opponents need a letter for each prompt: {WRITE_AGAIN}"
         return
     opponents = [slug(name) for name in arena.opponents]
-    if slug(entry.model.name) in opponents or len(set(opponents)) < len(opponents):
+    is_own = arena.contestant in arena.opponents or slug(entry.model.name) in opponents
+    if is_own or len(set(opponents)) < len(opponents):
         yield f"arena: the model meets itself, or an opponent comes twice: {WRITE_AGAIN}"
     yield from _count_problems(board, arena)
     yield from _image_problems(entry, arena, is_anchor)
@@ -96,16 +97,14 @@ def contradictions(entries: Mapping[str, Entry]) -> Iterator[str]:
     Args:
         entries: by place, such as ``results/x.json``.
     """
+    told = told_results(entries)
     for (place, one), (other_place, other) in combinations(entries.items(), 2):
         arena, theirs = one.arena_scoring, other.arena_scoring
         if arena is None or theirs is None or arena.run != theirs.run:
             continue
-        told = _told_by(arena, slug(other.model.name))
-        mirrored = {
-            prompt: _MIRROR[letter]
-            for prompt, letter in _told_by(theirs, slug(one.model.name)).items()
-        }
-        odd = sorted(k for k in {*told, *mirrored} if told.get(k) != mirrored.get(k))
+        letters = told[place].get(other_place, {})
+        mirrored = {k: _MIRROR[v] for k, v in told[other_place].get(place, {}).items()}
+        odd = sorted(k for k in {*letters, *mirrored} if letters.get(k) != mirrored.get(k))
         if odd:
             yield (
                 f"{place}: arena: it and {other_place} tell their result on prompt {odd[0]!r} "
@@ -113,10 +112,31 @@ def contradictions(entries: Mapping[str, Entry]) -> Iterator[str]:
             )
 
 
-def _told_by(arena: ArenaScores, opponent: str) -> dict[str, str]:
-    """An entry's letters against an opponent by prompt."""
-    for name, letters in arena.opponents.items():
-        if slug(name) == opponent:
-            pairs = zip(arena.prompts, letters, strict=False)
-            return {prompt: letter for prompt, letter in pairs if letter != "-"}
-    return {}
+def told_results(entries: Mapping[str, Entry]) -> dict[str, dict[str, dict[str, str]]]:
+    """Return what entries tell of each other: letters (W, T, L) by prompt id.
+
+    An opponent is the entry that was in the same arena under that name, else the one whose model
+    is called so; others have no entry, and are left out.
+
+    Args:
+        entries: by any key, such as their places.
+
+    Returns:
+        By the key of an entry and that of its opponent.
+    """
+    by_contestant = {
+        (one.arena_scoring.run, one.arena_scoring.contestant): key
+        for key, one in entries.items()
+        if one.arena_scoring is not None
+    }
+    by_slug = {slug(one.model.name): key for key, one in entries.items()}
+    found: dict[str, dict[str, dict[str, str]]] = {key: {} for key in entries}
+    for key, entry in entries.items():
+        arena = entry.arena_scoring
+        for name, letters in arena.opponents.items() if arena else ():
+            assert arena is not None
+            other = by_contestant.get((arena.run, name)) or by_slug.get(slug(name))
+            if other is not None and other != key:
+                pairs = zip(arena.prompts, letters, strict=False)
+                found[key][other] = {prompt: one for prompt, one in pairs if one != "-"}
+    return found

@@ -294,8 +294,8 @@ def _arena_scores(
         )
         for name, scores in sorted(results.items())
     }
-    if len(opponents) < len(results):
-        raise UsageError("--rename gives two opponents one name: give each its own")
+    if len({*opponents, known.get(own, own)}) <= len(results):
+        raise UsageError("--rename gives two contestants one name: give each its own")
     votes_digest = hashlib.sha256("\n".join(sorted(vote.id for vote in votes)).encode())
     return _with_figures(
         {
@@ -303,6 +303,7 @@ def _arena_scores(
             "judge_fingerprint": fingerprint,
             "template_sha256": template,
             "run": votes_digest.hexdigest()[:DIGEST],
+            "contestant": known.get(own, own),
             "prompts": prompts,
             "images": [digests[own, prompt][:DIGEST] for prompt in prompts],
             "opponents": opponents,

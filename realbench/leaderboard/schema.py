@@ -123,6 +123,7 @@ class ArenaScores(Strict):
     judge_fingerprint: Sha256
     template_sha256: Sha256 | None
     run: ShortDigest = Field(description="Tells arenas apart: a digest of the votes.")
+    contestant: Name = Field(description="What the model is called in that arena.")
     prompts: list[Text] = Field(min_length=1, max_length=50_000)
     images: list[ShortDigest] = Field(description="The model's image of each prompt.")
     opponents: dict[Name, Annotated[str, StringConstraints(pattern=r"^[WTL-]+$")]] = Field(

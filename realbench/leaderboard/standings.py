@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from realbench import stats
+from realbench.leaderboard.arena_checks import told_results
 from realbench.leaderboard.board import Board
-from realbench.leaderboard.figures import DIGITS, outcomes, round_figure
-from realbench.leaderboard.names import slug
+from realbench.leaderboard.figures import DIGITS, SCORE_OF, round_figure
 from realbench.leaderboard.schema import Entry, Estimate
 from realbench.leaderboard.verify import Verified
 
@@ -213,14 +213,13 @@ def _arena(verified: Verified) -> _Arena:
         return _Arena()
     every = {**verified.anchors, **verified.entries}
     met: dict[tuple[str, str, str, str], float] = {}
-    for key, entry in every.items():
-        arena = entry.arena_scoring
-        for opponent, prompt, score in outcomes(arena.opponents, arena.prompts) if arena else ():
-            other = slug(opponent)
-            if arena is None or other not in every:
-                continue
+    for key, told in told_results(every).items():
+        arena = every[key].arena_scoring
+        for other, letters in told.items() if arena else ():
             a, b = sorted((key, other))
-            met.setdefault((arena.run, prompt, a, b), score if a == key else 1 - score)
+            for prompt, letter in letters.items():
+                score = SCORE_OF[letter] if a == key else 1 - SCORE_OF[letter]
+                met.setdefault((arena.run, prompt, a, b), score)  # type: ignore[union-attr]
     if not met:
         return _Arena()
     comparisons = [

@@ -1,0 +1,184 @@
+"""From images to a leaderboard with the commands alone, on real runs of tiny detectors."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from realbench.prompts import load_suite
+from tests.cli.commands import error_line, make_images, realbench
+from tests.fakes import make_card
+
+pytestmark = pytest.mark.slow
+
+N_PROMPTS = 6
+
+
+@dataclass(frozen=True)
+class Project:
+    root: Path
+    board: Path
+    score: Path
+    arena: Path
+    environment: dict[str, str]
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """Real runs of ``score`` and ``arena`` over two models and photographs, and an empty board."""
+    import os
+
+    root = tmp_path_factory.mktemp("project")
+    settings = os.environ | {
+        "REALBENCH_CACHE": str(root / "cache"), "OMP_NUM_THREADS": "1", "COLUMNS": "100"
+    }  # fmt: skip
+    found = [
+        part
+        for name, level, seed in (("whole", "semantic", 1), ("crops", "feature", 2))
+        for part in ("--detector", make_card(root / "cards", name, level=level, seed=seed))
+    ]
+    models = [make_images(root / name, N_PROMPTS, seed=n) for n, name in enumerate("ab")]
+    photos = make_images(root / "photos", N_PROMPTS, seed=9)
+    suite = root / "board" / "prompts.jsonl"
+    suite.parent.mkdir()
+    lines = [
+        json.dumps({"id": f"{n:04}", "prompt": f"A photo {n}", "category": ["day", "night"][n % 2]})
+        for n in range(N_PROMPTS)
+    ]
+    suite.write_text("\n".join(lines))
+    score, arena = root / "score", root / "arena"
+    shared = ["--reference", photos, "--prompts", suite]
+    realbench("score", *models, *shared, *found, "--out", score, "-q", environment=settings)
+    realbench("arena", *models, *shared, *found, "--out", arena, "-q", environment=settings)
+    _write_board(suite.parent, score, arena)
+    return Project(root, suite.parent, score, arena, settings)
+
+
+def _write_board(board: Path, score: Path, arena: Path) -> None:
+    detectors = json.loads((score / "run.json").read_bytes())["detectors"]
+    judge = json.loads((arena / "run.json").read_bytes())["judges"]["detectors"]
+    text = f"""format = 1
+title = "Two models"
+columns = ["realism", "escape_rate", "auc", "detectors", "categories", "arena", "win_rate"]
+[suite]
+name = "prompts"
+file = "prompts.jsonl"
+sha256 = "{load_suite(board / "prompts.jsonl").sha256}"
+min_prompts = 4
+[judge]
+name = "detectors"
+fingerprints = ["{judge["fingerprint"]}"]
+[[anchors]]
+name = "photos"
+"""
+    for one in detectors:
+        text += f'[[detectors]]\nname = "{one["name"]}"\nlevel = "{one["level"]}"\n'
+        text += f'fingerprints = ["{one["fingerprint"]}"]\n'
+    (board / "board.toml").write_text(text)
+
+
+def _add(project: Project, board: Path, *arguments: object, code: int = 0) -> object:
+    return realbench(
+        "leaderboard", "add", project.score, project.arena, "--board", board, *arguments,
+        environment=project.environment, code=code,
+    )  # fmt: skip
+
+
+def test_from_images_to_a_board(project: Project, tmp_path: Path) -> None:
+    board = Path(shutil.copytree(project.board, tmp_path / "board"))
+    run = {"environment": project.environment}
+    _add(project, board, "--model", "photos", "--anchor")
+    meta = ["version=1", "organisation=A Lab", "licence=MIT", "parameters=2B", "date=2026-01"]
+    meta += ["link=https://example.org/a", "sampler.steps=28", "sampler.name=euler"]
+    _add(project, board, "--model", "Model A", "--folder", "a",
+         *(part for one in meta for part in ("--meta", one)))  # fmt: skip
+    before = Path(shutil.copytree(board, tmp_path / "before"))
+    _add(project, board, "--model", "Model B", "--folder", "b")
+
+    entry = json.loads((board / "results" / "model-a.json").read_bytes())
+    summary = json.loads((project.score / "summary.json").read_bytes())
+    folder = next(one for one in summary["folders"] if one["folder"] == "a")
+    scores = entry["detector_scoring"]
+    for part in ("mean", "low", "high", "n"):  # the run's own figures, recomputed from its table
+        assert scores["realism"][part] == pytest.approx(folder["realism"][part], abs=2e-6)
+        assert scores["escape_rate"][part] == pytest.approx(folder["escape_rate"][part], abs=2e-6)
+        night = folder["categories"]["night"][part]
+        assert scores["categories"]["night"][part] == pytest.approx(night, abs=2e-6)
+    ratings = json.loads((project.arena / "ratings.json").read_bytes())
+    row = next(one for one in ratings["judges"]["detectors"]["ratings"] if one["contestant"] == "a")
+    arena = entry["arena_scoring"]
+    assert [arena[key] for key in ("wins", "ties", "losses")] == [
+        row[key] for key in ("wins", "ties", "losses")
+    ]
+    assert arena["win_rate"]["mean"] == pytest.approx(row["win_rate"]["estimate"], abs=1e-6)
+    assert set(arena["opponents"]) == {"b", "photos"}
+    assert entry["sampler"] == {"steps": 28, "name": "euler"}
+    assert entry["model"]["organisation"] == "A Lab"
+
+    said = realbench("leaderboard", "verify", board, **run)
+    assert said.stdout == f"{board}: 2 entries, no violation\n"
+    built = realbench("leaderboard", "build", board, "--site", tmp_path / "site", **run)
+    assert "wrote README.md, leaderboard.csv, leaderboard.tex, index.html" in built.stdout
+    assert "nothing to change" in realbench("leaderboard", "build", board, **run).stdout
+    assert (tmp_path / "site" / "board" / "index.html").is_file()
+    changed = realbench("leaderboard", "diff", before, board, **run).stdout
+    assert "new: Model B: rank" in changed
+    text = realbench("leaderboard", "diff", before, board, "--markdown", **run).stdout
+    assert "| new | <code>Model B</code> |" in text
+
+
+def test_a_violation_is_a_line_and_exit_code_1(project: Project, tmp_path: Path) -> None:
+    board = Path(shutil.copytree(project.board, tmp_path / "board"))
+    _add(project, board, "--model", "photos", "--anchor")
+    _add(project, board, "--model", "a")
+    path = board / "results" / "a.json"
+    record = json.loads(path.read_bytes())
+    mean = record["detector_scoring"]["realism"]["mean"]
+    record["detector_scoring"]["realism"]["mean"] = 0.999
+    path.write_text(json.dumps(record))
+    run = {"environment": project.environment, "code": 1}
+    assert realbench("leaderboard", "verify", board, **run).stdout == (
+        f"results/a.json: realism.mean is 0.999, but its own data give {mean}: write the entry "
+        "again with realbench leaderboard add\n"
+    )
+    machine = realbench("leaderboard", "verify", board, "--json", **run)
+    assert json.loads(machine.stdout)["n_entries"] == 1
+    assert "cannot be built: results/a.json" in error_line(
+        realbench("leaderboard", "build", board, **run)
+    )
+
+
+def test_mistakes_are_one_line(project: Project, tmp_path: Path) -> None:
+    board = Path(shutil.copytree(project.board, tmp_path / "board"))
+
+    def fails(*arguments: object, code: int) -> str:
+        return error_line(
+            realbench("leaderboard", *arguments, environment=project.environment, code=code)
+        )
+
+    here = ("--board", board, "--model", "a")
+    assert "has no board.toml" in fails("verify", tmp_path, code=2)
+    assert "has no run.json" in fails("add", tmp_path, *here, code=2)
+    assert "no folder 'c': name the model's with --folder (a, b, photos)" in fails(
+        "add", project.score, "--board", board, "--model", "c", code=2
+    )
+    assert "is a second score run" in fails("add", project.score, project.score, *here, code=2)
+    assert "knows no 'weight'" in fails("add", project.score, *here, "--meta", "weight=1", code=2)
+    assert "takes KEY=VALUE" in fails("add", project.score, *here, "--meta", "date", code=2)
+    assert "model.date" in fails("add", project.score, *here, "--meta", "date=soon", code=2)
+    assert "the board has no anchor 'a'" in fails("add", project.score, *here, "--anchor", code=1)
+    text = (board / "board.toml").read_text()
+    (board / "board.toml").write_text(text.replace("min_prompts = 4", "min_prompts = 40"))
+    assert "6 of the suite's prompts, the board asks for 40" in fails(
+        "add", project.score, *here, code=1
+    )
+    assert not (board / "results").exists()
+    (board / "board.toml").write_text(text)
+    _add(project, board, "--model", "a")
+    again = _add(project, board, "--model", "a", code=2)
+    assert "is there already: give --replace" in error_line(again)  # type: ignore[arg-type]
+    _add(project, board, "--model", "a", "--replace")
