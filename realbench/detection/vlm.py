@@ -108,7 +108,7 @@ class VisionLanguageModel:
         if self.is_local and revision is not None:
             raise UsageError(f"{printable(model)} is a folder and has no revision {revision!r}")
         self.folder = self._fetched([*_SMALL_FILES, *(_CODE if trust_remote_code else [])])
-        with _quiet():
+        with quiet():
             self._check_kind()
             self.processor = self._load_processor()
         self._folds_system = self._check_chat_template()
@@ -182,7 +182,7 @@ class VisionLanguageModel:
         if not any(self.folder.glob("*.safetensors")):
             what = "has no safetensors weights (files that need unpickling are not loaded)"
             raise RealBenchError(f"{printable(self.name)} {what}; {self._remedy}")
-        with _quiet(), self._explaining("its weights cannot be loaded"):
+        with quiet(), self._explaining("its weights cannot be loaded"):
             from transformers import AutoModelForImageTextToText
 
             loaded: Any = AutoModelForImageTextToText.from_pretrained(
@@ -292,7 +292,7 @@ class VisionLanguageModel:
             output_logits=True,  # those before any penalty or temperature
             pad_token_id=self._tokenizer.pad_token_id,
         )
-        with torch.inference_mode(), _quiet():
+        with torch.inference_mode(), quiet():
             output = self._network.generate(**inputs, generation_config=config)
         return output.logits[0].float().cpu()
 
@@ -526,7 +526,7 @@ def _first_line(error: BaseException) -> str:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep transformers' notes to programmers, and its bars for short work, off the terminal."""
     from transformers.utils import logging
 

@@ -13,7 +13,7 @@ import socket
 import urllib.parse
 import urllib.request
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import platformdirs
 
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from realbench.detection.cards import WeightsSpec
 
 # What scores depend on in a folder of transformers: configuration and weights, never a program.
-_MODEL_FILES = ["*.json", "*.txt", "*.jinja", "*.model", "*.safetensors", "*.bin"]
+_SMALL_FILES = ["*.json", "*.txt", "*.jinja", "*.model"]
+_WEIGHTS = ["*.safetensors", "pytorch_model*.bin"]  # the first kind that a model has
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -116,23 +117,23 @@ def _from_hub(detector: str, part: str, spec: WeightsSpec, *, fetch: bool) -> Pa
 def _download(spec: WeightsSpec, *, local_files_only: bool = False) -> Path:
     from huggingface_hub import hf_hub_download, snapshot_download
 
-    revision = spec.revision or None
+    options: dict[str, Any] = {
+        "revision": spec.revision or None,
+        "local_files_only": local_files_only,
+    }
     if spec.file:
-        found = hf_hub_download(
-            spec.repo, spec.file, revision=revision, local_files_only=local_files_only
+        return Path(hf_hub_download(spec.repo, spec.file, **options))
+    for weights in _WEIGHTS:
+        folder = Path(
+            snapshot_download(spec.repo, allow_patterns=[*_SMALL_FILES, weights], **options)
         )
-    else:
-        found = snapshot_download(
-            spec.repo,
-            revision=revision,
-            allow_patterns=_MODEL_FILES,
-            local_files_only=local_files_only,
-        )
-    return Path(found)
+        if any(folder.glob(weights)):
+            break
+    return folder
 
 
 def _is_whole(folder: Path) -> bool:
-    weights = any(folder.glob("*.safetensors")) or any(folder.glob("*.bin"))
+    weights = any(any(folder.glob(pattern)) for pattern in _WEIGHTS)
     return weights and (folder / "config.json").is_file()
 
 
@@ -194,7 +195,8 @@ def digest(path: Path) -> str:
         return file_sha256(path)
     if _COMMIT.fullmatch(path.name) and path.parent.name == "snapshots":
         return path.name
-    files = sorted({one for pattern in _MODEL_FILES for one in path.glob(pattern)})
+    patterns = [*_SMALL_FILES, *_WEIGHTS]
+    files = sorted({one for pattern in patterns for one in path.glob(pattern)})
     if not files:
         raise RealBenchError(f"{path} holds no model (no config.json, no weights)")
     together = hashlib.sha256()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from realbench.detection.cards import Card
 from realbench.detection.families.views import ViewsDetector
+from realbench.detection.vlm import quiet
 from realbench.errors import RealBenchError, UsageError
 
 
@@ -110,7 +112,15 @@ def _loaded(kind: str, folder: Path, **options: Any) -> Any:
     import transformers
 
     try:
-        return getattr(transformers, kind).from_pretrained(folder, local_files_only=True, **options)
+        with quiet():
+            return getattr(transformers, kind).from_pretrained(
+                folder, local_files_only=True, trust_remote_code=False, **options
+            )
+    except pickle.UnpicklingError as error:
+        raise RealBenchError(
+            f"{folder} cannot be loaded: its weights hold more than tensors, which would run code; "
+            "get the authors' files, or convert them where you trust them"
+        ) from error
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise RealBenchError(

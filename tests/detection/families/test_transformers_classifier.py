@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -146,3 +147,40 @@ def test_a_processor_with_steps_of_its_own_is_refused(tmp_path: Path) -> None:
     transformers.CLIPImageProcessor(do_center_crop=False).save_pretrained(folder)
     with pytest.raises(RealBenchError, match="different shapes"):
         realbench.load_detector("sdxl-detector", weights=folder)
+
+
+class Evil:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, tuple[Path]]:
+        return Path.touch, (self.path,)
+
+
+def test_torch_weights_are_read_and_code_in_them_is_not_run(tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    folder = save_model(tmp_path / "model", "vit", ["artificial", "human"])
+    images = pictures((90, 120))
+    first = logits(realbench.load_detector("sdxl-detector", weights=folder), images)
+    state: dict[str, Any] = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    torch.save(state, folder / "pytorch_model.bin")
+    second = logits(realbench.load_detector("sdxl-detector", weights=folder), images)
+    np.testing.assert_array_equal(first, second)
+    torch.save(state | {"extra": Evil(tmp_path / "owned")}, folder / "pytorch_model.bin")
+    with pytest.raises(RealBenchError, match="cannot be loaded") as caught:
+        realbench.load_detector("sdxl-detector", weights=folder)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "owned").exists()
+
+
+def test_a_model_with_code_of_its_own_is_refused(tmp_path: Path) -> None:
+    folder = save_model(tmp_path / "model", "vit", ["artificial", "human"])
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"model_type": "mine", "auto_map": {"AutoConfig": "mine.Config"}}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "mine.py").write_text(f"open({str(tmp_path / 'owned')!r}, 'w')")
+    with pytest.raises(RealBenchError, match="cannot be loaded"):
+        realbench.load_detector("sdxl-detector", weights=folder)
+    assert not (tmp_path / "owned").exists()
