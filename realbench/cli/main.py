@@ -13,6 +13,7 @@ import typer
 import realbench
 from realbench.cli import arena, detectors, leaderboard, prompts
 from realbench.cli.demo import demo
+from realbench.cli.generate import generate
 from realbench.cli.score import score
 from realbench.errors import RealBenchError, RealBenchWarning
 
@@ -28,6 +29,7 @@ app = typer.Typer(
 )
 app.command()(score)
 app.command()(demo)
+app.command()(generate)
 app.add_typer(arena.app, name="arena")
 app.add_typer(detectors.app, name="detectors")
 app.add_typer(leaderboard.app, name="leaderboard")
