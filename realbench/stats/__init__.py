@@ -20,7 +20,7 @@ from realbench.stats.differences import (
     rank_sets,
     unpaired_difference,
 )
-from realbench.stats.roc import auc, bootstrap_auc, tpr_at_fpr
+from realbench.stats.roc import auc, bootstrap_auc, stratified_auc, tpr_at_fpr
 
 __all__ = [
     "Interval",
@@ -38,6 +38,7 @@ __all__ = [
     "paired_difference",
     "rank_sets",
     "reliability_curve",
+    "stratified_auc",
     "tpr_at_fpr",
     "unpaired_difference",
 ]

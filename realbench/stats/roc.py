@@ -85,6 +85,60 @@ def bootstrap_auc(
     return Interval(estimate, low, high, n, min(sizes))
 
 
+def stratified_auc(
+    real: npt.ArrayLike,
+    generated: npt.ArrayLike,
+    real_strata: Groups,
+    generated_strata: Groups,
+    *,
+    resamples: int = 2000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> Interval:
+    """Mean of the strata's AUCs, each weighted by its number of generated images.
+
+    For scores whose level differs between strata, as those of the models of several folds do:
+    only images of one stratum are compared with one another. Strata without either class are
+    left out. The interval is symmetric in the logit, with the variance that the strata's own
+    intervals have; there is none where one of these is missing.
+
+    Args:
+        real_strata, generated_strata: the stratum of each score.
+
+    Other arguments and errors are those of :func:`bootstrap_auc`.
+    """
+    real, generated = finite(real, "real"), finite(generated, "generated")
+    of_real = labels_of(real_strata, len(real), "real_strata")
+    of_generated = labels_of(generated_strata, len(generated), "generated_strata")
+    shared = np.intersect1d(of_real, of_generated)
+    parts = [
+        bootstrap_auc(
+            real[of_real == one],
+            generated[of_generated == one],
+            resamples=resamples,
+            confidence=confidence,
+            seed=seed,
+        )
+        for one in shared
+    ]
+    n = int(np.isin(of_real, shared).sum() + np.isin(of_generated, shared).sum())
+    if not parts:
+        return Interval(float("nan"), float("nan"), float("nan"), 0, 0)
+    groups = sum(part.n_groups for part in parts)
+    if len(parts) == 1:
+        return parts[0]
+    weights = np.array([(of_generated == one).sum() for one in shared], np.float64)
+    weights /= weights.sum()
+    estimates, lows, highs = np.array([(p.estimate, p.low, p.high) for p in parts]).T
+    estimate = float(weights @ estimates)
+    half = float(np.sqrt(weights**2 @ ((highs - lows) / 2) ** 2))
+    if not np.isfinite(half) or not 0 < estimate < 1:
+        return Interval(estimate, float("nan"), float("nan"), n, groups)
+    reach = half / (estimate * (1 - estimate))  # the delta method for the logit
+    low, high = special.expit(special.logit(estimate) + np.array([-reach, reach]))
+    return Interval(estimate, float(low), float(high), n, groups)
+
+
 def _strata(
     real: npt.NDArray[Any], generated: npt.NDArray[Any], *, may_share: bool
 ) -> tuple[tuple[int, int, int], npt.NDArray[np.intp], npt.NDArray[np.intp]]:

@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from scipy import special
 from scipy.stats import norm
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from realbench.stats import auc, bootstrap_auc, tpr_at_fpr
+from realbench.stats import auc, bootstrap_auc, stratified_auc, tpr_at_fpr
 
 # Few levels, so that ties are common.
 scores = arrays.arrays(np.float64, st.integers(1, 30), elements=st.integers(0, 8).map(float))
@@ -149,3 +150,48 @@ def test_area_is_covered_as_often_as_it_says(groups: int, area: float) -> None:
         result = bootstrap_auc(real, generated, resamples=200, seed=i)
         covered += result.low <= area <= result.high
     assert covered / 300 >= 0.91
+
+
+# --- Strata ------------------------------------------------------------------------------------
+
+
+def test_strata_are_compared_within_themselves() -> None:
+    """Each stratum ranks perfectly, but one lies above the other, where pooling sees chance."""
+    real, generated = [0.9, 0.8, 0.3, 0.2], [0.7, 0.6, 0.1, 0.0]
+    strata = ["a", "a", "b", "b"]
+    assert auc(real, generated) == 0.75
+    assert stratified_auc(real, generated, strata, strata).estimate == 1.0
+
+
+def test_strata_count_by_their_generated_images_and_one_stratum_is_the_plain_figure() -> None:
+    rng = np.random.default_rng(0)
+    real, generated = rng.normal(1, 1, 60), rng.normal(0, 1, 90)
+    of_real, of_generated = np.repeat([0, 1, 2], 20), np.repeat([0, 1], [30, 60])
+    found = stratified_auc(real, generated, of_real, of_generated)
+    expected = auc(real[:20], generated[:30]) / 3 + auc(real[20:40], generated[30:]) * 2 / 3
+    assert found.estimate == pytest.approx(expected)
+    assert found.n == 40 + 90  # the third stratum has no generated image
+    assert found.low < found.estimate < found.high
+    one = stratified_auc(real, generated, np.zeros(60), np.zeros(90))
+    assert one == bootstrap_auc(real, generated)
+
+
+@pytest.mark.slow
+def test_the_interval_over_strata_covers_the_truth() -> None:
+    rng = np.random.default_rng(1)
+    shifts = np.array([0.0, 3.0, -2.0])
+    truth = special.ndtr(1 / np.sqrt(2))
+    hits = 0
+    for _ in range(200):
+        of_real, of_generated = np.repeat([0, 1, 2], 40), np.repeat([0, 1, 2], [20, 30, 10])
+        real = rng.normal(1, 1, 120) + shifts[of_real]
+        generated = rng.normal(0, 1, 60) + shifts[of_generated]
+        found = stratified_auc(real, generated, of_real, of_generated, resamples=200)
+        hits += found.low <= truth <= found.high
+    assert 0.91 <= hits / 200 <= 0.985
+
+
+def test_no_common_stratum_gives_no_figure() -> None:
+    found = stratified_auc([0.5], [0.4], ["a"], ["b"])
+    assert np.isnan(found.estimate)
+    assert found.n == 0
