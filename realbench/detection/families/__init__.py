@@ -19,6 +19,7 @@ FAMILIES: dict[str, str] = {
     "clip-zeroshot": "realbench.detection.families.clip_zeroshot",
     "clip-svd": "realbench.detection.families.clip_svd",
     "clip-experts": "realbench.detection.families.clip_experts",
+    "dino-experts": "realbench.detection.families.dino_experts",
     "transformers-classifier": "realbench.detection.families.transformers_classifier",
     "timm-classifier": "realbench.detection.families.timm_classifier",
     "trace-cnn": "realbench.detection.families.trace_cnn",

@@ -37,7 +37,8 @@ class ExpertLinear(nn.Module):
     """x W + Σ gate U diag(S) V + bias, the sum over experts.
 
     Args:
-        state: ``weight_main`` (O, I), ``bias`` (O,), and of each expert ``U_experts.n`` (O, r),
+        state: ``weight_main`` (O, I), ``bias`` (O,) or none, and of each expert
+            ``U_experts.n`` (O, r),
             ``S_experts.n`` (r,) and ``V_experts.n`` (r, I).
     """
 
@@ -45,7 +46,7 @@ class ExpertLinear(nn.Module):
         super().__init__()
         count = layer_count(state, "S_experts.")
         self.main = nn.Parameter(state["weight_main"])
-        self.bias = nn.Parameter(state["bias"])
+        self.bias = nn.Parameter(state["bias"]) if "bias" in state else None
         self.u, self.s, self.v = (
             nn.Parameter(torch.stack([state[f"{letter}_experts.{n}"] for n in range(count)]))
             for letter in "USV"
@@ -67,8 +68,8 @@ class ExpertLayer(nn.Module):
         self.projections = nn.ModuleDict(
             {name: ExpertLinear(part(state, f"self_attn.{name}.")) for name in _PROJECTIONS}
         )
-        self.norm1 = _norm(part(state, "layer_norm1."))
-        self.norm2 = _norm(part(state, "layer_norm2."))
+        self.norm1 = layer_norm(part(state, "layer_norm1."))
+        self.norm2 = layer_norm(part(state, "layer_norm2."))
         self.fc1 = linear(part(state, "mlp.fc1."))
         self.fc2 = linear(part(state, "mlp.fc2."))
 
@@ -105,8 +106,8 @@ class MixtureOfExperts(nn.Module):
         self.class_token = nn.Parameter(embeddings["class_embedding"])
         self.patches = nn.Parameter(embeddings["patch_embedding.weight"])
         self.positions = nn.Parameter(embeddings["position_embedding.weight"])
-        self.norm_before = _norm(part(state, "ln_pre."))
-        self.norm_after = _norm(part(state, "ln_post."))
+        self.norm_before = layer_norm(part(state, "ln_pre."))
+        self.norm_after = layer_norm(part(state, "ln_post."))
         self.layers = nn.ModuleList(
             ExpertLayer(part(state, f"encoder_layers.{n}."))
             for n in range(layer_count(state, "encoder_layers."))
@@ -132,7 +133,8 @@ class MixtureOfExperts(nn.Module):
         return self.head(self.norm_after(tokens[:, 0]))
 
 
-def _norm(state: Mapping[str, Tensor]) -> nn.LayerNorm:
+def layer_norm(state: Mapping[str, Tensor]) -> nn.LayerNorm:
+    """Return the layer normalisation of ``weight`` and ``bias``, with the usual ε of 1e-5."""
     norm = nn.LayerNorm(len(state["weight"]), eps=1e-5)
     norm.load_state_dict(dict(state))
     return norm
