@@ -10,9 +10,32 @@ import typer
 if TYPE_CHECKING:
     from realbench.leaderboard.standings import Standings
 
-app = typer.Typer(no_args_is_help=True, help="Add to, verify and build leaderboards.")
+app = typer.Typer(no_args_is_help=True, help="Start, add to, verify and build leaderboards.")
 
 BoardDir = Annotated[Path, typer.Argument(metavar="BOARD_DIR", help="Folder with a board.toml.")]
+
+
+@app.command("new")
+def new_command(
+    board: Annotated[Path, typer.Argument(metavar="BOARD_DIR", help="The board's new folder.")],
+    runs: Annotated[
+        list[Path],
+        typer.Argument(metavar="RUN...", help="A score run, an arena run, or one each."),
+    ],
+    suite: Annotated[
+        str, typer.Option(metavar="NAME|FILE", help="Bundled suite, or a JSONL file of prompts.")
+    ],
+    title: Annotated[str, typer.Option(help="The board's title.")],
+    min_prompts: Annotated[
+        int | None, typer.Option(min=2, help="Least number of prompts. (default: nine in ten)")
+    ] = None,
+) -> int:
+    """Start a board whose entries are made as these runs were: writes its board.toml."""
+    from realbench.leaderboard.start import start_board
+
+    start_board(board, runs, suite=suite, title=title, min_prompts=min_prompts)
+    typer.echo(f"Wrote {board / 'board.toml'}: add its limits, and entries with leaderboard add")
+    return 0
 
 
 @app.command("add")

@@ -99,7 +99,7 @@ def make_entry(runs: Sequence[Path], board: Board, description: Description) -> 
     parts: dict[str, Any] = {}
     versions: dict[str, str] = {}
     for run in runs:
-        manifest = _read_json(run / "run.json")
+        manifest = read_run(run)
         is_arena = "arena_format" in manifest
         kind = "arena_scoring" if is_arena else "detector_scoring"
         if kind in parts:
@@ -146,13 +146,20 @@ def write_entry(entry: Entry, path: Path) -> None:
 # --- Reading runs ------------------------------------------------------------------------------
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_run(run: Path) -> dict[str, Any]:
+    """Read the ``run.json`` of a score or an arena run.
+
+    Raises:
+        UsageError: the folder is none of a run.
+        RealBenchError: the file is damaged or cannot be read.
+    """
+    path = run / "run.json"
     shown = printable(path)
     try:
         found = json.loads(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError) as error:
         raise UsageError(
-            f"{printable(path.parent)} has no {path.name}: name a folder that realbench score or "
+            f"{printable(run)} has no {path.name}: name a folder that realbench score or "
             "realbench arena wrote (--out)"
         ) from error
     except OSError as error:

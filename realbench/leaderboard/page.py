@@ -19,6 +19,7 @@ from realbench.leaderboard.board import SAMPLES
 from realbench.leaderboard.standings import Row, Standings
 from realbench.leaderboard.tables import (
     category_columns,
+    count_text,
     ranks_text,
     reading,
     span_text,
@@ -174,6 +175,6 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    for function in (title_of, value_text, span_text, ranks_text, small_interval):
+    for function in (title_of, value_text, span_text, ranks_text, count_text, small_interval):
         found.globals[function.__name__] = function
     return found

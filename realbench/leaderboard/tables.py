@@ -48,6 +48,14 @@ def ranks_text(row: Row) -> str:
     return f"{row.rank}" if row.rank == row.rank_high else f"{row.rank}–{row.rank_high}"
 
 
+def count_text(row: Row) -> str:
+    """Return of how many images or comparisons, and prompts, a row's figures are."""
+    realism, arena = row.values.get("realism"), row.values.get("win_rate")
+    parts = [(realism, "image"), (arena, "comparison")]
+    found = [f"{one.n:,} {noun}{'' if one.n == 1 else 's'}" for one, noun in parts if one]
+    return " · ".join(found)
+
+
 def summary_columns(standings: Standings) -> list[str]:
     """Return the columns but the categories, which have a table of their own."""
     return [one for one in standings.columns if not one.startswith("category:")]
@@ -99,12 +107,12 @@ def reading(standings: Standings) -> str:
 def markdown_table(standings: Standings, columns: Sequence[str]) -> str:
     """Return the table in Markdown, photographs first."""
     lines = [
-        "| Rank | Model | " + " | ".join(markdown(title_of(one)) for one in columns) + " |",
-        "| --: | :-- | " + " | ".join("--:" for _ in columns) + " |",
+        "| Rank | Model | n | " + " | ".join(markdown(title_of(one)) for one in columns) + " |",
+        "| --: | :-- | --: | " + " | ".join("--:" for _ in columns) + " |",
     ]
     for row in [*standings.anchors, *standings.rows]:
         name = markdown(row.name)
-        cells = [ranks_text(row), f"*{name}*" if row.is_anchor else f"**{name}**"]
+        cells = [ranks_text(row), f"*{name}*" if row.is_anchor else f"**{name}**", _count(row)]
         for column in columns:
             value = row.values.get(column)
             span = span_text(column, value)
@@ -112,6 +120,12 @@ def markdown_table(standings: Standings, columns: Sequence[str]) -> str:
             cells.append(f"{shown}<br><sub>{span}</sub>" if span else shown)
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _count(row: Row) -> str:
+    """The number of images, or of comparisons where there are no scores."""
+    value = row.values.get("realism") or row.values.get("win_rate")
+    return f"{value.n}" if value else ""
 
 
 def _made_with(standings: Standings) -> str:
@@ -161,9 +175,9 @@ def table_tex(standings: Standings) -> str:
     heads = " & ".join(latex(title_of(one)) for one in columns)
     lines = [
         "% Made by realbench leaderboard build. Needs \\usepackage{booktabs}.",
-        f"\\begin{{tabular}}{{rl{'r' * len(columns)}}}",
+        f"\\begin{{tabular}}{{rlr{'r' * len(columns)}}}",
         "\\toprule",
-        f"Rank & Model & {heads} \\\\",
+        f"Rank & Model & $n$ & {heads} \\\\",
         "\\midrule",
         *(_tex_line(row, columns) for row in standings.anchors),
         *(["\\midrule"] if standings.anchors and standings.rows else []),
@@ -175,7 +189,7 @@ def table_tex(standings: Standings) -> str:
 
 
 def _tex_line(row: Row, columns: Sequence[str]) -> str:
-    cells = [latex(ranks_text(row)), latex(row.name)]
+    cells = [latex(ranks_text(row)), latex(row.name), _count(row)]
     for column in columns:
         value = row.values.get(column)
         span = span_text(column, value)

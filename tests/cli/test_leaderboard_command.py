@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from realbench.prompts import load_suite
 from tests.cli.commands import error_line, make_images, realbench
 from tests.fakes import make_card
 
@@ -43,42 +42,19 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     ]
     models = [make_images(root / name, N_PROMPTS, seed=n) for n, name in enumerate("ab")]
     photos = make_images(root / "photos", N_PROMPTS, seed=9)
-    suite = root / "board" / "prompts.jsonl"
-    suite.parent.mkdir()
+    suite = root / "day-and-night.jsonl"
     lines = [
         json.dumps({"id": f"{n:04}", "prompt": f"A photo {n}", "category": ["day", "night"][n % 2]})
         for n in range(N_PROMPTS)
     ]
     suite.write_text("\n".join(lines))
-    score, arena = root / "score", root / "arena"
+    score, arena, board = root / "score", root / "arena", root / "board"
     shared = ["--reference", photos, "--prompts", suite]
     realbench("score", *models, *shared, *found, "--out", score, "-q", environment=settings)
     realbench("arena", *models, *shared, *found, "--out", arena, "-q", environment=settings)
-    _write_board(suite.parent, score, arena)
-    return Project(root, suite.parent, score, arena, settings)
-
-
-def _write_board(board: Path, score: Path, arena: Path) -> None:
-    detectors = json.loads((score / "run.json").read_bytes())["detectors"]
-    judge = json.loads((arena / "run.json").read_bytes())["judges"]["detectors"]
-    text = f"""format = 1
-title = "Two models"
-columns = ["realism", "escape_rate", "auc", "detectors", "categories", "arena", "win_rate"]
-[suite]
-name = "prompts"
-file = "prompts.jsonl"
-sha256 = "{load_suite(board / "prompts.jsonl").sha256}"
-min_prompts = 4
-[judge]
-name = "detectors"
-fingerprints = ["{judge["fingerprint"]}"]
-[[anchors]]
-name = "photos"
-"""
-    for one in detectors:
-        text += f'[[detectors]]\nname = "{one["name"]}"\nlevel = "{one["level"]}"\n'
-        text += f'fingerprints = ["{one["fingerprint"]}"]\n'
-    (board / "board.toml").write_text(text)
+    title = ["--title", 'Two "models"', "--suite", suite, "--min-prompts", 4]
+    realbench("leaderboard", "new", board, score, arena, *title, environment=settings)
+    return Project(root, board, score, arena, settings)
 
 
 def _add(project: Project, board: Path, *arguments: object, code: int = 0) -> object:
@@ -162,6 +138,8 @@ def test_mistakes_are_one_line(project: Project, tmp_path: Path) -> None:
 
     here = ("--board", board, "--model", "a")
     assert "has no board.toml" in fails("verify", tmp_path, code=2)
+    again = ("new", board, project.score, "--suite", project.root / "day-and-night.jsonl")
+    assert "is there already" in fails(*again, "--title", "x", code=2)
     assert "has no run.json" in fails("add", tmp_path, *here, code=2)
     assert "no folder 'c': name the model's with --folder (a, b, photos)" in fails(
         "add", project.score, "--board", board, "--model", "c", code=2

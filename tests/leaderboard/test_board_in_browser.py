@@ -111,6 +111,10 @@ def test_columns_sort_both_ways_and_photographs_stay(browser: Any, board: Path) 
 def test_a_phone_sorts_by_a_list(browser: Any, board: Path) -> None:  # noqa: F811
     page = browser.new_page(viewport={"width": 390, "height": 800})
     page.goto(board.as_uri())
+    row = page.locator("#row-borealis-xl")
+    assert row.locator("svg.plot").bounding_box()["width"] > 330  # the interval spans the page
+    top = row.bounding_box()["y"]
+    assert row.locator(".name").bounding_box()["y"] - top < 20  # and stands below the name
     page.get_by_label("Sort by").select_option("name down")
     assert names_of(page) == sorted(STRENGTHS, key=str.lower, reverse=True)
     page.get_by_label("Sort by").select_option("rank up")

@@ -1,0 +1,140 @@
+"""Starts a board: writes a ``board.toml`` for what some runs were made with."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from realbench.errors import RealBenchError, UsageError
+from realbench.images import printable
+from realbench.leaderboard.board import ANCHORS, BOARD_FILE, RESULTS, Board, load_board
+from realbench.leaderboard.entry import read_run
+from realbench.prompts import Suite, list_suites, load_suite
+
+_PROMPTS_FILE = "prompts.jsonl"
+
+
+def start_board(
+    folder: Path, runs: Sequence[Path], *, suite: str, title: str, min_prompts: int | None = None
+) -> Board:
+    """Write a board for entries that are made as these runs were.
+
+    Args:
+        folder: the board's, new or empty of a board.
+        runs: of ``score`` and ``arena``; their detectors, judge and photographs become the
+            board's.
+        suite: a bundled suite's name, or a JSONL file, which is copied into the board.
+        title: for people.
+        min_prompts: the least number of prompts with an image; by default nine in ten.
+
+    Raises:
+        UsageError: there is a board already, or a run or the suite cannot be used.
+        RealBenchError: a run is damaged, or a file cannot be written.
+    """
+    from realbench.scoring.files import make_folder, write_atomically
+
+    path = folder / BOARD_FILE
+    if path.exists():
+        raise UsageError(f"{printable(path)} is there already: edit it, or give another folder")
+    prompts = load_suite(suite)
+    is_file = suite not in list_suites()
+    text = _settings(runs, prompts, title, min_prompts, _PROMPTS_FILE if is_file else None)
+    for name in (RESULTS, ANCHORS):
+        make_folder(folder / name)
+    if is_file:
+        shutil.copyfile(suite, folder / _PROMPTS_FILE)
+    write_atomically(path, text.encode())
+    return load_board(folder)
+
+
+def _settings(
+    runs: Sequence[Path], suite: Suite, title: str, min_prompts: int | None, file: str | None
+) -> str:
+    """Return the text of ``board.toml``."""
+    detectors: list[dict[str, Any]] = []
+    judge: dict[str, Any] = {}
+    anchors: list[str] = []
+    for run in runs:
+        manifest = read_run(run)
+        try:
+            if "arena_format" in manifest:
+                judge = _judge(run, manifest)
+                reference = manifest["reference"]
+            else:
+                detectors = manifest["detectors"]
+                reference = _reference(run)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise RealBenchError(
+                f"{printable(run / 'run.json')} is damaged ({type(error).__name__}): run it again"
+            ) from error
+        if reference is not None and reference not in anchors:
+            anchors.append(reference)
+    columns = ["realism", "escape_rate", *(["auc"] if anchors else []), "detectors"]
+    columns = columns if detectors else []
+    columns += ["categories"] if detectors and suite.categories else []
+    columns += ["arena", "win_rate"] if judge else []
+    tables: list[tuple[str, dict[str, Any]]] = [
+        (
+            "",
+            {
+                "format": 1,
+                "title": title,
+                "description": "",
+                "limits": [],
+                "rank_by": "realism" if detectors else "arena",
+                "columns": columns,
+            },
+        ),
+        (
+            "[suite]",
+            {
+                "name": suite.name,
+                "sha256": suite.sha256,
+                "file": file,
+                "min_prompts": min_prompts or max(2, -(-len(suite.prompts) * 9 // 10)),
+            },
+        ),
+    ]
+    for one in detectors:
+        table = {"name": one["name"], "level": one["level"], "fingerprints": [one["fingerprint"]]}
+        tables.append(("[[detectors]]", table))
+    if judge:
+        tables.append(("[judge]", judge))
+    tables += [("[[anchors]]", {"name": name}) for name in anchors]
+    return "\n".join(_table(head, values) for head, values in tables)
+
+
+def _judge(run: Path, manifest: dict[str, Any]) -> dict[str, Any]:
+    if len(manifest["judges"]) != 1:
+        raise UsageError(
+            f"{printable(run)} has {len(manifest['judges'])} judges: a board has one, so start it "
+            "from a run with one"
+        )
+    ((name, about),) = manifest["judges"].items()
+    template = (about.get("template") or {}).get("sha256")
+    return {"name": name, "fingerprints": [about["fingerprint"]], "template_sha256": template}
+
+
+def _reference(run: Path) -> str | None:
+    """The photographs' name in a score run."""
+    path = run / "summary.json"
+    try:
+        reference = json.loads(path.read_bytes())["reference"]
+    except (OSError, ValueError) as error:
+        raise RealBenchError(
+            f"{printable(path)} cannot be read: run realbench score again"
+        ) from error
+    return reference["folder"] if reference else None
+
+
+def _table(head: str, values: dict[str, Any]) -> str:
+    # JSON's texts, whole numbers and lists of them are TOML's.
+    lines = [
+        f"{key} = {json.dumps(value, ensure_ascii=False)}"
+        for key, value in values.items()
+        if value is not None
+    ]
+    return "\n".join([*([head] if head else []), *lines]) + "\n"
