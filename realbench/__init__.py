@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from realbench import arena
     from realbench.detection.registry import list_detectors, load_detector
+    from realbench.prompts import list_suites, load_suite
     from realbench.scoring import Scorer, ScoreRun, Scores, score
 
 __version__ = "0.1.0"
@@ -19,6 +20,8 @@ __version__ = "0.1.0"
 _HOMES = {
     "list_detectors": "realbench.detection.registry",
     "load_detector": "realbench.detection.registry",
+    "list_suites": "realbench.prompts",
+    "load_suite": "realbench.prompts",
     "Scorer": "realbench.scoring",
     "Scores": "realbench.scoring",
     "ScoreRun": "realbench.scoring",
@@ -32,7 +35,9 @@ __all__ = [
     "__version__",
     "arena",
     "list_detectors",
+    "list_suites",
     "load_detector",
+    "load_suite",
     "score",
 ]
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from realbench.errors import RealBenchError, UsageError
+from realbench.hub_errors import hub_reason, quiet_hub
 from realbench.images import printable
 from realbench.prompts import Prompt, Suite, collect_prompts, json_lines, read_file
 
@@ -305,6 +306,7 @@ def _read_dataset(name: str, columns: Columns, part: DatasetPart) -> _Rows:
         raise RealBenchError(f"hf: needs the package datasets: {_INSTALL}") from error
     if not name:
         raise UsageError("hf: needs a dataset's name, such as hf:owner/dataset")
+    quiet_hub()
     datasets.disable_progress_bars()
     try:
         split = part.split
@@ -319,9 +321,7 @@ def _read_dataset(name: str, columns: Columns, part: DatasetPart) -> _Rows:
     except RealBenchError:
         raise
     except Exception as error:  # the package documents no set of errors: network, names, data
-        raise RealBenchError(
-            f"cannot load hf:{name}: {' '.join(str(error).split()) or type(error).__name__}"
-        ) from error
+        raise RealBenchError(f"cannot load hf:{name}: {hub_reason(error)}") from error
     present = list(table.column_names)
     table = table.select_columns(_useful(present, columns))
     return _Rows(enumerate(_named(table)), columns=present)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from realbench.errors import RealBenchError, UsageError
@@ -75,6 +75,7 @@ _TEXTS = st.text(st.characters(codec="utf-8"), min_size=1).map(str.strip).filter
 _WORDS = st.text(st.sampled_from("aéß字0_-"), min_size=1, max_size=5)  # composed, as ids are
 
 
+@settings(max_examples=30)
 @given(
     prompts=st.dictionaries(
         _WORDS,
@@ -313,6 +314,20 @@ def test_a_dataset_that_cannot_be_loaded_is_one_line(
     with pytest.raises(RealBenchError, match=r"^cannot load hf:.*empty") as error:
         import_prompts(f"hf:{tmp_path / 'empty'}")
     assert "\n" not in str(error.value)
+
+
+def test_a_dataset_of_the_hub_without_a_network_is_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pytest.importorskip("datasets", reason="needs realgen[datasets]")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
+    with pytest.raises(RealBenchError) as error:
+        import_prompts("hf:no/such-dataset")
+    assert str(error.value) == (
+        "cannot load hf:no/such-dataset: the hub cannot be reached, and it is not in the local "
+        "cache"
+    )
 
 
 def test_json_lines_of_a_run_are_no_prompts(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shlex
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -154,7 +155,8 @@ def generate(
                 f"Note: the rewriter gave no text for {counts['not_rewritten']:,} prompts, which "
                 "were used as they are"
             )
-        typer.echo(f"Next: realbench score {out} --prompts {suite}")
+        following = shlex.join(["realbench", "score", str(out), "--prompts", suite])
+        typer.echo(f"Next: {following}")
 
 
 def _named_value(text: str) -> tuple[str, Any]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from realbench.errors import RealBenchError, UsageError
+from realbench.hub_errors import hub_reason, quiet_hub
 from realbench.images import printable
 
 if TYPE_CHECKING:
@@ -213,6 +214,7 @@ def _quieten(diffusers: Any) -> None:
     """Leave the terminal to our own lines: what libraries print is for programmers."""
     from transformers.utils import logging
 
+    quiet_hub()
     diffusers.utils.logging.set_verbosity_error()
     diffusers.utils.logging.disable_progress_bar()
     logging.set_verbosity_error()
@@ -251,8 +253,7 @@ def _load(options: PipelineOptions, dtype: str) -> Any:
         )
     except Exception as error:  # no set of errors is documented: network, names, files, versions
         raise RealBenchError(
-            f"cannot load the pipeline {printable(options.model)}: "
-            f"{' '.join(str(error).split())[:500] or type(error).__name__}"
+            f"cannot load the pipeline {printable(options.model)}: {hub_reason(error)}"
         ) from error
 
 
@@ -285,7 +286,7 @@ def _put_on(lora: Lora, name: str, pipe: Any) -> None:
     try:
         pipe.load_lora_weights(lora.source, adapter_name=name, use_safetensors=True)
     except Exception as error:  # as for pipelines
-        reason = " ".join(str(error).split())[:500] or type(error).__name__
+        reason = hub_reason(error)
         if "PEFT" in reason:
             reason = f"it needs peft: {INSTALL}"
         raise RealBenchError(f"cannot load --lora {printable(lora.source)}: {reason}") from error

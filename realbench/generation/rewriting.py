@@ -11,6 +11,7 @@ from typing import Any
 
 from realbench.content import content_path
 from realbench.errors import RealBenchError, UsageError
+from realbench.hub_errors import hub_reason, quiet_hub
 from realbench.images import printable
 
 DEFAULT_INSTRUCTION = "photographic-v1"
@@ -138,6 +139,7 @@ def _load(options: RewriterOptions, device: str, dtype: str) -> tuple[Any, Any]:
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
 
+    quiet_hub()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
@@ -155,8 +157,7 @@ def _load(options: RewriterOptions, device: str, dtype: str) -> tuple[Any, Any]:
         return model.eval().to(device), tokenizer
     except Exception as error:  # no set of errors is documented: network, names, files, versions
         raise RealBenchError(
-            f"cannot load the rewriter {printable(options.model)}: "
-            f"{' '.join(str(error).split())[:500] or type(error).__name__}"
+            f"cannot load the rewriter {printable(options.model)}: {hub_reason(error)}"
         ) from error
 
 

@@ -248,6 +248,18 @@ def test_a_language_model_rewrites_the_prompts_first(
         generate(SUITE, out, options)
 
 
+def test_a_model_of_the_hub_without_a_network_is_one_line(
+    tmp_path: Path, options: GenerateOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(RealBenchError) as error:
+        generate(SUITE, tmp_path / "x", changed(options, model="no/such-model"))
+    assert str(error.value) == (
+        "cannot load the pipeline no/such-model: the hub cannot be reached, and it is not in the "
+        "local cache"
+    )
+
+
 def test_a_rewriter_that_cannot_be_used_is_one_line(
     tmp_path: Path, options: GenerateOptions
 ) -> None:
