@@ -108,7 +108,7 @@ def test_question_and_answers_decide_the_fingerprint(tmp_path: Path, model: Path
 
     prints = {
         fingerprint(),
-        fingerprint(("Analyze the", "Look at the")),
+        fingerprint(("Look at this", "Examine this")),
         fingerprint(('["real", "Real"]', '["real"]')),
     }
     assert len(prints) == 3
