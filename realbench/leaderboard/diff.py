@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 from pydantic import Field
@@ -95,7 +95,7 @@ def diff_markdown(diff: BoardDiff) -> str:
         cells = [
             _what(one).rstrip(": ").strip(),
             code(one.model),
-            _pair(one, lambda place: _ranks(place)),
+            _pair(one, _ranks),
             _pair(one, lambda place: value_text(diff.rank_by, place.value)),
             span_text(diff.rank_by, shown.value) if shown else "",
         ]
@@ -128,8 +128,7 @@ def _ranks(place: Place) -> str:
     return f"{place.rank}" if same else f"{place.rank}–{place.rank_high}"
 
 
-def _pair(change: Change, show: object) -> str:
-    assert callable(show)
+def _pair(change: Change, show: Callable[[Place], str]) -> str:
     each = [show(place) for place in (change.before, change.after) if place is not None]
     return each[0] if len(set(each)) == 1 else _ARROW.join(each)
 

@@ -75,7 +75,7 @@ def review_request(
         RealBenchError: a board of the base cannot be used.
     """
     base, head = (_revision(repository, one) for one in (base, head))
-    start = _git(repository, "merge-base", base, head).decode().strip()
+    start = _common_ancestor(repository, base, head)
     changed = _changes(repository, start, head)
     violations = [] if allow_changes else [line for one in changed if (line := _confined(one))]
     if not changed:
@@ -246,6 +246,16 @@ def _revision(repository: Path, name: str) -> str:
             "of that repository"
         ) from error
     return found.decode().strip()
+
+
+def _common_ancestor(repository: Path, base: str, head: str) -> str:
+    try:
+        return _git(repository, "merge-base", base, head).decode().strip()
+    except RealBenchError as error:
+        raise UsageError(
+            f"{printable(repository)} does not have the common history of the two revisions: "
+            "fetch it whole, and start the request from the base"
+        ) from error
 
 
 def _git(repository: Path, *arguments: str) -> bytes:

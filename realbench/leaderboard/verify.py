@@ -9,7 +9,7 @@ from pathlib import Path
 from realbench.errors import RealBenchError
 from realbench.images import printable
 from realbench.leaderboard.arena_checks import arena_problems, contradictions
-from realbench.leaderboard.board import ANCHORS, RESULTS, Board
+from realbench.leaderboard.board import ANCHORS, BOARD_FILE, RESULTS, Board
 from realbench.leaderboard.figures import (
     WRITE_AGAIN,
     detector_figures,
@@ -46,7 +46,11 @@ def verify_board(board: Board) -> Verified:
         RealBenchError: the board itself cannot be used.
     """
     found = Verified(board)
-    board.suite  # noqa: B018 - says now if it is another one
+    n_prompts, least = len(board.suite.prompts), board.settings.suite.min_prompts
+    if least > n_prompts:
+        found.violations.append(
+            f"{BOARD_FILE}: min_prompts is {least}, but the suite has {n_prompts}: lower it"
+        )
     for folder, entries in ((RESULTS, found.entries), (ANCHORS, found.anchors)):
         for place, path in _files(board.path / folder, folder, found.violations):
             try:

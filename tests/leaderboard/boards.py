@@ -37,11 +37,7 @@ def make_board(
 ) -> Path:
     """Write a board with a suite of its own and return its folder."""
     folder.mkdir(parents=True)
-    lines = [
-        json.dumps({"id": f"{n:03d}", "prompt": f"A scene {n}", "category": CATEGORIES[n % 4]})
-        for n in range(n_prompts)
-    ]
-    (folder / "prompts.jsonl").write_text("\n".join(lines) + "\n")
+    write_suite(folder / "prompts.jsonl", n_prompts)
     columns = ["realism", "escape_rate", "detectors", "categories"]
     columns += ["arena", "win_rate"] if judge else []
     columns += ["auc"] if anchor else []
@@ -66,6 +62,16 @@ min_prompts = {least}
         text += f'[[anchors]]\nname = "{anchor}"\n'
     (folder / "board.toml").write_text(text)
     return folder
+
+
+def write_suite(path: Path, n_prompts: int = 12) -> Path:
+    """Write a file of prompts in four categories."""
+    lines = [
+        json.dumps({"id": f"{n:03d}", "prompt": f"A scene {n}", "category": CATEGORIES[n % 4]})
+        for n in range(n_prompts)
+    ]
+    path.write_text("\n".join(lines) + "\n")
+    return path
 
 
 def digest(model: str, prompt: str) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from realbench.errors import UsageError
 from realbench.leaderboard.board import load_board
 from realbench.leaderboard.names import slug
 from realbench.leaderboard.review import Review, review_markdown, review_request
@@ -369,3 +370,13 @@ def test_a_huge_file_is_not_read(clone: Clone) -> None:
         (root / RESULTS / "huge.json").write_bytes(b" " * 8_100_000)
 
     assert "huge.json: larger than 8 MB" in clone.review(change).violations[0]
+
+
+def test_unrelated_histories_and_unknown_revisions_are_one_line(clone: Clone) -> None:
+    clone.git("checkout", "--quiet", "--orphan", "unrelated")
+    clone.commit("another start")
+    with pytest.raises(UsageError, match="common history"):
+        review_request(clone.path, "main", "unrelated")
+    for name in ("nothing", "--output=/tmp/x", "main:code.py"):
+        with pytest.raises(UsageError, match="revision"):
+            review_request(clone.path, "main", name)

@@ -16,10 +16,17 @@ from realbench.leaderboard.board import load_board
 from realbench.leaderboard.build import build_board, build_site
 from realbench.leaderboard.escape import code, latex, markdown
 from realbench.leaderboard.standings import Standings, rank_board
+from realbench.leaderboard.start import start_board
 from realbench.leaderboard.tables import table_csv, table_tex
 from realbench.leaderboard.verify import verify_board
 from realbench.report.wording import visible
-from tests.leaderboard.boards import fill_board
+from tests.leaderboard.boards import (
+    enter,
+    fill_board,
+    write_arena_run,
+    write_score_run,
+    write_suite,
+)
 
 NAMES = {
     "strong": 2.4,
@@ -175,3 +182,37 @@ def test_a_site_has_every_board_and_a_list(board: Path, tmp_path: Path) -> None:
     assert (tmp_path / "site/board/index.html").read_bytes() == (board / "index.html").read_bytes()
     assert '<a href="board/">Test board</a>' in (tmp_path / "site/index.html").read_text()
     assert (tmp_path / "site/board/results/strong.json").is_file()
+
+
+def test_a_board_without_entries_is_built(tmp_path: Path) -> None:
+    board = fill_board(tmp_path, {}, photographs=None, arena=False)
+    build_board(board)
+    assert "No model has been entered yet" in (board / "index.html").read_text()
+    assert rank_board(verify_board(load_board(board))).rows == []
+
+
+def test_a_board_ranked_by_arena_needs_no_detectors(tmp_path: Path) -> None:
+    strengths = {"best": 3.0, "middle": 0.0, "worst": -3.0}
+    run = write_arena_run(tmp_path / "arena", strengths)
+    made = start_board(
+        tmp_path / "board", [run], suite=str(write_suite(tmp_path / "s.jsonl")), title="Arena"
+    )
+    assert made.settings.rank_by == "arena"
+    for name in strengths:
+        enter(made.path, [run], name)
+    verified = verify_board(made)
+    assert verified.violations == []
+    rows = rank_board(verified).rows
+    assert [row.name for row in rows] == ["best", "middle", "worst"]
+    assert [row.rank for row in rows] == [1, 2, 3]
+    build_board(made.path)
+    assert "best leads 3 models" in (made.path / "index.html").read_text()
+
+
+def test_boards_over_different_prompts_are_compared_on_the_shared_ones(tmp_path: Path) -> None:
+    """The same model on half of the prompts is no other model."""
+    board = fill_board(tmp_path, {"whole": 0.5}, photographs=None, arena=False, least=6)
+    few = write_score_run(tmp_path / "few", {"half": 0.5}, n_prompts=6)
+    enter(board, [few], "half")
+    rows = rank_board(verify_board(load_board(board))).rows
+    assert {(row.rank, row.rank_high) for row in rows} == {(1, 2)}
