@@ -54,6 +54,8 @@ def diff_boards(before: Standings | None, after: Standings) -> BoardDiff:
         was, is_ = _place(old.get(key), by), _place(new.get(key), by)
         if was != is_:
             changes.append(Change(model=(new.get(key) or old[key]).name, before=was, after=is_))
+    # What came and went first, then what it moved.
+    changes.sort(key=lambda one: one.before is not None and one.after is not None)
     return BoardDiff(
         board=after.board.settings.title,
         rank_by=by,

@@ -29,6 +29,7 @@ from realbench.leaderboard.schema import (
     entry_bytes,
     parse_entry,
 )
+from realbench.prompts import Suite
 
 DIGEST = 16
 _SAMPLER = "sampler."
@@ -107,7 +108,7 @@ def make_entry(runs: Sequence[Path], board: Board, description: Description) -> 
                 f"{printable(run)} is a second {'arena' if is_arena else 'score'} run: an entry "
                 "takes one of each kind"
             )
-        _check_suite(run, manifest, board)
+        check_suite(run, manifest, board.suite)
         read = _arena_scores if is_arena else _detector_scores
         parts[kind] = read(run, manifest, board, description)
         versions |= _versions(manifest)
@@ -171,14 +172,18 @@ def read_run(run: Path) -> dict[str, Any]:
     return found
 
 
-def _check_suite(run: Path, manifest: Mapping[str, Any], board: Board) -> None:
-    """A run that says which prompts it had must have had the board's."""
-    suite = manifest.get("suite")
-    stated = suite.get("sha256") if isinstance(suite, dict) else None
-    if stated is not None and stated != board.settings.suite.sha256:
+def check_suite(run: Path, manifest: Mapping[str, Any], suite: Suite) -> None:
+    """Check that a run that says which prompts it had, had these.
+
+    Raises:
+        RealBenchError: it had other ones.
+    """
+    about = manifest.get("suite")
+    stated = about.get("sha256") if isinstance(about, dict) else None
+    if stated is not None and stated != suite.sha256:
         raise RealBenchError(
             f"{printable(run)} was run with other prompts (suite hash {str(stated)[:12]}…) than "
-            f"the board's {board.settings.suite.name}: run it again with the board's suite"
+            f"the board's {suite.name} ({suite.sha256[:12]}…): run it again with the board's suite"
         )
 
 

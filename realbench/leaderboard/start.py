@@ -11,7 +11,7 @@ from typing import Any
 from realbench.errors import RealBenchError, UsageError
 from realbench.images import printable
 from realbench.leaderboard.board import ANCHORS, BOARD_FILE, RESULTS, Board, load_board
-from realbench.leaderboard.entry import read_run
+from realbench.leaderboard.entry import check_suite, read_run
 from realbench.prompts import Suite, list_suites, load_suite
 
 _PROMPTS_FILE = "prompts.jsonl"
@@ -59,6 +59,7 @@ def _settings(
     anchors: list[str] = []
     for run in runs:
         manifest = read_run(run)
+        check_suite(run, manifest, suite)
         try:
             if "arena_format" in manifest:
                 judge = _judge(run, manifest)

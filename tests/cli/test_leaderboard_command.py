@@ -154,7 +154,7 @@ def test_mistakes_are_one_line(project: Project, tmp_path: Path) -> None:
     assert "6 of the suite's prompts, the board asks for 40" in fails(
         "add", project.score, *here, code=1
     )
-    assert not (board / "results").exists()
+    assert list((board / "results").iterdir()) == []
     (board / "board.toml").write_text(text)
     _add(project, board, "--model", "a")
     again = _add(project, board, "--model", "a", code=2)
