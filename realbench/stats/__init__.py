@@ -13,6 +13,11 @@ from realbench.stats.calibration import (
     expected_calibration_error,
     reliability_curve,
 )
+from realbench.stats.classification import (
+    best_threshold,
+    detection_measures,
+    error_correlation,
+)
 from realbench.stats.differences import (
     PairedDifference,
     holm,
@@ -27,11 +32,14 @@ __all__ = [
     "PairedDifference",
     "ReliabilityCurve",
     "auc",
+    "best_threshold",
     "bootstrap_auc",
     "bootstrap_mean",
     "bootstrap_share",
     "brier",
     "cohen_kappa",
+    "detection_measures",
+    "error_correlation",
     "expected_calibration_error",
     "holm",
     "krippendorff_alpha",
