@@ -131,7 +131,7 @@ def test_crops_lie_inside_and_spread(length: int, size: int, count: int) -> None
     assert len(offsets) == count
     assert offsets == sorted(offsets)
     assert all(0 <= start <= max(0, length - size) for start in offsets)
-    if length >= count * size:  # room for all: they do not overlap
+    if length >= (count + 1) * size:  # room for all: they do not overlap
         assert all(b - a >= size - 1 for a, b in itertools.pairwise(offsets))
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import timm
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from realbench.detection.precision import reduced_precision
 
@@ -23,19 +24,21 @@ COMPONENTS = 16  # of photographs' statistics, among which they vary most
 
 
 class PatchStatistics(nn.Module):
-    """The first blocks of a vision transformer, patch statistics of some, and two small layers.
+    """The first blocks of a vision transformer, patch statistics of some, and three small layers.
 
     The middle blocks of a self-supervised transformer tell how a picture is rendered; the last
     ones tell what it shows, which is to say nothing here. So the transformer ends at the last
     block that is listed. Mean and deviation over the patches, whatever their places, are
-    standardised by those of photographs. Then P(real) is a product of two:
+    standardised by those of photographs. Then P(real) is a product of three probabilities:
 
-    - a logistic regression on them, each limited to four standard deviations;
-    - P(picture): how far they lie from photographs, within the main directions in which those
-      vary and outside of them (the two parts of the likelihood of probabilistic principal
-      components, Tipping and Bishop 1999, J. R. Statist. Soc. B 61(3)). It is near 1 for
-      photographs and generated images alike, and near 0 for noise and broken output, of which a
-      linear layer alone could say anything.
+    - real: a logistic regression on them, each limited to four standard deviations;
+    - something: another one, near 0 for noise and other pictures of nothing;
+    - usual: how far they lie from photographs, within the main directions in which those vary and
+      outside of them (the two parts of the likelihood of probabilistic principal components,
+      Tipping and Bishop 1999, J. R. Statist. Soc. B 61(3)). It is near 0 for broken output.
+
+    The last two are near 1 for photographs and generated images alike. Without them the first
+    could say anything of what is unlike all that it learned from.
 
     Input: float RGB in [0, 255], shape (n, 3, S, S); output: logits of P(real), shape (n,).
 
@@ -67,7 +70,8 @@ class PatchStatistics(nn.Module):
         self.backbone = backbone
         width = 2 * len(self.blocks) * backbone.embed_dim
         self.real = nn.Linear(width, 1)
-        self.picture = nn.Linear(2, 1)
+        self.something = nn.Linear(width, 1)
+        self.usual = nn.Linear(2, 1)
         for name, triple in (("mean", _MEAN), ("std", _STD)):
             self.register_buffer(name, torch.tensor(triple).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("center", torch.zeros(width))
@@ -122,10 +126,10 @@ class PatchStatistics(nn.Module):
     def judge(self, statistics: Tensor) -> Tensor:
         """Return logits of P(real), (n,), from statistics, (n, d)."""
         z = self.standardized(statistics)
-        real = self.real(self.limited(z)).squeeze(1)
-        picture = self.picture(self.distances(z)).squeeze(1)
-        # The logit of a product of two probabilities from their logits.
-        return -torch.logsumexp(torch.stack([-real, -picture, -real - picture]), dim=0)
+        limited = self.limited(z)
+        factors = (self.real(limited), self.something(limited), self.usual(self.distances(z)))
+        log_p = functional.logsigmoid(torch.cat(factors, dim=1)).sum(dim=1)
+        return log_p - torch.log(-torch.expm1(log_p))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.judge(self.statistics(x))

@@ -7,15 +7,19 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from realbench.detection.families.patch_statistics import COMPONENTS, PatchStatistics
 from realbench.detection.training.data import TrainingImage
 from realbench.detection.training.recipe import Recipe
-from realbench.detection.training.statistics import Statistics
+from realbench.detection.training.statistics import NOTHING, RENDER, Statistics
 from realbench.errors import UsageError
 
 _ITERATIONS = 300
+_RENDERS = ("renders", "", "")
+_ODD_PHOTOGRAPHS = 0.003
+_STEEPER = 2.0
+_LEFT_ALONE = 3.0  # logit of 0.95
 _LARGEST = 20.0  # deviations, in standard deviations, in the main directions of photographs
 
 
@@ -35,17 +39,20 @@ def fit(
         images: what the views are of.
         fold: None for the final fit, on all of them.
     """
-    usable = np.array([*(image.trains(fold) for image in images), False])  # -1 is of no image
-    chosen = usable[statistics.image]
+    usable = np.array([image.trains(fold) for image in images])
+    of_images = statistics.image >= 0
+    chosen = statistics.image == RENDER
+    chosen[of_images] = usable[statistics.image[of_images]]
     owners = statistics.image[chosen]
     values = torch.from_numpy(statistics.values[chosen]).float()
-    real = np.array([images[n].real for n in owners])
+    real = np.array([n >= 0 and images[n].real for n in owners])
     weights = view_weights(owners, images, recipe)
     _standardize(network, values[real], weights[real])
     deviations = network.standardized(values)
     _fit_real(network, deviations, real, weights, recipe)
-    nothing = torch.from_numpy(statistics.values[statistics.image < 0]).float()
-    _fit_picture(network, deviations, weights, network.standardized(nothing))
+    nothing = torch.from_numpy(statistics.values[statistics.image == NOTHING]).float()
+    _fit_something(network, deviations, real, network.standardized(nothing))
+    _fit_usual(network, deviations, real, network.standardized(nothing))
 
 
 def _standardize(network: PatchStatistics, photographs: Tensor, weights: np.ndarray) -> None:
@@ -78,19 +85,40 @@ def _fit_real(
     network.real.bias.copy_(torch.from_numpy(model.intercept_))
 
 
-def _fit_picture(
-    network: PatchStatistics, deviations: Tensor, weights: np.ndarray, nothing: Tensor
+def _fit_something(
+    network: PatchStatistics, deviations: Tensor, real: np.ndarray, nothing: Tensor
 ) -> None:
-    """Fit P(picture) on views of anything against pictures of nothing, at even odds."""
+    """Fit the factor that tells photographs from pictures of nothing."""
+    photographs = network.limited(deviations[real]).numpy()
+    _tell_apart(network.something, photographs, network.limited(nothing).numpy(), 0.01)
+
+
+def _fit_usual(
+    network: PatchStatistics, deviations: Tensor, real: np.ndarray, nothing: Tensor
+) -> None:
+    """Fit the factor that tells photographs by their distances from what is usual."""
+    photographs = network.distances(deviations[real]).numpy()
+    _tell_apart(network.usual, photographs, network.distances(nothing).numpy(), 1.0)
+
+
+def _tell_apart(
+    layer: nn.Linear, photographs: np.ndarray, nothing: np.ndarray, inverse_penalty: float
+) -> None:
+    """Fit a layer that leaves all but the oddest photographs alone and falls steeply below.
+
+    Photographs differ more from one another than generated images do, so the factor is still 0.95
+    where three photographs in a thousand are below.
+    """
     from sklearn.linear_model import LogisticRegression
 
-    distances = network.distances(torch.cat([deviations, nothing])).numpy()
-    label = np.arange(len(distances)) < len(deviations)
-    share = np.concatenate([weights, np.full(len(nothing), 1 / len(nothing))])
-    model = LogisticRegression(max_iter=_ITERATIONS)
-    model.fit(distances, label, sample_weight=share * len(share) / 2)
-    network.picture.weight.copy_(torch.from_numpy(model.coef_))
-    network.picture.bias.copy_(torch.from_numpy(model.intercept_))
+    both = np.concatenate([photographs, nothing])
+    label = np.arange(len(both)) < len(photographs)
+    model = LogisticRegression(
+        C=inverse_penalty, max_iter=_ITERATIONS, class_weight="balanced"
+    ).fit(both, label)
+    lowest = np.quantile(photographs @ model.coef_[0], _ODD_PHOTOGRAPHS)
+    layer.weight.copy_(torch.from_numpy(_STEEPER * model.coef_))
+    layer.bias.fill_(float(_LEFT_ALONE - _STEEPER * lowest))
 
 
 def view_weights(owners: np.ndarray, images: Sequence[TrainingImage], recipe: Recipe) -> np.ndarray:
@@ -99,20 +127,18 @@ def view_weights(owners: np.ndarray, images: Sequence[TrainingImage], recipe: Re
     Inside a kind, each source counts alike, so that large sources do not drown small ones.
 
     Args:
-        owners: int (n,), indices of ``images``.
+        owners: int (n,), indices of ``images``, or ``RENDER``.
 
     Raises:
         UsageError: photographs or generated images are missing.
     """
     shares = recipe.shares
-    kinds = [_kind(images[n], shares.generated) for n in owners]
-    if "photographs" not in kinds or not set(kinds) & set(shares.generated):
+    sources = [_source(images[n], shares.generated) if n >= 0 else _RENDERS for n in owners]
+    kinds = {kind for kind, _, _ in sources}
+    if "photographs" not in kinds or not kinds & set(shares.generated):
         raise UsageError("training needs photographs and generated images, and one is missing")
-    share_of = {**shares.generated, "round trips": shares.round_trip}
+    share_of = {**shares.generated, "round trips": shares.round_trip, "renders": shares.render}
     share_of["photographs"] = 1 - sum(share_of.values())
-    sources = [
-        (kind, images[n].subset, images[n].source) for kind, n in zip(kinds, owners, strict=True)
-    ]
     views = Counter(sources)
     in_kind = Counter(kind for kind, _, _ in views)
     weights = np.array(
@@ -121,9 +147,11 @@ def view_weights(owners: np.ndarray, images: Sequence[TrainingImage], recipe: Re
     return weights / weights.sum()
 
 
-def _kind(image: TrainingImage, generated: dict[str, float]) -> str:
+def _source(image: TrainingImage, generated: dict[str, float]) -> tuple[str, str, str]:
+    """Return an image's kind, subset and source."""
+    kind = image.subset if image.subset in generated else "*"
     if image.real:
-        return "photographs"
-    if image.round_trip:
-        return "round trips"
-    return image.subset if image.subset in generated else "*"
+        kind = "photographs"
+    elif image.round_trip:
+        kind = "round trips"
+    return kind, image.subset, image.source

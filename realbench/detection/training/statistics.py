@@ -18,9 +18,12 @@ from realbench.detection.training.data import TrainingImage
 from realbench.detection.training.recipe import Recipe
 from realbench.detection.training.workers import worker_pool
 from realbench.files import write_whole
+from realbench.images import read_image
+
+NOTHING, RENDER = -1, -2  # in place of an image's index: made on the spot
 
 _IMAGES_A_PART = 64
-_SYNTHETIC_PARTS = 2
+_PARTS_MADE = 2
 _VIEWS_A_PASS = 8
 
 # The fields of a recipe that decide the statistics; the others decide what is learned from them.
@@ -42,7 +45,7 @@ class Statistics:
 
     Attributes:
         values: float16 (n, d), of :meth:`PatchStatistics.statistics`.
-        image: int (n,), the index of the image that each view is of; -1 for a picture of nothing.
+        image: int (n,), the index of the image that each view is of, ``NOTHING`` or ``RENDER``.
     """
 
     values: np.ndarray
@@ -51,19 +54,20 @@ class Statistics:
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """Some images (none: pictures of nothing) and the file for their statistics."""
+    """Some images, or some that are made on the spot, and the file for their statistics."""
 
     recipe: Recipe
     images: tuple[TrainingImage, ...]
     indices: tuple[int, ...]
     number: int
     file: Path
+    made: int | None = None
 
 
 def compute_statistics(
     images: Sequence[TrainingImage], recipe: Recipe, work: Path, workers: int
 ) -> Statistics:
-    """Return the statistics of ``recipe.training_views`` views of each image, and of nothing.
+    """Return the statistics of views: of each image, of computer-generated scenes, of nothing.
 
     Args:
         images: those of ``recipe.never_train`` are left out.
@@ -93,9 +97,10 @@ def _parts(images: Sequence[TrainingImage], recipe: Recipe, work: Path) -> list[
         parts.append(
             _Part(recipe, chosen, indices, number, work / _name(decisive, [*contents, *indices]))
         )
-    for number in range(_SYNTHETIC_PARTS):
-        file = work / _name(decisive, ["synthetic", number])
-        parts.append(_Part(recipe, (), (), number, file))
+    for made, name in ((NOTHING, "synthetic"), (RENDER, "render")):
+        for number in range(_PARTS_MADE):
+            file = work / _name(decisive, [name, number])
+            parts.append(_Part(recipe, (), (), number, file, made))
     return parts
 
 
@@ -136,17 +141,22 @@ def _compute(part: _Part) -> None:
 
 
 def _views(part: _Part) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield each view with the index of its image, -1 for a picture of nothing."""
+    """Yield each view with the index of its image, or with what stands for one."""
     from realbench.detection.training import views
 
     recipe = part.recipe
-    if not part.images:
+    if part.made == NOTHING:
         rng = np.random.default_rng([recipe.seed, 1, part.number])
         for _ in range(_IMAGES_A_PART):
-            yield -1, views.nothing(recipe, rng)
-        return
+            yield NOTHING, views.nothing(recipe, rng)
+    elif part.made == RENDER:
+        rng = np.random.default_rng([recipe.seed, 2, part.number])
+        for _ in range(_IMAGES_A_PART):
+            pixels = views.render(recipe, rng)
+            for _ in range(recipe.training_views):
+                yield RENDER, views.view_of(pixels, False, recipe, rng)
     for index, image in zip(part.indices, part.images, strict=True):
         rng = np.random.default_rng([recipe.seed, 0, index])
-        pixels = views.stored(image, recipe)
+        pixels = views.stored(read_image(image.path), recipe)
         for _ in range(recipe.training_views):
             yield index, views.view_of(pixels, image.real, recipe, rng)

@@ -5,19 +5,17 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
+from realbench import rendering
 from realbench.detection import perturbations
 from realbench.detection.training import augment
-from realbench.detection.training.data import TrainingImage
 from realbench.detection.training.recipe import Recipe
-from realbench.images import read_image
 
 _AS_MATCHED = 0.35
 SEMANTIC_STORE = 256  # the largest picture that the semantic level may see
 
 
-def stored(image: TrainingImage, recipe: Recipe) -> np.ndarray:
-    """Return the pixels that views of an image are cut from: uint8 RGB (H, W, 3)."""
-    pixels = read_image(image.path)
+def stored(pixels: np.ndarray, recipe: Recipe) -> np.ndarray:
+    """Return what views of an image are cut from: uint8 RGB (H, W, 3), as are ``pixels``."""
     if recipe.kind != "semantic":
         return pixels
     square = Image.fromarray(np.ascontiguousarray(perturbations.center_square(pixels)))
@@ -52,3 +50,12 @@ def nothing(recipe: Recipe, rng: np.random.Generator) -> np.ndarray:
     size = recipe.input_size
     picture = augment.synthetic(size if recipe.kind == "semantic" else size + 16, rng)
     return augment.cut(augment.shared_processing(picture, rng), size, rng)
+
+
+def render(recipe: Recipe, rng: np.random.Generator) -> np.ndarray:
+    """Return a computer-generated scene, as :func:`stored` returns an image.
+
+    Plain renders are unlike anything that generators make, and as little like photographs.
+    """
+    scene = (rendering.spheres, rendering.mountains)[rng.integers(2)]
+    return stored(scene(int(rng.integers(400, 900)), int(rng.integers(1000, 2**31))), recipe)
