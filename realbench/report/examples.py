@@ -243,10 +243,11 @@ def _said(pair: _Pair) -> list[Said]:
 
 
 def _answers(votes: Sequence[Vote], left: str) -> Iterable[tuple[str, str | None]]:
-    """One answer a showing, or one for both where they are the same and without a reason."""
+    """One answer a showing, or one for both where the second adds nothing to the first."""
     chosen = [_choice(vote) for vote in votes]
-    if len(votes) == 2 and chosen[0] == chosen[1] and not any(vote.reason for vote in votes):
-        yield f"{chosen[0]} in both orders{_probabilities(votes, left)}", None
+    if len(votes) == 2 and chosen[0] == chosen[1] and _says_the_same(*votes):
+        words = f"{chosen[0]} in both orders{_probabilities(votes, left)}"
+        yield words, shortened(votes[0].reason, REASON_LENGTH)
         return
     for vote, choice in zip(votes, chosen, strict=True):
         if vote.verdict == "tie":
@@ -255,6 +256,17 @@ def _answers(votes: Sequence[Vote], left: str) -> Iterable[tuple[str, str | None
             place = f"shown {vote.verdict}"
         words = f"{choice}, {place}{_probabilities([vote], left)}"
         yield words, shortened(vote.reason, REASON_LENGTH)
+
+
+def _says_the_same(one: Vote, other: Vote) -> bool:
+    """Return whether the second of two orders, with the same choice, tells nothing further.
+
+    A judge that scores each picture alone, as detectors do, gives exactly opposite probabilities,
+    and its reasons are the same figures in another order.
+    """
+    p, q = one.probability, other.probability
+    mirrored = p is not None and q is not None and math.isclose(p, 1 - q, abs_tol=1e-6)
+    return mirrored or not (one.reason or other.reason)
 
 
 def _choice(vote: Vote) -> str:

@@ -133,3 +133,13 @@ def test_a_picture_that_has_gone_leaves_its_example(tmp_path: Path) -> None:
     assert left.uri.startswith("data:image/jpeg;base64,")
     assert (left.width, left.height) == (384, 192)
     assert right.uri is None
+
+
+def test_orders_that_mirror_each_other_are_told_once() -> None:
+    votes = [
+        vote("1", "high", "low", "first", probability=0.9, reason="0.8 first, 0.1 second"),
+        vote("1", "low", "high", "second", probability=1 - 0.9, reason="0.1 first, 0.8 second"),
+    ]
+    assert find(votes).clear.shown[0].said[0].answers == [
+        ("high in both orders (P(left) = 0.90 and 0.90)", "0.8 first, 0.1 second")
+    ]
