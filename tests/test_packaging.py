@@ -59,6 +59,11 @@ def test_realbench_is_the_only_package(wheel: zipfile.ZipFile) -> None:
     "name",
     [
         "realbench/report/templates/score_report.html",
+        "realbench/report/templates/arena_report.html",
+        "realbench/report/templates/arena.css",
+        "realbench/serve/static/index.html",
+        "realbench/_content/prompts/judges/photorealism-v1.toml",
+        "realbench/_content/prompts/suites/realbench-core.jsonl",
         "realbench/report/templates/pieces.html",
         "realbench/report/templates/report.css",
         "realbench/detection/training/templates/record.md.j2",

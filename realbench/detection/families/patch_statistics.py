@@ -32,7 +32,7 @@ class PatchStatistics(nn.Module):
     standardised by those of photographs. Then P(real) is a product of three probabilities:
 
     - real: a logistic regression on them, each limited to four standard deviations;
-    - something: another one, near 0 for noise and other pictures of nothing;
+    - taken: another one, near 0 for noise, other pictures of nothing, and plain renders;
     - usual: how far they lie from photographs, within the main directions in which those vary and
       outside of them (the two parts of the likelihood of probabilistic principal components,
       Tipping and Bishop 1999, J. R. Statist. Soc. B 61(3)). It is near 0 for broken output.
@@ -70,7 +70,7 @@ class PatchStatistics(nn.Module):
         self.backbone = backbone
         width = 2 * len(self.blocks) * backbone.embed_dim
         self.real = nn.Linear(width, 1)
-        self.something = nn.Linear(width, 1)
+        self.taken = nn.Linear(width, 1)
         self.usual = nn.Linear(2, 1)
         for name, triple in (("mean", _MEAN), ("std", _STD)):
             self.register_buffer(name, torch.tensor(triple).view(1, 3, 1, 1), persistent=False)
@@ -127,7 +127,7 @@ class PatchStatistics(nn.Module):
         """Return logits of P(real), (n,), from statistics, (n, d)."""
         z = self.standardized(statistics)
         limited = self.limited(z)
-        factors = (self.real(limited), self.something(limited), self.usual(self.distances(z)))
+        factors = (self.real(limited), self.taken(limited), self.usual(self.distances(z)))
         log_p = functional.logsigmoid(torch.cat(factors, dim=1)).sum(dim=1)
         return log_p - torch.log(-torch.expm1(log_p))
 

@@ -16,10 +16,9 @@ from realbench.detection.training.statistics import NOTHING, RENDER, Statistics
 from realbench.errors import UsageError
 
 _ITERATIONS = 300
-_RENDERS = ("renders", "", "")
 _ODD_PHOTOGRAPHS = 0.003
 _STEEPER = 2.0
-_LEFT_ALONE = 3.0  # logit of 0.95
+_LEFT_ALONE = 5.0  # logit of 0.993
 _LARGEST = 20.0  # deviations, in standard deviations, in the main directions of photographs
 
 
@@ -39,20 +38,26 @@ def fit(
         images: what the views are of.
         fold: None for the final fit, on all of them.
     """
-    usable = np.array([image.trains(fold) for image in images])
-    of_images = statistics.image >= 0
-    chosen = statistics.image == RENDER
-    chosen[of_images] = usable[statistics.image[of_images]]
+    usable = np.array([*(image.trains(fold) for image in images), False, False])
+    chosen = usable[statistics.image]  # what was made on the spot is of no image
     owners = statistics.image[chosen]
     values = torch.from_numpy(statistics.values[chosen]).float()
-    real = np.array([n >= 0 and images[n].real for n in owners])
+    real = np.array([images[n].real for n in owners])
     weights = view_weights(owners, images, recipe)
     _standardize(network, values[real], weights[real])
     deviations = network.standardized(values)
+    photographs = deviations[real]
     _fit_real(network, deviations, real, weights, recipe)
-    nothing = torch.from_numpy(statistics.values[statistics.image == NOTHING]).float()
-    _fit_something(network, deviations, real, network.standardized(nothing))
-    _fit_usual(network, deviations, real, network.standardized(nothing))
+    made = [_made(network, statistics, what) for what in (NOTHING, RENDER)]
+    _tell_apart(network.taken, network.limited(photographs), network.limited(torch.cat(made)), 0.01)
+    nothing = network.distances(made[0])
+    _tell_apart(network.usual, network.distances(photographs), nothing, 1.0)
+
+
+def _made(network: PatchStatistics, statistics: Statistics, what: int) -> Tensor:
+    """Return the deviations of what was made on the spot."""
+    values = torch.from_numpy(statistics.values[statistics.image == what]).float()
+    return network.standardized(values)
 
 
 def _standardize(network: PatchStatistics, photographs: Tensor, weights: np.ndarray) -> None:
@@ -85,38 +90,22 @@ def _fit_real(
     network.real.bias.copy_(torch.from_numpy(model.intercept_))
 
 
-def _fit_something(
-    network: PatchStatistics, deviations: Tensor, real: np.ndarray, nothing: Tensor
-) -> None:
-    """Fit the factor that tells photographs from pictures of nothing."""
-    photographs = network.limited(deviations[real]).numpy()
-    _tell_apart(network.something, photographs, network.limited(nothing).numpy(), 0.01)
-
-
-def _fit_usual(
-    network: PatchStatistics, deviations: Tensor, real: np.ndarray, nothing: Tensor
-) -> None:
-    """Fit the factor that tells photographs by their distances from what is usual."""
-    photographs = network.distances(deviations[real]).numpy()
-    _tell_apart(network.usual, photographs, network.distances(nothing).numpy(), 1.0)
-
-
 def _tell_apart(
-    layer: nn.Linear, photographs: np.ndarray, nothing: np.ndarray, inverse_penalty: float
+    layer: nn.Linear, photographs: Tensor, others: Tensor, inverse_penalty: float
 ) -> None:
     """Fit a layer that leaves all but the oddest photographs alone and falls steeply below.
 
-    Photographs differ more from one another than generated images do, so the factor is still 0.95
+    Photographs differ more from one another than generated images do, so the factor is still 0.993
     where three photographs in a thousand are below.
     """
     from sklearn.linear_model import LogisticRegression
 
-    both = np.concatenate([photographs, nothing])
+    both = torch.cat([photographs, others]).numpy()
     label = np.arange(len(both)) < len(photographs)
     model = LogisticRegression(
         C=inverse_penalty, max_iter=_ITERATIONS, class_weight="balanced"
     ).fit(both, label)
-    lowest = np.quantile(photographs @ model.coef_[0], _ODD_PHOTOGRAPHS)
+    lowest = np.quantile(both[label] @ model.coef_[0], _ODD_PHOTOGRAPHS)
     layer.weight.copy_(torch.from_numpy(_STEEPER * model.coef_))
     layer.bias.fill_(float(_LEFT_ALONE - _STEEPER * lowest))
 
@@ -127,17 +116,17 @@ def view_weights(owners: np.ndarray, images: Sequence[TrainingImage], recipe: Re
     Inside a kind, each source counts alike, so that large sources do not drown small ones.
 
     Args:
-        owners: int (n,), indices of ``images``, or ``RENDER``.
+        owners: int (n,), indices of ``images``.
 
     Raises:
         UsageError: photographs or generated images are missing.
     """
     shares = recipe.shares
-    sources = [_source(images[n], shares.generated) if n >= 0 else _RENDERS for n in owners]
+    sources = [_source(images[n], shares.generated) for n in owners]
     kinds = {kind for kind, _, _ in sources}
     if "photographs" not in kinds or not kinds & set(shares.generated):
         raise UsageError("training needs photographs and generated images, and one is missing")
-    share_of = {**shares.generated, "round trips": shares.round_trip, "renders": shares.render}
+    share_of = {**shares.generated, "round trips": shares.round_trip}
     share_of["photographs"] = 1 - sum(share_of.values())
     views = Counter(sources)
     in_kind = Counter(kind for kind, _, _ in views)

@@ -22,7 +22,6 @@ class Shares(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     round_trip: float = Field(ge=0, lt=1)
-    render: float = Field(default=0.0, ge=0, lt=1)
     generated: dict[str, float]
 
 
