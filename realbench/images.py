@@ -10,6 +10,7 @@ import hashlib
 import os
 import re
 import stat
+import sys
 import unicodedata
 import warnings
 from collections.abc import Callable, Iterator
@@ -303,6 +304,17 @@ def pixel_count(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> int:
     """
     width, height = _open(data, max_pixels).size
     return width * height
+
+
+def format_and_size(path: str | Path) -> tuple[str, int, int]:
+    """Return an image file's format (``"JPEG"``), width and height in pixels, by its header alone.
+
+    Raises:
+        UnreadableImage: it cannot be read, or is no image.
+    """
+    data, _ = read_bytes_and_hash(path)
+    image = _open(data, max_pixels=sys.maxsize)
+    return str(image.format), *image.size
 
 
 def read_image(path: str | Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> RgbArray:

@@ -7,7 +7,10 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(no_args_is_help=True, help="List, show and train detectors.")
+from realbench.cli.bench import bench_command
+
+app = typer.Typer(no_args_is_help=True, help="List, show, measure and train detectors.")
+app.command("bench")(bench_command)
 
 
 @app.command("list")

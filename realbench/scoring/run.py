@@ -152,10 +152,10 @@ def score(
     if not folders:
         raise UsageError("no folder is given: name at least one folder of images")
     suite = load_suite(prompts) if prompts is not None else None
-    cards = _find_cards(detectors, weights or {})
+    cards = find_cards(detectors, weights or {})
     every = [*folders, *([reference] if reference is not None else [])]
     names = display_names([Path(folder) for folder in every])
-    files, problems = _find_files(names, every)
+    files, problems = find_files(names, every)
     caches = [cache_path()] if cache else []
     if out is not None:
         make_folder(Path(out))
@@ -228,7 +228,7 @@ def _check_numbers(**numbers: int | None) -> None:
             raise UsageError(f"{name} must be at least {least}")
 
 
-def _find_cards(
+def find_cards(
     detectors: str | Path | Sequence[str | Path], weights: Mapping[str, Mapping[str, str | Path]]
 ) -> list[Card]:
     """Return the cards of names or folders, with the user's files; each once, at least one."""
@@ -247,7 +247,7 @@ def _find_cards(
     ]
 
 
-def _find_files(
+def find_files(
     names: Sequence[str], folders: Sequence[str | Path]
 ) -> tuple[list[tuple[str, ImageFile]], list[str]]:
     """Return the images with their folder's name, and what could not be listed."""

@@ -1,0 +1,358 @@
+"""A benchmark of detectors: photographs and folders of generated images in, measures out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from realbench.allocator import keep_freed_memory
+from realbench.bench import shortcuts
+from realbench.bench.measures import ENSEMBLE, correlations, measure, robustness
+from realbench.bench.protocol import DEGRADATIONS, Degradation, Protocol, UnderProtocol
+from realbench.bench.speed import images_per_second
+from realbench.detection.ensemble import combine, probability
+from realbench.detection.registry import DEFAULT_DETECTORS
+from realbench.errors import RealBenchError, UsageError
+from realbench.images import DEFAULT_MAX_PIXELS, ImageFile, UnreadableImage, printable, read_image
+from realbench.scoring.cache import ScoreCache, cache_path, open_cache
+from realbench.scoring.files import checked, json_bytes, make_folder, table_csv, write_atomically
+from realbench.scoring.layout import choose_layout, decoding_threads
+from realbench.scoring.manifest import package_versions
+from realbench.scoring.pipeline import Engine, Outcome, Pipeline
+from realbench.scoring.run import Progress, display_names, find_cards, find_files
+
+if TYPE_CHECKING:
+    from realbench.detection.cards import Card
+    from realbench.detection.detector import Detector
+
+SCHEMA_VERSION = 1
+DEFAULT_SAMPLE = 64
+_SPEED_IMAGES = 16
+
+
+@dataclass(repr=False)
+class BenchRun:
+    """The result of a benchmark.
+
+    Attributes:
+        results: all figures, as in ``bench.json``.
+        scores: a row per image: folder, image, prompt id, whether it is a photograph, status,
+            reason and P(real) by detector and ``ensemble``, as in ``scores.csv``.
+    """
+
+    results: dict[str, Any]
+    scores: pd.DataFrame
+
+    def __repr__(self) -> str:
+        return self.table[["detector", "generator", "auc", "auc_low", "auc_high"]].to_string()
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """A row per detector and generator (undegraded), then those of the degradations."""
+        rows = [_flat(one) for one in self.results["results"]]
+        rows += [_flat(one) for one in self.results["robustness"]]
+        return pd.DataFrame(rows)
+
+    def write(self, out: str | Path) -> Path:
+        """Write ``bench.csv``, ``bench.json``, ``scores.csv`` and ``report.html`` to ``out``.
+
+        Raises:
+            RealBenchError: a file cannot be written; the message names it.
+        """
+        from realbench.report.bench_report import write_bench_report
+
+        folder = Path(out)
+        make_folder(folder)
+        write_atomically(folder / "bench.csv", table_csv(self.table))
+        write_atomically(folder / "bench.json", json_bytes(self.results))
+        write_atomically(folder / "scores.csv", table_csv(self.scores))
+        checked(folder / "report.html", lambda: write_bench_report(self.results, folder))
+        return folder
+
+
+def _flat(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a result as a row: estimates become three columns."""
+    row: dict[str, Any] = {}
+    for key, value in entry.items():
+        if isinstance(value, Mapping):
+            row |= {
+                key: value["estimate"],
+                f"{key}_low": value["low"],
+                f"{key}_high": value["high"],
+            }
+        else:
+            row[key] = "(all)" if key == "generator" and value is None else value
+    return row
+
+
+def bench(
+    *generated: str | Path,
+    real: str | Path,
+    detectors: Sequence[str | Path] = DEFAULT_DETECTORS,
+    weights: Mapping[str, Mapping[str, str | Path]] | None = None,
+    matched: bool = False,
+    perturb: bool = False,
+    sample: int = DEFAULT_SAMPLE,
+    out: str | Path | None = None,
+    device: str = "auto",
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+    workers: int | None = None,
+    batch_size: int | None = None,
+    cache: bool = True,
+    resamples: int = 1000,
+    seed: int = 0,
+    progress: Callable[[Progress], None] | None = None,
+) -> BenchRun:
+    """Measure detectors on photographs and folders of generated images.
+
+    Args:
+        generated: a folder per generator.
+        real: a folder of photographs.
+        detectors: names of detectors, or folders with a ``card.toml``.
+        weights: the user's own files, by detector and part.
+        matched: bring every image to the same shape, size and format first (see
+            :func:`realbench.detection.perturbations.matched`).
+        perturb: measure robustness under :data:`realbench.bench.protocol.DEGRADATIONS`, too.
+        sample: images of each folder that are degraded, drawn by ``seed``.
+        out: folder that receives the files of :meth:`BenchRun.write`.
+        resamples, seed: of the bootstrap.
+
+    Other arguments are those of :func:`realbench.scoring.score`.
+
+    Raises:
+        UsageError: a folder, file, detector or device that cannot be used.
+        RealBenchError: no image of a class can be read, weights are missing or results cannot be
+            written.
+    """
+    if not generated:
+        raise UsageError("no folder of generated images is given: name at least one")
+    if sample < 2:
+        raise UsageError("sample must be at least 2")
+    started, clock = datetime.now(UTC), time.perf_counter()
+    cards = find_cards(detectors, weights or {})
+    if any(card.name == ENSEMBLE for card in cards):
+        raise UsageError(
+            f"a detector is named {ENSEMBLE!r}, which is what all of them together are"
+        )
+    every = [real, *generated]
+    names = display_names([Path(folder) for folder in every])
+    files, problems = find_files(names, every)
+    if out is not None:
+        make_folder(Path(out))
+    keep_freed_memory()
+    run = _Run(cards, device, batch_size, workers, max_pixels)
+    parts = _sampled(files, names, sample, seed) if perturb else []
+    total = len(files) + len(parts) * len(DEGRADATIONS)
+    with open_cache([cache_path()] if cache else []) as store:
+        run.follow(total, progress)
+        scores = run.score(files, names[0], Protocol(matched=matched), store)
+        _check_classes(scores)
+        degraded: list[tuple[Degradation, pd.DataFrame]] = []
+        for degradation in DEGRADATIONS if perturb else ():
+            protocol = Protocol(matched=matched, degradation=degradation)
+            degraded.append((degradation, run.score(parts, names[0], protocol, store)))
+    ok = scores[scores["status"] == "ok"]
+    found = shortcuts.find_shortcuts(*_headers(files, names[0]))
+    told = shortcuts.warning(found) if not matched else None
+    judges = [card.name for card in cards] + ([ENSEMBLE] if len(cards) > 1 else [])
+    options = {"resamples": resamples, "seed": seed}
+    undegraded = _same_images(ok, degraded)
+    results = {
+        "schema_version": SCHEMA_VERSION,
+        "matched": matched,
+        "real": _describe(real, names[0], scores),
+        "generated": [
+            _describe(folder, name, scores)
+            for folder, name in zip(generated, names[1:], strict=True)
+        ],
+        "detectors": run.describe(files, Protocol(matched=matched)),
+        "device": run.device,
+        "results": measure(ok, judges, names[1:], **options),
+        "robustness": robustness(undegraded, degraded, judges, names[1:], **options),
+        "correlations": correlations(ok, [card.name for card in cards], **options),
+        "shortcuts": found,
+        "warnings": [told] if told else [],
+        "notes": problems,
+        "failures": scores.loc[
+            scores["status"] != "ok", ["folder", "image", "reason"]
+        ].to_dict("records"),
+        "arguments": {
+            "real": printable(real),
+            "generated": [printable(folder) for folder in generated],
+            "matched": matched,
+            "perturb": perturb,
+            "sample": sample if perturb else None,
+            **options,
+        },
+        "versions": package_versions(),
+        "started": started.isoformat(timespec="seconds"),
+        "seconds": round(time.perf_counter() - clock, 1),
+    }  # fmt: skip
+    result = BenchRun(results, scores)
+    if out is not None:
+        result.write(out)
+    return result
+
+
+@dataclass
+class _Run:
+    """The detectors of a benchmark, loaded once, and how far it is."""
+
+    cards: Sequence[Card]
+    wanted_device: str
+    batch_size: int | None
+    workers: int | None
+    max_pixels: int
+    device: str = ""
+    detectors: dict[str, Detector] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        from realbench.scoring.scorer import choose_device, load_detectors
+
+        self.device = choose_device(self.wanted_device)
+        self.detectors = load_detectors(self.cards, self.device)
+
+    def follow(self, total: int, progress: Callable[[Progress], None] | None) -> None:
+        """Tell ``progress`` of each of ``total`` images from now on."""
+        self._total, self._progress = total, progress
+        self._done = self._cached = self._failed = 0
+
+    def score(
+        self,
+        files: Sequence[tuple[str, ImageFile]],
+        real: str,
+        protocol: Protocol,
+        store: ScoreCache,
+    ) -> pd.DataFrame:
+        """Return a row per file with P(real) after ``protocol``; ``real`` names a folder."""
+        outcomes: dict[int, Outcome] = {}
+
+        def take(index: int, outcome: Outcome) -> None:
+            outcomes[index] = outcome
+            self._done += 1
+            self._cached += outcome.cached
+            self._failed += bool(outcome.reason)
+            if self._progress is not None:
+                self._progress(Progress(self._done, self._total, self._cached, self._failed))
+
+        engine = Engine(
+            {name: UnderProtocol(one, protocol) for name, one in self.detectors.items()},  # type: ignore[misc]
+            choose_layout(self.device, self.batch_size),
+        )
+        pipeline = Pipeline(
+            {name: protocol.fingerprint(one.fingerprint) for name, one in self.detectors.items()},
+            lambda: engine,
+            store,
+            decoders=decoding_threads(self.workers),
+            max_pixels=self.max_pixels,
+        )
+        pipeline.run([file.path for _, file in files], take)
+        return self._table(files, [outcomes[n] for n in range(len(files))], real)
+
+    def _table(
+        self, files: Sequence[tuple[str, ImageFile]], outcomes: Sequence[Outcome], real: str
+    ) -> pd.DataFrame:
+        table = pd.DataFrame(
+            {
+                "folder": [name for name, _ in files],
+                "image": [file.image for _, file in files],
+                "prompt_id": [file.prompt_id for _, file in files],
+                "real": [name == real for name, _ in files],
+                "status": ["unreadable" if one.reason else "ok" for one in outcomes],
+                "reason": [one.reason for one in outcomes],
+            }
+        )
+        logits = {
+            name: np.array([one.logits.get(name, np.nan) for one in outcomes], np.float64)
+            for name in self.detectors
+        }
+        for name, values in logits.items():
+            table[name] = probability(values)
+        if len(logits) > 1:
+            levels = {name: one.level for name, one in self.detectors.items()}
+            table[ENSEMBLE] = combine(logits, levels)
+        return table
+
+    def describe(
+        self, files: Sequence[tuple[str, ImageFile]], protocol: Protocol
+    ) -> list[dict[str, Any]]:
+        """Return what the detectors are, and how fast they are on the first images."""
+        images = []
+        for _, file in files:
+            try:
+                images.append(protocol(read_image(file.path, max_pixels=self.max_pixels)))
+            except UnreadableImage:
+                continue
+            if len(images) == _SPEED_IMAGES:
+                break
+        return [
+            {
+                "name": name,
+                "level": one.level,
+                "fingerprint": one.fingerprint,
+                "images_per_second": round(images_per_second(one, images, self.device), 2),
+            }
+            for name, one in self.detectors.items()
+        ]
+
+
+def _sampled(
+    files: Sequence[tuple[str, ImageFile]], names: Sequence[str], sample: int, seed: int
+) -> list[tuple[str, ImageFile]]:
+    """Draw up to ``sample`` files of each folder, in their order."""
+    rng = np.random.default_rng(seed)
+    kept: list[tuple[str, ImageFile]] = []
+    for name in names:
+        mine = [one for one in files if one[0] == name]
+        chosen = rng.choice(len(mine), min(sample, len(mine)), replace=False)
+        kept += [mine[n] for n in sorted(chosen)]
+    return kept
+
+
+def _same_images(
+    scores: pd.DataFrame, degraded: Sequence[tuple[Degradation, pd.DataFrame]]
+) -> pd.DataFrame:
+    """Return the undegraded scores of the images that were degraded."""
+    if not degraded:
+        return scores.iloc[:0]
+    keys = degraded[0][1].set_index(["folder", "image"]).index
+    return scores[scores.set_index(["folder", "image"]).index.isin(keys)]
+
+
+def _headers(
+    files: Sequence[tuple[str, ImageFile]], real: str
+) -> tuple[list[shortcuts.Header], list[shortcuts.Header]]:
+    return (
+        shortcuts.read_headers(file.path for name, file in files if name == real),
+        shortcuts.read_headers(file.path for name, file in files if name != real),
+    )
+
+
+def _check_classes(scores: pd.DataFrame) -> None:
+    """Refuse a benchmark in which a folder has no readable image."""
+    for folder, rows in scores.groupby("folder", sort=False):
+        if not (rows["status"] == "ok").any():
+            first = rows.iloc[0]
+            raise RealBenchError(
+                f"none of the {len(rows)} images of {folder} could be read, "
+                f"first {first['image']}: {first['reason']}"
+            )
+
+
+def _describe(folder: str | Path, name: str, scores: pd.DataFrame) -> dict[str, Any]:
+    mine = scores[scores["folder"] == name]
+    ok = mine[mine["status"] == "ok"]
+    return {
+        "folder": name,
+        "path": printable(folder),
+        "n": len(ok),
+        "n_failed": len(mine) - len(ok),
+        "n_prompts": int(ok["prompt_id"].nunique()),
+    }

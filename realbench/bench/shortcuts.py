@@ -1,0 +1,106 @@
+"""Whether format or size alone would tell the two classes apart, without a look at the picture."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from realbench.images import UnreadableImage, format_and_size
+
+# Accuracy above which a guess without the picture is worth a warning; 0.5 is chance.
+_SUSPICIOUS = 0.6
+_ALPHA = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a file's header says."""
+
+    format: str
+    width: int
+    height: int
+
+
+def read_headers(paths: Iterable[Path]) -> list[Header]:
+    """Return the headers of the files that have one."""
+    found = []
+    for path in paths:
+        try:
+            found.append(Header(*format_and_size(path)))
+        except UnreadableImage:
+            continue
+    return found
+
+
+def find_shortcuts(real: Sequence[Header], generated: Sequence[Header]) -> dict[str, Any]:
+    """Return how well a guess from format, size or shape alone does, by name.
+
+    Each has ``accuracy`` (with both classes weighing the same; 0.5 is chance, and it is the best
+    of a single threshold, or of the formats' shares, for these images), ``exploitable``, and
+    ``real`` and ``generated``, which say what is most common or in the middle.
+    """
+    if not real or not generated:
+        return {}
+    return {
+        "format": _formats([h.format for h in real], [h.format for h in generated]),
+        "size": _numbers(
+            [h.width * h.height for h in real], [h.width * h.height for h in generated], real,
+            generated,
+        ),
+        "shape": _numbers(
+            [h.width / h.height for h in real], [h.width / h.height for h in generated], real,
+            generated,
+        ),
+    }  # fmt: skip
+
+
+def warning(shortcuts: dict[str, Any]) -> str | None:
+    """Return one line for the user where something but the picture tells the classes apart."""
+    found = [
+        f"{name} ({one['real']} against {one['generated']}) by {100 * one['accuracy']:.0f} %"
+        for name, one in shortcuts.items()
+        if one["exploitable"]
+    ]
+    if not found:
+        return None
+    return (
+        f"photographs and generated images can be told apart without looking at them, from their "
+        f"{', their '.join(found)} right guesses: figures may measure that; use --matched"
+    )
+
+
+def _formats(real: list[str], generated: list[str]) -> dict[str, Any]:
+    ours, theirs = Counter(real), Counter(generated)
+    accuracy = sum(
+        max(ours[one] / len(real), theirs[one] / len(generated)) for one in {*ours, *theirs}
+    )
+    return {
+        "accuracy": accuracy / 2,
+        "exploitable": accuracy / 2 > _SUSPICIOUS,
+        "real": _most_common(real),
+        "generated": _most_common(generated),
+    }
+
+
+def _numbers(
+    real: list[float], generated: list[float], headers: Sequence[Header], others: Sequence[Header]
+) -> dict[str, Any]:
+    """Compare two samples by their largest distance of cumulative shares (Kolmogorov, Smirnov)."""
+    from scipy.stats import ks_2samp
+
+    test = ks_2samp(real, generated)
+    accuracy = (1 + float(test.statistic)) / 2
+    return {
+        "accuracy": accuracy,
+        "exploitable": bool(accuracy > _SUSPICIOUS and test.pvalue < _ALPHA),
+        "real": _most_common([f"{h.width} × {h.height}" for h in headers]),
+        "generated": _most_common([f"{h.width} × {h.height}" for h in others]),
+    }
+
+
+def _most_common(values: Sequence[str]) -> str:
+    value, count = Counter(values).most_common(1)[0]
+    return value if count == len(values) else f"mostly {value}"

@@ -1,0 +1,198 @@
+"""The benchmark of detectors on real files, with detectors of known behaviour and tiny networks."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from realbench.bench import bench
+from realbench.bench.measures import correlations, measure
+from realbench.bench.protocol import DEGRADATIONS, Protocol, center_crop
+from realbench.bench.shortcuts import Header, find_shortcuts, warning
+from realbench.detection.perturbations import matched
+from realbench.errors import RealBenchError, UsageError
+from realbench.scoring.scorer import Scorer
+from realbench.stats import auc
+from tests.conftest import FolderMaker, PictureMaker
+from tests.fakes import make_card
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REALBENCH_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def cards(tmp_path: Path) -> list[Path]:
+    return [
+        make_card(tmp_path / "cards", "whole", level="semantic", seed=1),
+        make_card(tmp_path / "cards", "crops", level="feature", seed=2),
+    ]
+
+
+def test_the_figures_are_those_of_the_scores(
+    cards: list[Path], make_folder: FolderMaker, tmp_path: Path
+) -> None:
+    real, a, b = make_folder("real", 6), make_folder("a", 5), make_folder("b", 4)
+    (b / "0003.jpg").write_bytes(b"\xff\xd8\xff torn")
+    run = bench(a, b, real=real, detectors=cards, out=tmp_path / "run", resamples=50)
+    results = json.loads((tmp_path / "run" / "bench.json").read_text())
+    assert results == run.results
+    keys = [(one["detector"], one["generator"]) for one in results["results"]]
+    assert keys == [(d, g) for d in ("whole", "crops", "ensemble") for g in ("a", "b", None)]
+    assert [one["n_generated"] for one in results["results"][:3]] == [5, 3, 8]
+    assert [(one["folder"], one["n_failed"]) for one in results["generated"]] == [
+        ("a", 0),
+        ("b", 1),
+    ]
+    assert [one["image"] for one in results["failures"]] == ["0003.jpg"]
+    assert all(one["images_per_second"] > 0 for one in results["detectors"])
+
+    with Image.open(real / "0000.jpg") as one:
+        direct = Scorer(cards)([one]).detectors
+    row = run.scores.iloc[0]
+    assert row["whole"] == pytest.approx(direct["whole"][0], abs=1e-4)
+    assert row["crops"] == pytest.approx(direct["crops"][0], abs=1e-4)
+    ok = run.scores[run.scores["status"] == "ok"]
+    for entry in results["results"]:
+        fakes = ok[~ok["real"] & (ok["folder"].eq(entry["generator"]) | (not entry["generator"]))]
+        found = auc(ok.loc[ok["real"], entry["detector"]], fakes[entry["detector"]])
+        assert entry["auc"]["estimate"] == pytest.approx(found, abs=1e-6)
+        assert entry["auc"]["low"] <= entry["auc"]["estimate"] <= entry["auc"]["high"]
+
+    with (tmp_path / "run" / "bench.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["generator"] for row in rows[:3]] == ["a", "b", "(all)"]
+    assert float(rows[0]["auc"]) == results["results"][0]["auc"]["estimate"]
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "all generators" in page
+    assert "0003.jpg" in page
+
+
+def test_robustness_series_begin_with_the_same_images_undegraded(
+    cards: list[Path], make_folder: FolderMaker
+) -> None:
+    real, fake = make_folder("real", 5), make_folder("fake", 5)
+    run = bench(fake, real=real, detectors=cards[:1], perturb=True, sample=3, resamples=20)
+    series = run.results["robustness"]
+    assert len(series) == len(DEGRADATIONS) + len({one.kind for one in DEGRADATIONS})
+    assert {(one["n_real"], one["n_generated"]) for one in series} == {(3, 3)}
+    starts = [one for one in series if one["label"] == "none"]
+    assert all(one["auc"] == starts[0]["auc"] for one in starts)
+    assert set(run.table["perturbation"].dropna()) == {"jpeg", "resize", "blur", "noise", "crop"}
+
+
+def test_a_degraded_score_is_that_of_the_degraded_picture(
+    cards: list[Path], make_folder: FolderMaker
+) -> None:
+    real, fake = make_folder("real", 2), make_folder("fake", 2, size=(300, 200), format="png")
+    run = bench(fake, real=real, detectors=cards, matched=True, resamples=5)
+    with Image.open(fake / "0000.png") as one:
+        changed = matched(np.array(one))
+    direct = Scorer(cards)([changed]).detectors
+    row = run.scores[run.scores["folder"] == "fake"].iloc[0]
+    assert row["crops"] == pytest.approx(direct["crops"][0], abs=1e-4)
+    # Undegraded scores of the same file are kept apart from these.
+    plain = bench(fake, real=real, detectors=cards, resamples=5).scores
+    assert plain[plain["folder"] == "fake"].iloc[0]["crops"] != pytest.approx(
+        row["crops"], abs=1e-6
+    )
+
+
+def test_degradations_are_stronger_further_on_and_repeatable(make_picture: PictureMaker) -> None:
+    image = np.array(make_picture(120, 90))
+    for kind in ("jpeg", "resize", "blur", "noise"):
+        changed = [one(image) for one in DEGRADATIONS if one.kind == kind]
+        away = [np.abs(one.astype(float) - image).mean() for one in changed]
+        assert away == sorted(away), kind
+        assert away[0] > 0, kind
+        again = [one(image) for one in DEGRADATIONS if one.kind == kind]
+        assert all(np.array_equal(a, b) for a, b in zip(changed, again, strict=True))
+    assert center_crop(image, 0.5).shape == (45, 60, 3)
+    assert np.array_equal(center_crop(image, 0.5), image[22:67, 30:90])
+    assert center_crop(image[:1, :1], 0.25).shape == (1, 1, 3)
+
+
+def test_protocols_keep_their_scores_apart() -> None:
+    kinds = [None, *DEGRADATIONS]
+    marks = [
+        Protocol(matched=flag, degradation=one).fingerprint("f")
+        for flag in (False, True)
+        for one in kinds
+    ]
+    assert len(set(marks)) == 2 * len(kinds)
+    assert marks[0] == "f"
+
+
+def test_a_difference_in_format_or_size_is_told() -> None:
+    photos = [Header("JPEG", 640, 480)] * 8
+    fakes = [Header("PNG", 1024, 1024)] * 8
+    found = find_shortcuts(photos, fakes)
+    assert {name: one["accuracy"] for name, one in found.items()} == dict.fromkeys(found, 1.0)
+    told = warning(found)
+    assert told is not None
+    assert "JPEG against PNG" in told
+    assert "640 × 480 against 1024 × 1024" in told
+    assert "--matched" in told
+    rng = np.random.default_rng(0)
+    alike = [Header("JPEG", int(w), int(h)) for w, h in rng.integers(400, 900, (80, 2))]
+    assert warning(find_shortcuts(alike[:40], alike[40:])) is None
+
+
+def test_matched_needs_no_warning(cards: list[Path], make_folder: FolderMaker) -> None:
+    real = make_folder("real", 5, format="jpg")
+    fake = make_folder("fake", 5, size=(90, 90), format="png")
+    shown = bench(fake, real=real, detectors=cards[:1], resamples=5).results["warnings"]
+    assert len(shown) == 1
+    assert not bench(fake, real=real, detectors=cards[:1], matched=True, resamples=5).results[
+        "warnings"
+    ]
+
+
+def test_measures_of_known_scores() -> None:
+    n = 40
+    table = pd.DataFrame(
+        {
+            "folder": ["real"] * n + ["good"] * n + ["bad"] * n,
+            "prompt_id": [f"{i}" for i in range(3 * n)],
+            "real": [True] * n + [False] * 2 * n,
+            "sees": [0.9] * n + [0.95] * n + [0.1] * n,
+            "blind": [0.5, 0.6] * (3 * n // 2),
+        }
+    )
+    found = {
+        (one["detector"], one["generator"]): one
+        for one in measure(table, ["sees", "blind"], ["good", "bad"], resamples=20, seed=0)
+    }
+    assert found["sees", "good"]["auc"]["estimate"] == 0
+    assert found["sees", "bad"]["auc"]["estimate"] == 1
+    assert found["sees", None]["auc"]["estimate"] == 0.5
+    assert found["blind", "bad"]["auc"]["estimate"] == 0.5
+    assert found["sees", "bad"]["best_threshold"] == pytest.approx(0.5)
+    (pair,) = correlations(table, ["sees", "blind"], resamples=20, seed=0)
+    assert pair["n"] == 3 * n
+    assert abs(pair["correlation"]["estimate"]) < 0.5
+
+
+def test_what_cannot_be_measured_is_refused(
+    cards: list[Path], make_folder: FolderMaker, tmp_path: Path
+) -> None:
+    real = make_folder("real", 2)
+    with pytest.raises(UsageError, match="no folder of generated"):
+        bench(real=real, detectors=cards)
+    with pytest.raises(UsageError, match="given twice"):
+        bench(real, real=real, detectors=cards)
+    empty = tmp_path / "torn"
+    empty.mkdir()
+    (empty / "a.png").write_bytes(b"no image")
+    with pytest.raises(RealBenchError, match=r"none of the 1 images of torn .* a\.png"):
+        bench(empty, real=real, detectors=cards)
+    mine = make_card(tmp_path / "other", "ensemble")
+    with pytest.raises(UsageError, match="named 'ensemble'"):
+        bench(make_folder("fake", 2), real=real, detectors=[mine])
