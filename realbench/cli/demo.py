@@ -27,8 +27,8 @@ def demo(
     if shown:
         typer.echo(
             "Three sample photographs (scikit-learn, matplotlib) against six pictures rendered "
-            "just now: it shows how a run looks. The detectors know such renders from their training, "
-            "and these are far too few images to conclude from."
+            "just now: it shows how a run looks. The detectors know such renders from their "
+            "training, and these are far too few images to conclude from."
         )
     with progress_bar(shown=shown) as progress:
         run = score(renders, reference=photographs, out=out / "run", progress=progress)
