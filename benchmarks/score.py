@@ -76,12 +76,13 @@ def way(mode: str, paths: Sequence[Path]) -> Callable[[], object]:
     """Return a function that scores ``paths`` once, in the way ``mode``."""
     import realbench
     from realbench.allocator import keep_freed_memory
+    from realbench.detection.registry import DEFAULT_DETECTORS
     from realbench.scoring.layout import choose_layout, decoding_threads
     from realbench.scoring.pipeline import Engine, Pipeline
 
     if mode != "plain loop":
         keep_freed_memory()
-    detectors = {name: realbench.load_detector(name) for name in realbench.list_detectors()}
+    detectors = {name: realbench.load_detector(name) for name in DEFAULT_DETECTORS}
     layout = choose_layout("cpu")
 
     def pipeline() -> None:
