@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from realbench.cli.progress import stage_bar
 from realbench.errors import RealBenchError, UsageError
 
 if TYPE_CHECKING:
@@ -387,35 +387,18 @@ def _why_none(run: ArenaRun) -> str:
 @contextlib.contextmanager
 def progress_bar(*, shown: bool) -> Iterator[Callable[[Progress], None] | None]:
     """Yield a callback that draws a bar with votes/s and time left, on a terminal alone."""
-    if not shown or not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bar
-
-    columns = (
-        TextColumn("{task.fields[what]}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}", markup=False),
-        TimeRemainingColumn(),
-    )
-    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("", total=None, what="", rate="")
-        stage = ""
+    with stage_bar(shown=shown) as bar:
+        if bar is None:
+            yield None
+            return
 
         def update(progress: Progress) -> None:
-            nonlocal stage
-            what = f"{progress.stage} {progress.judge}".strip()
-            if what != stage:  # its speed is another, too
-                stage = what
-                bar.reset(task, total=progress.total, what=what, rate="")
-            speed = bar.tasks[0].speed
+            bar.enter(f"{progress.stage} {progress.judge}".strip(), progress.total)
+            speed = bar.speed
             parts = [f"{speed:.1f} {_UNITS[progress.stage]}/s"] if speed else []
             parts += [f"{progress.invalid} invalid"] if progress.invalid else []
             parts += [f"cost {progress.cost:.2f}"] if progress.cost else []
-            bar.update(task, completed=progress.done, total=progress.total, rate=", ".join(parts))
+            bar.show(progress.done, progress.total, ", ".join(parts))
 
         yield update
 

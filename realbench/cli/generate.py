@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import shlex
-import sys
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from realbench.cli.progress import stage_bar
 from realbench.errors import UsageError
 
 if TYPE_CHECKING:
@@ -172,28 +172,13 @@ def _named_value(text: str) -> tuple[str, Any]:
 @contextlib.contextmanager
 def progress_bar(*, shown: bool) -> Iterator[Callable[[Progress], None] | None]:
     """Yield a callback that draws a bar with time left, on a terminal alone."""
-    if not shown or not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bar
-
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("", total=None)
-        stage = ""
+    with stage_bar(shown=shown, rates=False) as bar:
+        if bar is None:
+            yield None
+            return
 
         def update(progress: Progress) -> None:
-            nonlocal stage
-            if progress.stage != stage:  # its speed is another, too
-                stage = progress.stage
-                bar.reset(task, total=progress.total or None, description=stage)
-            bar.update(task, completed=progress.done, total=progress.total or None)
+            bar.enter(progress.stage, progress.total or None)
+            bar.show(progress.done, progress.total or None)
 
         yield update

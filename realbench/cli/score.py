@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from realbench.cli.progress import stage_bar
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
@@ -132,27 +134,14 @@ def _first(run: ScoreRun) -> str:
 @contextlib.contextmanager
 def progress_bar(*, shown: bool) -> Iterator[Callable[[Progress], None] | None]:
     """Yield a callback that draws a bar with images/s and time left, on a terminal alone."""
-    if not shown or not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bar
-
-    columns = (
-        TextColumn("scoring"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
-    )
-    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("", total=None, rate="")
+    with stage_bar(shown=shown, stage="scoring") as bar:
+        if bar is None:
+            yield None
+            return
 
         def update(progress: Progress) -> None:
-            speed = bar.tasks[0].speed
-            rate = f"{speed:.1f} images/s" if speed else ""
-            bar.update(task, completed=progress.done, total=progress.total, rate=rate)
+            speed = bar.speed
+            bar.show(progress.done, progress.total, f"{speed:.1f} images/s" if speed else "")
 
         yield update
 
