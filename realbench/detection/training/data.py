@@ -127,10 +127,13 @@ def from_folders(
 
 def data_digest(images: Iterable[TrainingImage]) -> str:
     """Return one SHA-256 over the contents and labels of all images, in a fixed order."""
-    lines = sorted(
-        f"{hashlib.sha256(image.path.read_bytes()).hexdigest()} {image.real}" for image in images
-    )
+    lines = sorted(f"{content_digest(image.path)} {image.real}" for image in images)
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def content_digest(path: Path) -> str:
+    """Return the SHA-256 of a file in hex."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def round_trips(

@@ -25,13 +25,13 @@ Report = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One fit: ``fold`` None is the final one, on all data; ``statistics`` is a folder."""
+    """One fit: ``fold`` None is the final one, on all data; ``statistics`` are files."""
 
     recipe: Recipe
     images: tuple[TrainingImage, ...]
     fold: int | None
     folder: Path
-    statistics: Path
+    statistics: tuple[Path, ...]
 
     @property
     def label(self) -> str:
@@ -84,13 +84,13 @@ def _do(job: Job) -> str:
     from realbench.detection.training.evaluate import held_out_scores
     from realbench.detection.training.fit import fit
     from realbench.detection.training.network import pretrained_network
-    from realbench.detection.training.statistics import compute_statistics
+    from realbench.detection.training.statistics import load_statistics
     from realbench.detection.weights import pack, unpack
 
     start = time.monotonic()
     network = pretrained_network(job.recipe)
     if not job.weights.exists():  # else fitted before, and stopped before its scores were written
-        statistics = compute_statistics(job.images, job.recipe, job.statistics, workers=1)
+        statistics = load_statistics(job.statistics)
         fit(network, statistics, job.images, job.recipe, job.fold)
         write_whole(job.weights, lambda path: save_file(pack(network.state_dict()), path))
     network.load_state_dict(unpack(load_file(job.weights)))  # as it is shipped, rounded

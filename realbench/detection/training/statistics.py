@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from realbench.detection.training.data import TrainingImage
+from realbench.detection.training.data import TrainingImage, content_digest
 from realbench.detection.training.recipe import Recipe
 from realbench.detection.training.workers import worker_pool
 from realbench.files import write_whole
@@ -66,20 +66,28 @@ class _Part:
 
 def compute_statistics(
     images: Sequence[TrainingImage], recipe: Recipe, work: Path, workers: int
-) -> Statistics:
-    """Return the statistics of views: of each image, of computer-generated scenes, of nothing.
+) -> tuple[Path, ...]:
+    """Compute statistics of views: of each image, of computer-generated scenes, of nothing.
 
     Args:
         images: those of ``recipe.never_train`` are left out.
         work: keeps the parts that are done.
         workers: processes, one thread each.
+
+    Returns:
+        the files for :func:`load_statistics`.
     """
     parts = _parts(images, recipe, work)
     waiting = [part for part in parts if not part.file.exists()]
     if waiting:
         with worker_pool(workers) as pool:
             list(pool.map(_compute, waiting))
-    loaded = [np.load(part.file, allow_pickle=False) for part in parts]
+    return tuple(part.file for part in parts)
+
+
+def load_statistics(files: Sequence[Path]) -> Statistics:
+    """Read what :func:`compute_statistics` left in ``files``."""
+    loaded = [np.load(file, allow_pickle=False) for file in files]
     return Statistics(
         np.concatenate([part["values"] for part in loaded]),
         np.concatenate([part["image"] for part in loaded]),
@@ -93,7 +101,7 @@ def _parts(images: Sequence[TrainingImage], recipe: Recipe, work: Path) -> list[
     for number, start in enumerate(range(0, len(usable), _IMAGES_A_PART)):
         indices = tuple(usable[start : start + _IMAGES_A_PART])
         chosen = tuple(images[n] for n in indices)
-        contents = [_digest(image.path) for image in chosen]
+        contents = [content_digest(image.path) for image in chosen]
         parts.append(
             _Part(recipe, chosen, indices, number, work / _name(decisive, [*contents, *indices]))
         )
@@ -107,10 +115,6 @@ def _parts(images: Sequence[TrainingImage], recipe: Recipe, work: Path) -> list[
 def _name(*what: object) -> str:
     text = json.dumps(what, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:24] + ".npz"
-
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _compute(part: _Part) -> None:

@@ -75,9 +75,13 @@ def train_detectors(
         report(f"round trips ready after {time.monotonic() - start:.0f} s")
     jobs = {}
     for name, recipe in recipes.items():
-        compute_statistics(images, recipe, work / "statistics", count)
+        statistics = compute_statistics(images, recipe, work / "statistics", count)
         report(f"{name}: statistics of views ready after {time.monotonic() - start:.0f} s")
-        jobs[name] = _jobs(work, name, recipe, images, digest)
+        folder = run.job_folder(work, name, recipe, images, digest)
+        jobs[name] = [
+            run.Job(recipe, tuple(images), fold, folder, statistics)
+            for fold in (None, *range(recipe.folds))
+        ]
     run.train([job for some in jobs.values() for job in some], count, report)
 
     tables, results = {}, {}
@@ -135,15 +139,6 @@ def _matched_subsets(images: Sequence[TrainingImage]) -> dict[str, str]:
     found = {image.subset for image in images if not image.real}
     known = {k: v for k, v in MATCHED_SUBSETS.items() if k in found}
     return known or dict.fromkeys(sorted(found), "*")
-
-
-def _jobs(
-    work: Path, name: str, recipe: Recipe, images: Sequence[TrainingImage], digest: str
-) -> list[run.Job]:
-    folder = run.job_folder(work, name, recipe, images, digest)
-    folds: list[int | None] = [None, *range(recipe.folds)]
-    statistics = work / "statistics"
-    return [run.Job(recipe, tuple(images), fold, folder, statistics) for fold in folds]
 
 
 def _training(recipe: Recipe, images: Sequence[TrainingImage], digest: str) -> dict[str, Any]:
