@@ -12,6 +12,7 @@ from realbench.report.wording import is_number, number, span
 MAX_SERIES = 4
 _LEFT, _RIGHT, _TOP, _BOTTOM = 34, 8, 8, 108
 _WIDTH, _HEIGHT = 260, 134
+_LETTER = 5.0  # of a label, in the drawing's units, at most
 
 
 def curve_panel(
@@ -30,14 +31,7 @@ def curve_panel(
     )
     floor = 0.4 if lowest >= 0.4 else 0.0
     parts = [_grid(floor)]
-    for n, text in enumerate(labels):
-        parts.append(
-            Markup(
-                '<text x="{:.1f}" y="{}" text-anchor="{}" style="font-size:9px">{}</text>'
-            ).format(
-                _x(n, len(labels)), _HEIGHT - 10, "end" if n + 1 == len(labels) else "middle", text
-            )
-        )
+    parts += _labels(labels)
     shift = 5 / max(1, len(curves) - 1)
     for n, (name, points) in enumerate(curves.items()):
         offset = n * shift - 2.5 if len(curves) > 1 else 0.0
@@ -45,6 +39,23 @@ def curve_panel(
     return Markup(
         '<svg class="plot" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>'
     ).format(_WIDTH, _HEIGHT, label, Markup("").join(parts))
+
+
+def _labels(labels: Sequence[str]) -> list[Markup]:
+    """Write the strengths below the axis: the strongest, and of the others those that have room."""
+    written, free = [], float("inf")
+    for n in reversed(range(len(labels))):
+        last = n + 1 == len(labels)
+        x, width = _x(n, len(labels)), _LETTER * len(labels[n])
+        if (x if last else x + width / 2) > free:
+            continue
+        free = x - (width if last else width / 2) - _LETTER
+        written.append(
+            Markup(
+                '<text x="{:.1f}" y="{}" text-anchor="{}" style="font-size:9px">{}</text>'
+            ).format(x, _HEIGHT - 10, "end" if last else "middle", labels[n])
+        )
+    return written
 
 
 def _x(position: int, count: int) -> float:

@@ -78,7 +78,10 @@ def headline(results: Mapping[str, Any]) -> str:
         or not wording.is_number(one["auc"]["high"])
         or one["auc"]["high"] >= best["auc"]["low"]
     ]
-    return f"{text}; the interval of {wording.listing(level, 3)} overlaps" if level else text
+    if not level:
+        return text
+    overlap = "interval of {} overlaps" if len(level) == 1 else "intervals of {} overlap"
+    return f"{text}; the {overlap.format(wording.listing(level, 3))}"
 
 
 def _classes(judges: list[str]) -> list[str]:
