@@ -1,9 +1,10 @@
-"""Writes files so that they are whole or absent, whatever happens in the middle."""
+"""Files: written so that they are whole or absent, and told apart by their contents."""
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 
@@ -21,3 +22,25 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file in hex; it need not fit into memory.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def files_sha256(paths: Iterable[Path]) -> str:
+    """Return one SHA-256 in hex over the names and contents of files, in their order.
+
+    Raises:
+        OSError: one cannot be read.
+    """
+    together = hashlib.sha256()
+    for path in paths:
+        together.update(f"{path.name}\0{file_sha256(path)}\n".encode())
+    return together.hexdigest()

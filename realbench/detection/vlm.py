@@ -6,7 +6,6 @@ question gives the probability of every answer, where sampled text would give on
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from realbench.errors import RealBenchError, UsageError
+from realbench.files import files_sha256
 from realbench.images import printable
 
 if TYPE_CHECKING:
@@ -125,12 +125,7 @@ class VisionLanguageModel:
             return self.folder.name
         patterns = [*_SMALL_FILES, *_WEIGHTS, *(_CODE if self.trust_remote_code else [])]
         files = sorted({path for pattern in patterns for path in self.folder.glob(pattern)})
-        digest = hashlib.sha256()
-        for path in files:
-            with path.open("rb") as file:
-                content = hashlib.file_digest(file, "sha256").hexdigest()
-            digest.update(f"{path.name}\0{content}\n".encode())
-        return digest.hexdigest()
+        return files_sha256(files)
 
     def answer_tokens(self, answers: Mapping[str, Sequence[str]]) -> dict[str, tuple[int, ...]]:
         """Find the tokens with which an answer can begin.

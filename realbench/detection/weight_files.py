@@ -6,17 +6,18 @@ Nothing here imports torch.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import re
 import socket
 import urllib.parse
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import platformdirs
 
+from realbench import files
 from realbench.errors import RealBenchError, UsageError
 from realbench.images import printable
 
@@ -196,13 +197,10 @@ def digest(path: Path) -> str:
     if _COMMIT.fullmatch(path.name) and path.parent.name == "snapshots":
         return path.name
     patterns = [*_SMALL_FILES, *_WEIGHTS]
-    files = sorted({one for pattern in patterns for one in path.glob(pattern)})
-    if not files:
+    found = sorted({one for pattern in patterns for one in path.glob(pattern)})
+    if not found:
         raise RealBenchError(f"{path} holds no model (no config.json, no weights)")
-    together = hashlib.sha256()
-    for one in files:
-        together.update(f"{one.name}\0{file_sha256(one)}\n".encode())
-    return together.hexdigest()
+    return _hash(lambda: files.files_sha256(found))
 
 
 def file_sha256(path: Path) -> str:
@@ -211,12 +209,16 @@ def file_sha256(path: Path) -> str:
     Raises:
         RealBenchError: it cannot be read.
     """
+    return _hash(lambda: files.file_sha256(path))
+
+
+def _hash(compute: Callable[[], str]) -> str:
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return compute()
     except OSError as error:
         raise RealBenchError(
-            f"detector weights {path} cannot be read ({error.strerror}): put the file there"
+            f"detector weights {error.filename} cannot be read ({error.strerror}): put the file "
+            "there"
         ) from error
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from realbench.errors import RealBenchError, UsageError
+from realbench.files import file_sha256
 from realbench.hub_errors import hub_reason, quiet_hub
 from realbench.images import printable
 
@@ -312,8 +312,7 @@ def _file_digest(source: str) -> str | None:
         path /= "pytorch_lora_weights.safetensors"
     if not path.is_file():
         return None
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return file_sha256(path)
 
 
 def _class_name(value: object) -> str | None:

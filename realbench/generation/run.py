@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from realbench.errors import RealBenchWarning, UsageError
+from realbench.files import file_sha256
 from realbench.generation.manifest import (
     MANIFEST_FORMAT,
     check_continues,
@@ -265,7 +266,7 @@ class _Work:
         record = self._record(name)
         path = self.folder / record["file"]
         try:
-            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+            digest = file_sha256(path)
         except FileNotFoundError:
             for key in ("sha256", "width", "height", "flagged", "truncated"):
                 record.pop(key, None)

@@ -16,7 +16,7 @@ from realbench.detection.training.autoencoder import STRIDE, DiffusionAutoencode
 from realbench.detection.training.recipe import Recipe, hash_fold
 from realbench.detection.training.workers import worker_pool
 from realbench.errors import UsageError
-from realbench.files import write_whole
+from realbench.files import file_sha256, write_whole
 from realbench.images import UnreadableImage, find_images, read_image
 
 ROUND_TRIP_SIZES = (320, 384, 448, 512)
@@ -127,13 +127,8 @@ def from_folders(
 
 def data_digest(images: Iterable[TrainingImage]) -> str:
     """Return one SHA-256 over the contents and labels of all images, in a fixed order."""
-    lines = sorted(f"{content_digest(image.path)} {image.real}" for image in images)
+    lines = sorted(f"{file_sha256(image.path)} {image.real}" for image in images)
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
-
-
-def content_digest(path: Path) -> str:
-    """Return the SHA-256 of a file in hex."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def round_trips(

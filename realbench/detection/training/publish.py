@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from realbench.detection.cards import CARD_FILE, CalibrationSpec
 from realbench.detection.training.recipe import Recipe
 from realbench.detection.training.run import save_json
+from realbench.files import file_sha256
 
 _TEMPLATES = Path(__file__).parent / "templates"
 WEIGHTS_FILE = "weights.safetensors"
@@ -31,7 +31,7 @@ def publish_detector(
     """
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(weights, folder / WEIGHTS_FILE)
-    digest = hashlib.sha256((folder / WEIGHTS_FILE).read_bytes()).hexdigest()
+    digest = file_sha256(folder / WEIGHTS_FILE)
     (folder / CARD_FILE).write_text(_card(name, recipe, digest, calibration), encoding="utf-8")
     save_json(folder / "record.json", record)
     publish_record(folder / "README.md", f"# {name}", record)

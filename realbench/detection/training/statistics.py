@@ -14,10 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
-from realbench.detection.training.data import TrainingImage, content_digest
+from realbench.detection.training.data import TrainingImage
 from realbench.detection.training.recipe import Recipe
 from realbench.detection.training.workers import worker_pool
-from realbench.files import write_whole
+from realbench.files import file_sha256, write_whole
 from realbench.images import read_image
 
 NOTHING, RENDER = -1, -2  # in place of an image's index: made on the spot
@@ -101,7 +101,7 @@ def _parts(images: Sequence[TrainingImage], recipe: Recipe, work: Path) -> list[
     for number, start in enumerate(range(0, len(usable), _IMAGES_A_PART)):
         indices = tuple(usable[start : start + _IMAGES_A_PART])
         chosen = tuple(images[n] for n in indices)
-        contents = [content_digest(image.path) for image in chosen]
+        contents = [file_sha256(image.path) for image in chosen]
         parts.append(
             _Part(recipe, chosen, indices, number, work / _name(decisive, [*contents, *indices]))
         )
