@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import shutil
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
 
 CHROMIUM = next(
     (found for name in ("chromium", "google-chrome") if (found := shutil.which(name))), None
@@ -42,3 +45,17 @@ LOWEST_CONTRAST = """() => {
   }
   return lowest;
 }"""
+
+
+def assert_outlined(browser: Any, report: Path) -> None:
+    """Check that a page's headings form an outline, and that its links reach their sections."""
+    page = browser.new_page()
+    page.goto(report.as_uri())
+    headings = "[...document.querySelectorAll('h1, h2, h3')].map(e => Number(e.tagName[1]))"
+    levels = page.evaluate(headings)
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(b - a <= 1 for a, b in pairwise(levels))
+    missing = "[...document.querySelectorAll('nav a')].filter(a => !document.querySelector(a.hash))"
+    assert page.evaluate(f"{missing}.length") == 0
+    page.close()

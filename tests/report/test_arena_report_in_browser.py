@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import pytest
 
 from realbench.report import write_arena_report
 from tests.report.arenas import TestJudge, make_arena
-from tests.report.browser import LOWEST_CONTRAST
+from tests.report.browser import LOWEST_CONTRAST, assert_outlined
 
 pytestmark = pytest.mark.browser
 
@@ -135,16 +134,7 @@ def test_colours_follow_the_mode_and_paper_is_white(browser: Any, many: Path) ->
 def test_the_headings_form_an_outline_and_the_sections_are_reached(
     browser: Any, report: Path
 ) -> None:
-    page = browser.new_page()
-    page.goto(report.as_uri())
-    headings = "[...document.querySelectorAll('h1, h2, h3')].map(e => Number(e.tagName[1]))"
-    levels = page.evaluate(headings)
-    assert levels[0] == 1
-    assert levels.count(1) == 1
-    assert all(b - a <= 1 for a, b in pairwise(levels))
-    missing = "[...document.querySelectorAll('nav a')].filter(a => !document.querySelector(a.hash))"
-    assert page.evaluate(f"{missing}.length") == 0
-    page.close()
+    assert_outlined(browser, report)
 
 
 def test_an_interval_is_as_wide_on_the_screen_as_its_numbers(browser: Any, few: Path) -> None:

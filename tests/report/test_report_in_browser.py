@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from realbench.report import write_score_report
-from tests.report.browser import LOWEST_CONTRAST
+from tests.report.browser import LOWEST_CONTRAST, assert_outlined
 from tests.report.runs import make_run
 
 pytestmark = pytest.mark.browser
@@ -70,16 +69,7 @@ def test_the_dark_page_is_dark_and_paper_is_white(browser: Any, report: Path) ->
 def test_the_headings_form_an_outline_and_the_sections_are_reached(
     browser: Any, report: Path
 ) -> None:
-    page = browser.new_page()
-    page.goto(report.as_uri())
-    headings = "[...document.querySelectorAll('h1, h2, h3')].map(e => Number(e.tagName[1]))"
-    levels = page.evaluate(headings)
-    assert levels[0] == 1
-    assert levels.count(1) == 1
-    assert all(b - a <= 1 for a, b in pairwise(levels))
-    missing = "[...document.querySelectorAll('nav a')].filter(a => !document.querySelector(a.hash))"
-    assert page.evaluate(f"{missing}.length") == 0
-    page.close()
+    assert_outlined(browser, report)
 
 
 def test_an_interval_is_as_wide_on_the_screen_as_its_numbers(browser: Any, report: Path) -> None:
