@@ -112,7 +112,7 @@ class Scorer:
         Raises:
             UsageError: an array or tensor of another shape or type.
         """
-        arrays = [_as_array(image, n) for n, image in enumerate(_each(images))]
+        arrays = rgb_arrays(images)
         layout = self._layout
         share = -(-len(arrays) // layout.forwards)  # so that every thread has work
         size = max(1, min(layout.batch_size, share))
@@ -166,6 +166,15 @@ def load_detectors(
     ]
     check_names([detector.name for detector in loaded])
     return {detector.name: detector for detector in loaded}
+
+
+def rgb_arrays(images: Sequence[Image.Image | np.ndarray] | torch.Tensor) -> list[np.ndarray]:
+    """Return images in memory, as :class:`Scorer` takes them, as uint8 RGB arrays (H, W, 3).
+
+    Raises:
+        UsageError: an array or tensor of another shape or type.
+    """
+    return [_as_array(image, n) for n, image in enumerate(_each(images))]
 
 
 def _each(images: Any) -> Sequence[Any]:
