@@ -1,0 +1,162 @@
+"""What a reward is made of, as a configuration file says it (a ``[reward]`` table)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from realbench.train.advantages import Mode
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class _Component(_Strict):
+    """What all components have.
+
+    Attributes:
+        name: As it stands in reports; the kind where none is given. No two may be the same.
+        weight: At least 0; only the ratios count. Of weight 0, a component is measured and shown
+            and is no part of the reward.
+    """
+
+    name: str = Field(default="", max_length=64)
+    weight: float = Field(default=1.0, ge=0)
+
+
+class DetectorsConfig(_Component):
+    """Realism by one detector or an ensemble.
+
+    Attributes:
+        detectors: Names or card folders; the embedded pair where none are given.
+        batch_size: Images in a forward pass; by default one that suits the device.
+    """
+
+    kind: Literal["detectors"] = "detectors"
+    detectors: tuple[str, ...] = ()
+    batch_size: int | None = Field(default=None, ge=1)
+
+
+class AlignmentConfig(_Component):
+    """How well an image fits its prompt, by a CLIP model of open_clip.
+
+    Attributes:
+        model: open_clip's name of the architecture, or ``hf-hub:ORG/NAME``, or
+            ``local-dir:FOLDER`` (those two bring their weights).
+        weights: One of open_clip's tags (``"openai"``, fetched from the hub) or a file. A file of
+            Long-CLIP (248 tokens) is recognised; its model is ``ViT-B-16-quickgelu`` or
+            ``ViT-L-14-quickgelu``.
+        scale: The reward is min(1, scale · max(0, cosine)): CLIPScore (Hessel et al., 2021,
+            arXiv 2104.08718) with its factor of 2.5, cut at 1.
+        batch_size: Images in a forward pass.
+    """
+
+    kind: Literal["alignment"] = "alignment"
+    model: str = "ViT-L-14-quickgelu"
+    weights: str | None = "openai"
+    scale: float = Field(default=2.5, gt=0)
+    batch_size: int = Field(default=32, ge=1)
+
+
+class JudgeConfig(_Component):
+    """P(an arena judge finds the image more real than a reference image of the same prompt).
+
+    Attributes:
+        judge: As ``realbench arena --judge`` takes it: ``detectors``, ``hf:MODEL`` or
+            ``openai:MODEL``.
+        references: Folder of reference images, such as photographs, named by prompt id.
+        prompts: The suite or JSONL file that says which id a prompt has.
+        detectors: Of the judge ``detectors``.
+        base_url, api_key_env: Of ``openai:``, where it answers and where its key is found.
+        template: Of ``hf:`` and ``openai:``, a bundled template's name or a file.
+    """
+
+    kind: Literal["judge"] = "judge"
+    judge: str = "detectors"
+    references: str
+    prompts: str
+    detectors: tuple[str, ...] = ()
+    base_url: str | None = None
+    api_key_env: str | None = None
+    template: str | None = None
+
+
+class FunctionConfig(_Component):
+    """A function of the user's own.
+
+    Attributes:
+        function: ``module:function``, found from the working directory or among what is
+            installed. It is called with a list of uint8 RGB arrays (H, W, 3) and a list of texts,
+            and returns n numbers in [0, 1].
+    """
+
+    kind: Literal["function"] = "function"
+    function: str = Field(pattern=r"^[\w.]+:[\w.]+$")
+
+
+class HttpConfig(_Component):
+    """The reward of a ``realbench serve`` elsewhere.
+
+    Attributes:
+        url: Such as ``http://127.0.0.1:8765``.
+        token_env: Environment variable with the token, where the server wants one.
+        token_file: Or a file with it.
+        encoding: How images travel: ``npy`` (as they are), ``png`` (as they are, smaller and
+            slower) or ``jpeg`` (smallest, but it changes the traces that detectors look at).
+        images_per_request: At most.
+        connections: Requests under way at once.
+        timeout: Seconds that one request may take.
+        retries: How often a request is sent again when the server is away or busy.
+    """
+
+    kind: Literal["http"] = "http"
+    url: str = Field(pattern=r"^https?://[^\s/]+")
+    token_env: str | None = None
+    token_file: str | None = None
+    encoding: Literal["npy", "png", "jpeg"] = "npy"
+    images_per_request: int = Field(default=32, ge=1)
+    connections: int = Field(default=4, ge=1, le=64)
+    timeout: float = Field(default=120.0, gt=0)
+    retries: int = Field(default=5, ge=0)
+
+
+ComponentConfig = Annotated[
+    DetectorsConfig | AlignmentConfig | JudgeConfig | FunctionConfig | HttpConfig,
+    Field(discriminator="kind"),
+]
+"""One ``[[reward.components]]`` table; its ``kind`` decides which keys it has."""
+
+
+class RewardConfig(_Strict):
+    """The ``[reward]`` table.
+
+    Attributes:
+        components: What the reward is the weighted mean of.
+        advantages: How components become advantages; see :mod:`realbench.train.advantages`.
+    """
+
+    components: tuple[ComponentConfig, ...] = (DetectorsConfig(),)
+    advantages: Mode = "per-component"
+
+    @field_validator("components", mode="after")
+    @classmethod
+    def _named(cls, components: tuple[_Component, ...]) -> tuple[_Component, ...]:
+        named = tuple(
+            one if one.name else one.model_copy(update={"name": one.kind})  # type: ignore[attr-defined]
+            for one in components
+        )
+        names = [one.name for one in named]
+        twice = next((name for n, name in enumerate(names) if name in names[:n]), None)
+        if twice is not None:
+            raise ValueError(f"two components are called {twice!r}: give each a name of its own")
+        return named
+
+    @model_validator(mode="after")
+    def _weighted(self) -> RewardConfig:
+        if not self.components:
+            raise ValueError("a reward needs at least one component")
+        if not any(one.weight > 0 for one in self.components):
+            raise ValueError("at least one component needs a weight above 0")
+        return self
