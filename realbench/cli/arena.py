@@ -199,6 +199,14 @@ def arena_command(
             metavar="NAME|CARD_DIR", help="Which; may be repeated.", rich_help_panel=_DETECTORS
         ),
     ] = None,
+    cross_fit: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="TOML that names each contestant's detectors, which never saw its pictures.",
+            rich_help_panel=_DETECTORS,
+        ),
+    ] = None,
     margin: Annotated[
         float,
         typer.Option(
@@ -266,6 +274,7 @@ def arena_command(
         trust_remote_code=trust_remote_code,
         margin=margin,
         detectors=tuple(detector or ()),
+        cross_fit=cross_fit,
         cache=not no_cache,
         host=host,
         port=port,

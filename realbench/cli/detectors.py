@@ -85,6 +85,10 @@ def train_command(
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes at a time [default: one per core].")
     ] = None,
+    keep_folds: Annotated[
+        Path | None,
+        typer.Option(help="Receives each fold's networks as detectors, for cross-fitting."),
+    ] = None,
 ) -> None:
     """Train, cross-validate and calibrate the embedded families on photographs and fakes.
 
@@ -117,16 +121,19 @@ def train_command(
         generated=generated or (),
         autoencoder=autoencoder,
         workers=workers,
-        command=_without_work(sys.argv[1:]),
+        keep_folds=keep_folds,
+        command=_without_paths(sys.argv[1:]),
         report=lambda line: typer.echo(line, err=True),
     )
 
 
-def _without_work(arguments: list[str]) -> str:
-    """Return the command line without the work folder, which decides nothing."""
+def _without_paths(arguments: list[str]) -> str:
+    """Return the command line without the folders that decide nothing."""
     import shlex
 
-    kept = [one for one in arguments if not one.startswith("--work=")]
-    if "--work" in kept:
-        del kept[(at := kept.index("--work")) : at + 2]
+    names = ("--work", "--keep-folds")
+    kept = [one for one in arguments if not one.startswith(tuple(f"{n}=" for n in names))]
+    for name in names:
+        if name in kept:
+            del kept[(at := kept.index(name)) : at + 2]
     return shlex.join(["realbench", *kept])

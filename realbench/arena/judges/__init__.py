@@ -47,6 +47,7 @@ class JudgeOptions:
         margin: The ``detectors`` judge's tie margin, in logits, at least 0.
         detectors: The ``detectors`` judge's detectors, names or card folders; empty for the
             embedded ones.
+        cross_fit: Instead of ``detectors``, a TOML file that says which judge which contestants.
         cache: Whether the ``detectors`` judge looks scores up and keeps them.
         host: Where the page of the ``human`` judge listens; a loopback address is reached from
             this machine alone.
@@ -77,6 +78,7 @@ class JudgeOptions:
     trust_remote_code: bool = False
     margin: float = DEFAULT_MARGIN
     detectors: tuple[str | Path, ...] = ()
+    cross_fit: Path | None = None
     cache: bool = True
     host: str = "127.0.0.1"
     port: int = 0

@@ -14,11 +14,12 @@ import numpy as np
 
 from realbench.allocator import keep_freed_memory
 from realbench.arena.judges import JudgeOptions
+from realbench.arena.judges.cross_fit import Fold, read_folds
 from realbench.arena.judges.judge import Judgment, Picture, Showing, Verdict
 from realbench.detection.ensemble import probability, weights
 from realbench.detection.registry import DEFAULT_DETECTORS, check_names, find_card
 from realbench.errors import UsageError
-from realbench.images import DEFAULT_MAX_PIXELS
+from realbench.images import DEFAULT_MAX_PIXELS, printable
 from realbench.scoring.cache import cache_path, open_cache
 from realbench.scoring.layout import choose_layout, decoding_threads
 from realbench.scoring.pipeline import Engine, Outcome, Pipeline
@@ -40,11 +41,15 @@ class DetectorJudge:
     is compared with. So its order of pictures has no cycles, and it has no position bias. Every
     picture is scored once, and not again while the score cache remembers it.
 
+    Cross-fitted, each contestant is judged by the detectors of its fold, which never learned from
+    its pictures; levels of folds then differ as their detectors do.
+
     Args:
-        options: ``margin``, ``detectors``, ``device``, ``batch_size`` and ``cache`` count.
+        options: ``margin``, ``detectors``, ``cross_fit``, ``device``, ``batch_size`` and ``cache``
+            count.
 
     Raises:
-        UsageError: no such detector or device, or a margin below 0.
+        UsageError: no such detector or device, a margin below 0, or folds that cannot be used.
     """
 
     name = "detectors"
@@ -57,54 +62,135 @@ class DetectorJudge:
         self._options = options or JudgeOptions()
         if not (math.isfinite(self._options.margin) and self._options.margin >= 0):
             raise UsageError(f"the margin must be 0 logits or more, not {self._options.margin}")
-        self._cards = [find_card(one) for one in self._options.detectors or DEFAULT_DETECTORS]
-        check_names([card.name for card in self._cards])
-        self._weights = weights({card.name: card.level for card in self._cards})
-        self._engine: Engine | None = None
-        self._outcomes: dict[Path, Outcome] = {}
+        if self._options.cross_fit is None:
+            self._folds: list[Fold] = []
+            chosen = [self._options.detectors or DEFAULT_DETECTORS]
+        else:
+            if self._options.detectors:
+                raise UsageError("--detector and --cross-fit exclude each other: give one")
+            self._folds = read_folds(self._options.cross_fit)
+            chosen = [fold.detectors for fold in self._folds]
+        self._ensembles = [_Ensemble(one, self._options) for one in chosen]
+        if len({tuple(sorted(one.weights)) for one in self._ensembles}) > 1:
+            raise UsageError("the folds have different detectors: give each the same names")
+        self._of = {
+            name: ensemble
+            for fold, ensemble in zip(self._folds, self._ensembles, strict=False)
+            for name in fold.contestants
+        }
 
     @property
     def fingerprint(self) -> str:
-        """Hex digest of the margin and of the detectors' fingerprints and weights."""
-        parts = {
-            "version": _VERSION,
-            "margin": self._options.margin,
-            "detectors": {c.name: [c.fingerprint, self._weights[c.name]] for c in self._cards},
-        }
+        """Hex digest of the margin and of the detectors' fingerprints and weights.
+
+        Cross-fitted, those of all folds, with their contestants.
+        """
+        parts: dict[str, Any] = {"version": _VERSION, "margin": self._options.margin}
+        each = [one.identity() for one in self._ensembles]
+        if self._folds:
+            names = [sorted(fold.contestants) for fold in self._folds]
+            parts["folds"] = sorted(zip(names, each, strict=True), key=json.dumps)
+        else:
+            parts["detectors"] = each[0]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
     def describe(self) -> dict[str, Any]:
         """Return margin and detectors, as ``run.json`` has them."""
-        return {
+        about: dict[str, Any] = {
             "kind": "detector ensemble, not a vision-language model",
             "margin": self._options.margin,
-            "detectors": [
-                {"name": c.name, "level": c.level, "fingerprint": c.fingerprint}
-                for c in self._cards
-            ],
+        }
+        if not self._folds:
+            return about | {"detectors": self._ensembles[0].describe()}
+        pairs = zip(self._folds, self._ensembles, strict=True)
+        return about | {
+            "folds": [
+                {"detectors": ensemble.describe(), "contestants": list(fold.contestants)}
+                for fold, ensemble in pairs
+            ]
         }
 
     def judge(self, showings: Iterable[Showing]) -> Iterator[tuple[Showing, Judgment]]:
         """Judge showings in their order; their pictures are scored some dozens at a time.
 
         Raises:
-            UsageError: the device cannot be used.
+            UsageError: the device cannot be used, or a contestant is in no fold.
             RealBenchError: the detectors cannot be loaded, or one of them fails.
         """
         waiting = iter(showings)
         while batch := list(islice(waiting, _SHOWINGS)):
-            self._score([picture for one in batch for picture in (one.first, one.second)])
+            pictures = [picture for one in batch for picture in (one.first, one.second)]
+            own: dict[_Ensemble, list[Picture]] = {}
+            for picture in pictures:
+                own.setdefault(self._judge_of(picture), []).append(picture)
+            for ensemble, some in own.items():
+                ensemble.score(some)
             for showing in batch:
                 yield showing, self._compare(showing)
 
-    def _score(self, pictures: Sequence[Picture]) -> None:
-        paths = list(dict.fromkeys(p.path for p in pictures if p.path not in self._outcomes))
+    def _judge_of(self, picture: Picture) -> _Ensemble:
+        if not self._folds:
+            return self._ensembles[0]
+        if picture.contestant not in self._of:
+            raise UsageError(
+                f"{printable(self._options.cross_fit or '')}: {printable(picture.contestant)} is "
+                "in no fold: name it in one whose detectors did not learn from its pictures"
+            )
+        return self._of[picture.contestant]
+
+    def _compare(self, showing: Showing) -> Judgment:
+        both = (showing.first, showing.second)
+        outcomes = [self._judge_of(one).outcomes[one.path] for one in both]
+        for picture, outcome in zip(both, outcomes, strict=True):
+            if outcome.reason:
+                return Judgment("invalid", raw=f"{picture.contestant}: {outcome.reason}")
+            if outcome.sha256 != picture.sha256:
+                return Judgment("invalid", raw=f"{picture.contestant}: the file has changed")
+        first, second = (outcome.logits for outcome in outcomes)
+        shares = self._ensembles[0].weights
+        difference = sum(w * (first[name] - second[name]) for name, w in shares.items())
+        verdict: Verdict = "first" if difference > 0 else "second"
+        if abs(difference) <= self._options.margin:
+            verdict = "tie"
+        return Judgment(
+            verdict,
+            probability=float(probability(np.asarray(difference))),
+            reason="P(real): " + ", ".join(_both(name, first, second) for name in shares),
+        )
+
+
+class _Ensemble:
+    """Detectors that score pictures, each once.
+
+    Attributes:
+        weights: each detector's share of the mean of logits.
+        outcomes: what was scored so far.
+    """
+
+    def __init__(self, detectors: Sequence[str | Path], options: JudgeOptions) -> None:
+        self._options = options
+        self._cards = [find_card(one) for one in detectors]
+        check_names([card.name for card in self._cards])
+        self.weights = weights({card.name: card.level for card in self._cards})
+        self.outcomes: dict[Path, Outcome] = {}
+        self._engine: Engine | None = None
+
+    def identity(self) -> dict[str, Any]:
+        return {c.name: [c.fingerprint, self.weights[c.name]] for c in self._cards}
+
+    def describe(self) -> list[dict[str, str]]:
+        return [
+            {"name": c.name, "level": c.level, "fingerprint": c.fingerprint} for c in self._cards
+        ]
+
+    def score(self, pictures: Sequence[Picture]) -> None:
+        paths = list(dict.fromkeys(p.path for p in pictures if p.path not in self.outcomes))
         if not paths:
             return
         keep_freed_memory()
 
         def take(index: int, outcome: Outcome) -> None:
-            self._outcomes[paths[index]] = outcome
+            self.outcomes[paths[index]] = outcome
 
         with open_cache([cache_path()] if self._options.cache else []) as store:
             fingerprints = {card.name: card.fingerprint for card in self._cards}
@@ -125,24 +211,6 @@ class DetectorJudge:
             loaded = load_detectors([card.path for card in self._cards], device)
             self._engine = Engine(loaded, choose_layout(device, self._options.batch_size))
         return self._engine
-
-    def _compare(self, showing: Showing) -> Judgment:
-        outcomes = [self._outcomes[one.path] for one in (showing.first, showing.second)]
-        for picture, outcome in zip((showing.first, showing.second), outcomes, strict=True):
-            if outcome.reason:
-                return Judgment("invalid", raw=f"{picture.contestant}: {outcome.reason}")
-            if outcome.sha256 != picture.sha256:
-                return Judgment("invalid", raw=f"{picture.contestant}: the file has changed")
-        first, second = (outcome.logits for outcome in outcomes)
-        difference = sum(w * (first[name] - second[name]) for name, w in self._weights.items())
-        verdict: Verdict = "first" if difference > 0 else "second"
-        if abs(difference) <= self._options.margin:
-            verdict = "tie"
-        return Judgment(
-            verdict,
-            probability=float(probability(np.asarray(difference))),
-            reason="P(real): " + ", ".join(_both(name, first, second) for name in self._weights),
-        )
 
 
 def _both(name: str, first: dict[str, float], second: dict[str, float]) -> str:

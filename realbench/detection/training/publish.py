@@ -29,12 +29,19 @@ def publish_detector(
 
     The README's hand-written part, above the line that begins the record, is kept.
     """
+    publish_card(folder, name=name, recipe=recipe, weights=weights, calibration=calibration)
+    save_json(folder / "record.json", record)
+    publish_record(folder / "README.md", f"# {name}", record)
+
+
+def publish_card(
+    folder: Path, *, name: str, recipe: Recipe, weights: Path, calibration: CalibrationSpec
+) -> None:
+    """Write what ``--detector`` needs into ``folder``: the weights and ``card.toml``."""
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(weights, folder / WEIGHTS_FILE)
     digest = file_sha256(folder / WEIGHTS_FILE)
     (folder / CARD_FILE).write_text(_card(name, recipe, digest, calibration), encoding="utf-8")
-    save_json(folder / "record.json", record)
-    publish_record(folder / "README.md", f"# {name}", record)
 
 
 _BEGIN = "<!-- The record below is written by `realbench detectors train`; do not edit it. -->"

@@ -26,16 +26,30 @@ def calibrate(table: pd.DataFrame) -> tuple[CalibrationSpec, pd.DataFrame]:
         the calibration from all folds, and the table with ``logit`` calibrated, each fold by
         the calibration of the other folds.
     """
+    specs = fold_calibrations(table)
+    parts = [
+        part.assign(logit=calibrated(part["logit"].to_numpy(), specs[fold]))
+        for fold, part in table.groupby("fold")
+    ]
+    return _fitted(_plain(table)), pd.concat(parts)
+
+
+def fold_calibrations(table: pd.DataFrame) -> dict[int, CalibrationSpec]:
+    """Fit each fold's calibration on the held-out scores of the other folds.
+
+    Args:
+        table: as for :func:`calibrate`.
+    """
     usable = _plain(table)
-    whole = fit_calibration(usable["logit"].to_numpy(), usable["real"].to_numpy())
-    parts = []
-    for fold, part in table.groupby("fold"):
+    specs = {}
+    for fold in table["fold"].unique():
         others = usable[usable["fold"] != fold]
-        spec = whole
-        if others["real"].nunique() == 2:
-            spec = fit_calibration(others["logit"].to_numpy(), others["real"].to_numpy())
-        parts.append(part.assign(logit=calibrated(part["logit"].to_numpy(), spec)))
-    return whole, pd.concat(parts)
+        specs[int(fold)] = _fitted(others if others["real"].nunique() == 2 else usable)
+    return specs
+
+
+def _fitted(table: pd.DataFrame) -> CalibrationSpec:
+    return fit_calibration(table["logit"].to_numpy(), table["real"].to_numpy())
 
 
 def _plain(table: pd.DataFrame) -> pd.DataFrame:

@@ -36,6 +36,7 @@ def train_detectors(
     generated: Sequence[Path] = (),
     autoencoder: Path | None = None,
     workers: int | None = None,
+    keep_folds: Path | None = None,
     command: str = "",
     report: Callable[[str], None] = print,
 ) -> dict[str, Any]:
@@ -48,6 +49,7 @@ def train_detectors(
         data: a folder with a ``manifest.csv``; or else give ``photos`` and ``generated``.
         autoencoder: folder of the TAEF2 weights; without it no round trips are made.
         workers: fits at a time, one thread each; by default one per core.
+        keep_folds: receives the folds' networks as detectors (:func:`publish_folds`).
         command: what the model cards name as the command that made them.
         report: receives a line per finished step.
 
@@ -57,6 +59,7 @@ def train_detectors(
     Raises:
         UsageError: no data, or data without one of the classes.
     """
+    from realbench.detection.training.folds import publish_folds
     from realbench.detection.training.record import calibrate, ensemble_table, figures
 
     start = time.monotonic()
@@ -114,6 +117,8 @@ def train_detectors(
         }
         publish_record(out / "README.md", "# The embedded detectors", record)
         run.save_json(out / "record.json", record)
+    if keep_folds is not None:
+        report(f"folds kept: {publish_folds(keep_folds, jobs)}")
     report(f"done after {time.monotonic() - start:.0f} s")
     return results
 
