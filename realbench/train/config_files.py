@@ -1,0 +1,122 @@
+"""Config files: TOML by name or path, ``--set`` overrides, checked against a schema."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from realbench.errors import UsageError
+from realbench.images import printable
+
+Schema = TypeVar("Schema", bound=BaseModel)
+
+
+class Table(BaseModel):
+    """A table of a file: unknown keys are errors, values do not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+def shipped(folder: Path) -> dict[str, str]:
+    """Return the names of a folder's configs and their one-line descriptions."""
+    return {
+        path.stem: str(tomllib.loads(path.read_text("utf-8")).get("description", ""))
+        for path in sorted(folder.glob("*.toml"))
+    }
+
+
+def shipped_text(name: str, folder: Path) -> str:
+    """Return the TOML of a shipped config.
+
+    Raises:
+        UsageError: none has that name.
+    """
+    return _shipped_file(name, folder).read_text("utf-8")
+
+
+def read_config(
+    schema: type[Schema], source: str | Path, overrides: Sequence[str] = (), *, folder: Path
+) -> Schema:
+    """Read a shipped config by its name, or a TOML file, and check it.
+
+    Args:
+        schema: what it is to be.
+        source: the name (without a folder or a suffix) or the file.
+        overrides: ``"table.key=value"`` each, the value in TOML's or JSON's notation or a bare
+            word.
+        folder: of the shipped configs.
+
+    Raises:
+        UsageError: there is no such file, or something in it is wrong; the message says what.
+    """
+    name = str(source)
+    known = Path(name).name == name and not name.endswith(".toml") and not Path(name).is_file()
+    path = _shipped_file(name, folder) if known else Path(source)
+    try:
+        values = tomllib.loads(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8"
+        raise UsageError(f"cannot read the config {printable(path)}: {reason}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{printable(path)} is no TOML: {error}") from error
+    for one in overrides:
+        _override(values, one)
+    return check_config(schema, values, printable(name if known else path))
+
+
+def check_config(schema: type[Schema], values: Mapping[str, Any], where: str) -> Schema:
+    """Return a checked config.
+
+    Raises:
+        UsageError: a key or a value is wrong; the message names it and ``where``.
+    """
+    try:
+        return schema.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        reason = str(first["msg"]).removeprefix("Value error, ")
+        if first["type"] == "extra_forbidden":
+            reason = "there is no such key"
+        said = f"{place}: {reason}" if place else reason
+        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+        raise UsageError(f"{where}: {said}{more}") from error
+
+
+def _override(values: dict[str, Any], text: str) -> None:
+    key, equals, value = text.partition("=")
+    parts = key.strip().split(".")
+    if not equals or not all(parts):
+        raise UsageError(f"--set {printable(text)}: give TABLE.KEY=VALUE")
+    table = values
+    for part in parts[:-1]:
+        table = table.setdefault(part, {})
+        if not isinstance(table, dict):
+            raise UsageError(f"--set {printable(text)}: {part} is not a table")
+    table[parts[-1]] = _value(value.strip())
+
+
+def _value(text: str) -> Any:
+    """Read a value in TOML's or JSON's notation; anything else is a bare word."""
+    for read in (lambda: tomllib.loads(f"x = {text}")["x"], lambda: json.loads(text)):
+        try:
+            return read()
+        except ValueError:
+            continue
+    return text
+
+
+def _shipped_file(name: str, folder: Path) -> Path:
+    path = folder / f"{name}.toml"
+    if not path.is_file():
+        names = ", ".join(sorted(one.stem for one in folder.glob("*.toml")))
+        raise UsageError(
+            f"no config and no file is called {printable(name)!r}: the configs are {names}; else "
+            "give a TOML file"
+        )
+    return path
