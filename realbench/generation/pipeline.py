@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -101,17 +102,14 @@ class Pipeline:
     """
 
     def __init__(self, options: PipelineOptions) -> None:
-        try:
-            import diffusers
-        except ImportError as error:
-            raise RealBenchError(f"generate needs diffusers: {INSTALL}") from error
+        if find_spec("diffusers") is None:
+            raise RealBenchError(f"generate needs diffusers: {INSTALL}")
         from realbench.scoring.scorer import choose_device
 
-        _quieten(diffusers)
         self.device = choose_device(options.device)
         self.dtype = choose_dtype(options.dtype, self.device)
         self._options = options
-        self._pipe = _load(options, self.dtype)
+        self._pipe = load_pipeline(options, self.dtype)
         self._arguments = _fitting(options.call_arguments(), self._pipe)
         names = [f"lora_{n}" for n in range(len(options.loras))]
         for name, lora in zip(names, options.loras, strict=True):
@@ -234,10 +232,17 @@ def choose_dtype(asked: str, device: str) -> str:
     return "bfloat16" if device.startswith("cuda") else "float32"
 
 
-def _load(options: PipelineOptions, dtype: str) -> Any:
-    import torch
-    from diffusers import DiffusionPipeline
+def load_pipeline(options: PipelineOptions, dtype: str) -> Any:
+    """Return the diffusers pipeline that ``options`` names, on the CPU, without LoRA.
 
+    Raises:
+        UsageError: the folder holds none.
+        RealBenchError: the pipeline cannot be loaded.
+    """
+    import diffusers
+    import torch
+
+    _quieten(diffusers)
     folder = Path(options.model)
     if folder.is_dir() and not (folder / "model_index.json").is_file():
         raise UsageError(
@@ -245,7 +250,7 @@ def _load(options: PipelineOptions, dtype: str) -> Any:
             "pipeline was saved to, or a hub id"
         )
     try:
-        return DiffusionPipeline.from_pretrained(
+        return diffusers.DiffusionPipeline.from_pretrained(
             options.model,
             revision=options.revision,
             torch_dtype=getattr(torch, dtype),

@@ -1,0 +1,126 @@
+"""The loss of Flow-GRPO, with GRPO-Guard's normalisation of the ratio.
+
+Sources: Flow-GRPO, arXiv 2505.05470 (objective, Gaussian KL); GRPO-Guard, arXiv 2510.22319 (ratio
+normalisation, gradient reweighting); RealGen, arXiv 2512.00473 (both, with a small window).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from realbench.train.sde import full_precision
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnostics:
+    """What a loss's ratios looked like.
+
+    Attributes:
+        ratio_mean, ratio_std: of the importance ratios; with one image the deviation is 0.
+        clip_fraction: share of images whose ratio is outside 1 ± clip.
+        clip_fraction_high, clip_fraction_low: above and below it.
+        approx_kl: mean of (ratio - 1) - log ratio >= 0, an estimate of the divergence from the
+            policy that sampled.
+    """
+
+    ratio_mean: float
+    ratio_std: float
+    clip_fraction: float
+    clip_fraction_high: float
+    clip_fraction_low: float
+    approx_kl: float
+
+
+def policy_loss(
+    log_prob: Tensor,
+    old_log_prob: Tensor,
+    advantages: Tensor,
+    *,
+    clip: float,
+    advantage_clip: float = 5.0,
+    guard: bool = False,
+    mean: Tensor | None = None,
+    old_mean: Tensor | None = None,
+    std: Tensor | None = None,
+    delta: Tensor | float | None = None,
+) -> tuple[Tensor, Diagnostics]:
+    """Return the clipped policy-gradient loss of one step of n images, and how it clipped.
+
+    Flow-GRPO (arXiv 2505.05470, its objective) minimises the mean of
+
+        max(-A·r, -A·clip(r, 1 - c, 1 + c)),    r = exp(log p - log p_old).
+
+    With d = μ - μ_old and x′ = μ_old + std·ε that log-ratio is the mean over an image's entries of
+    ε·d/std - d²/(2·std²): its expectation is below 0 and its spread depends on the step, so a fixed
+    clip is one-sided and bites at some steps only. ``guard`` applies both remedies of GRPO-Guard
+    (arXiv 2510.22319):
+
+    - ratio normalisation: log r = std·(log p - log p_old + mean(d²)/(2·std²)) = mean(ε·d), which
+      is centred at 0 and whose scale is the same at all steps; std = s·√(-Δ);
+    - gradient reweighting: ∂μ/∂v is proportional to -Δ, so the loss is divided by -Δ and no step
+      dominates because it is a long one.
+
+    Args:
+        log_prob: of the policy being trained, (n,), with gradients.
+        old_log_prob: of the policy that sampled, (n,).
+        advantages: (n,); clipped to ±``advantage_clip``.
+        clip: c > 0.
+        mean, old_mean: μ (with gradients) and μ_old, (n, ...); ``guard`` needs them.
+        std: the step's standard deviation, (n,), positive; ``guard`` needs it.
+        delta: Δ = σ′ - σ < 0, a number or (n,); ``guard`` needs it.
+
+    Returns:
+        The loss, a scalar, and diagnostics without gradients.
+    """
+    log_prob, old = full_precision(log_prob), full_precision(old_log_prob).detach()
+    weights = full_precision(advantages).detach().clamp(-advantage_clip, advantage_clip)
+    log_ratio = log_prob - old
+    if guard:
+        if mean is None or old_mean is None or std is None or delta is None:
+            raise ValueError("guard needs mean, old_mean, std and delta")
+        std = std.detach().to(log_ratio)
+        log_ratio = _normalised(log_ratio, full_precision(mean), full_precision(old_mean), std)
+        length = -torch.as_tensor(delta, dtype=log_ratio.dtype, device=log_ratio.device)
+    ratio = log_ratio.exp()
+    loss = torch.maximum(-weights * ratio, -weights * ratio.clamp(1 - clip, 1 + clip))
+    if guard:
+        loss = loss / length
+    return loss.mean(), _diagnose(ratio.detach(), log_ratio.detach(), clip)
+
+
+def kl_to_base(value: Tensor, base: Tensor, *, std: Tensor | None = None) -> Tensor:
+    """Return how far the trained model is from the base model at a step, a scalar.
+
+    With ``std`` it is the KL divergence of the step's two Gaussians, mean((μ - μ_base)²)/(2·std²)
+    (Flow-GRPO, arXiv 2505.05470, its closed form), per entry as log probabilities are. Without, it
+    is mean((v - v_base)²): the same less the step's factor, so that it weighs all steps alike.
+
+    Args:
+        value: μ or v of the model being trained, (n, ...); gradients flow through it.
+        base: μ or v of the base model (LoRA disabled), (n, ...).
+        std: the step's standard deviation, (n,), where means are given.
+    """
+    distance = (full_precision(value) - full_precision(base).detach()).square()
+    each = distance.flatten(1).mean(dim=1)
+    if std is not None:
+        each = each / (2 * std.detach().to(each).square())
+    return each.mean()
+
+
+def _normalised(log_ratio: Tensor, mean: Tensor, old_mean: Tensor, std: Tensor) -> Tensor:
+    shift = (mean - old_mean.detach()).square().flatten(1).mean(dim=1)
+    return (log_ratio + shift / (2 * std.square())) * std
+
+
+def _diagnose(ratio: Tensor, log_ratio: Tensor, clip: float) -> Diagnostics:
+    ratio, log_ratio = torch.stack([ratio, log_ratio]).cpu().double()
+    high, low = (ratio > 1 + clip).double().mean(), (ratio < 1 - clip).double().mean()
+    # expm1 keeps the digits that ratio - 1 loses where the ratio is near 1
+    divergence = (torch.expm1(log_ratio) - log_ratio).mean()
+    spread = ratio.std(correction=0)
+    return Diagnostics(
+        *torch.stack([ratio.mean(), spread, high + low, high, low, divergence]).tolist()
+    )
