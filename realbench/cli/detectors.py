@@ -19,25 +19,35 @@ def list_command() -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from realbench.detection.registry import DEFAULT_DETECTORS, find_card, list_detectors
+    from realbench.detection.registry import (
+        DEFAULT_DETECTORS,
+        find_card,
+        list_detectors,
+        plugin_cards,
+    )
 
     table = Table("detector", "level", "family", "weights", "what it does")
     cards = [find_card(name) for name in list_detectors()]
     missing = {card.name for card in cards if card.whats_missing()}
+    plugins, left_out = plugin_cards()
     for card in sorted(cards, key=lambda card: card.name in missing):
         weights = "needs them" if card.name in missing else "here"
         if card.name in DEFAULT_DETECTORS:
             weights = "bundled, default"
         table.add_row(card.name, card.level, card.family, weights, card.description)
+        elif card.name in plugins and not card.parts:
+            weights = "none needed"
     console = Console()
     console.print(table)
     if missing:
         console.print("realbench detectors show NAME tells how to get the weights of one.")
 
+    for line in left_out:
+        typer.echo(f"warning: {line}", err=True)
 
 @app.command("show")
 def show_command(
-    name: Annotated[str, typer.Argument(help="A bundled detector's name, or a card's folder.")],
+    name: Annotated[str, typer.Argument(help="A detector's name, or a card's folder.")],
 ) -> None:
     """Print a detector's card and fingerprint."""
     from realbench.detection.cards import CARD_FILE

@@ -12,7 +12,7 @@ import tomllib
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -74,6 +74,9 @@ class ModelSpec(_Strict):
         default=(), description="blocks whose patch statistics are judged; none: a classifier"
     )
     options: dict[str, Any] = Field(default_factory=dict)
+    precision: Literal["float32", "bfloat16"] | None = Field(
+        default=None, description="of a published network's products of matrices; none: float32"
+    )
 
 
 class WeightsSpec(_Strict):
@@ -82,9 +85,10 @@ class WeightsSpec(_Strict):
     ``bundled`` and ``local``: the file beside the card. ``file``: what the user gives
     (``--weights NAME=FILE``) or puts into the weights folder. ``hub``: what a repository on the
     Hugging Face hub has. The last two mean a file or, where none is named, a whole model.
+    ``none``: a plug-in's code needs no weights.
     """
 
-    source: Literal["bundled", "local", "file", "hub"] = "bundled"
+    source: Literal["bundled", "local", "file", "hub", "none"] = "bundled"
     file: str = ""
     sha256: Sha256 | None = Field(default=None, description="none where its hash is not published")
     repo: str = Field(default="", description="hub: owner/name")
@@ -104,6 +108,8 @@ class WeightsSpec(_Strict):
             raise ValueError("source 'file' needs file, or for a whole model obtain")
         if self.source == "hub" and not self.repo:
             raise ValueError("source 'hub' needs repo")
+        if self.source == "none" and (self.file or self.sha256):
+            raise ValueError("source 'none' goes without file and sha256")
         return self
 
 
@@ -145,23 +151,16 @@ class CalibrationSpec(_Strict):
     bias: float = 0.0
 
 
-class Card(_Strict):
-    """One detector, as read from the ``card.toml`` in ``path``."""
+class NetworkCard(_Strict):
+    """What cards have in common: a network of some family, its input and its weights."""
 
     name: str = Field(pattern=_NAME, max_length=_LONGEST_NAME)
-    level: Level
     family: str
     description: str
     input: InputSpec = InputSpec()
     model: ModelSpec
     weights: WeightsSpec
     backbone: WeightsSpec | None = None
-    labels: ClassesSpec | None = None
-    prompts: ClassesSpec | None = None
-    answers: ClassesSpec | None = None
-    question: str | None = None
-    output: OutputSpec = OutputSpec()
-    calibration: CalibrationSpec = CalibrationSpec()
     licence: str
     citation: str = ""
     path: Path = Field(exclude=True)
@@ -199,7 +198,7 @@ class Card(_Strict):
         assert spec is not None
         return find_weights(self.name, part, spec, self.path, fetch=fetch)
 
-    def with_weights(self, given: Mapping[str, str | Path]) -> Card:
+    def with_weights(self, given: Mapping[str, str | Path]) -> Self:
         """Return the card with the user's own files.
 
         Args:
@@ -208,27 +207,28 @@ class Card(_Strict):
         Raises:
             UsageError: the detector has no such part.
         """
-        parts = ["weights", *(["backbone"] if self.backbone else [])]
         for part in given:
-            if part not in parts:
-                raise UsageError(f"detector {self.name!r} has {' and '.join(parts)}, no {part!r}")
+            if part not in self.parts:
+                known = " and ".join(self.parts) or "no weights"
+                raise UsageError(f"{self.name!r} has {known}, no {part!r}")
         card = self.changed()
         card._given = {part: Path(path) for part, path in given.items()}
         return card
 
-    def changed(self, **fields: Any) -> Card:
+    def changed(self, **fields: Any) -> Self:
         """Return a copy with other fields, which finds the same files."""
-        card = Card(**(self.model_dump() | fields), path=self.path)
+        card = type(self)(**(self.model_dump() | fields), path=self.path)
         card._given = self._given
         return card
 
     @property
     def parts(self) -> dict[str, WeightsSpec]:
         """The files it needs: ``"weights"``, and ``"backbone"`` where the card has one."""
-        return {"weights": self.weights} | ({"backbone": self.backbone} if self.backbone else {})
+        own = {} if self.weights.source == "none" else {"weights": self.weights}
+        return own | ({"backbone": self.backbone} if self.backbone else {})
 
     def whats_missing(self) -> str:
-        """Return why the detector cannot be used on this machine as it is, or an empty text.
+        """Return why its network cannot be used on this machine as it is, or an empty text.
 
         The hub is not asked; no file is read.
         """
@@ -252,7 +252,7 @@ class Card(_Strict):
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hex digest (64 characters) of all that decides this detector's scores.
+        """Hex digest (64 characters) of all that decides the scores.
 
         Computed once: it reads the weights, which may be large.
 
@@ -266,10 +266,14 @@ class Card(_Strict):
             exclude={"name", "description", "licence", "citation", "weights", "backbone"},
             exclude_none=True,  # what a card does not have decides nothing
         )
-        decisive |= self.digests
+        decisive |= self.digests | self._code()
         decisive["scoring_version"] = SCORING_VERSION
         text = json.dumps(decisive, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
+
+    def _code(self) -> dict[str, str]:
+        """Return what tells the code from other code where its name does not."""
+        return {}
 
     def check_weights(self, part: str = "weights") -> None:
         """Compare the weights file with the card's hash, where it has one.
@@ -285,6 +289,25 @@ class Card(_Strict):
                 f"{path} has sha256 {found}, but its card says "
                 f"{expected}: get the right file, or correct {CARD_FILE}"
             )
+
+
+class Card(NetworkCard):
+    """One detector, as read from the ``card.toml`` in ``path``."""
+
+    level: Level
+    labels: ClassesSpec | None = None
+    prompts: ClassesSpec | None = None
+    answers: ClassesSpec | None = None
+    question: str | None = None
+    output: OutputSpec = OutputSpec()
+    calibration: CalibrationSpec = CalibrationSpec()
+
+    def _code(self) -> dict[str, str]:
+        from realbench.detection.families import FAMILIES
+        from realbench.detection.plugins import find_family
+
+        plugin = None if self.family in FAMILIES else find_family(self.family)
+        return {} if plugin is None else {"plugin": plugin.identity()}
 
 
 def check_name(name: str) -> None:
@@ -306,17 +329,31 @@ def read_card(folder: Path) -> Card:
     Raises:
         UsageError: there is no card, or it is not valid; the message names the field.
     """
-    path = folder / CARD_FILE
+    return read_toml_card(folder / CARD_FILE, Card, "detector")
+
+
+C = TypeVar("C", bound=NetworkCard)
+
+
+def read_toml_card(path: Path, kind: type[C], what: str) -> C:
+    """Read and check the card in the file ``path``, which is a ``kind``.
+
+    Args:
+        what: it is a card of, for messages.
+
+    Raises:
+        UsageError: there is no card, or it is not valid; the message names the field.
+    """
     try:
         fields = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise UsageError(f"{folder} has no {CARD_FILE}: give a detector's folder") from error
+        raise UsageError(f"{path.parent} has no {path.name}: give a {what}'s folder") from error
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UsageError(f"{path} cannot be read as TOML: {error}") from error
     try:
-        return Card(**fields, path=folder)
+        return kind(**fields, path=path.parent)
     except (ValidationError, TypeError) as error:
-        raise UsageError(f"{path} is not a valid detector card: {_first_problem(error)}") from error
+        raise UsageError(f"{path} is not a valid {what} card: {_first_problem(error)}") from error
 
 
 def _first_problem(error: Exception) -> str:

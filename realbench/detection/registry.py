@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from realbench.content import content_path
 from realbench.detection.cards import CARD_FILE, Card, read_card
-from realbench.errors import UsageError
+from realbench.detection.plugins import find_plugins
+from realbench.errors import RealBenchError, UsageError
 
 if TYPE_CHECKING:
     from realbench.detection.detector import Detector
@@ -18,29 +19,55 @@ DEFAULT_DETECTORS: tuple[str, ...] = ("semantic-lite", "trace-lite")
 
 
 def list_detectors() -> list[str]:
-    """Return the names of the bundled cards, sorted; not all of them have weights here."""
+    """Return the names of all detectors, sorted; not all of them have weights here.
+
+    They are the bundled ones and those of installed packages (:mod:`.plugins`) that have a card.
+    """
+    return sorted([*_bundled(), *plugin_cards()[0]])
+
+
+def plugin_cards() -> tuple[dict[str, Card], list[str]]:
+    """Return the cards of other packages' detectors, and why some are left out, one line each."""
+    found = find_plugins(_bundled())
+    cards, problems = {}, list(found.problems)
+    for name, plugin in found.usable.items():
+        try:
+            cards[name] = plugin.card()
+        except RealBenchError as error:
+            problems.append(f"{error}")
+    return cards, problems
+
+
+def _bundled() -> list[str]:
     folder = content_path("detectors")
     return sorted(entry.name for entry in folder.iterdir() if (entry / CARD_FILE).is_file())
 
 
 def find_card(name_or_folder: str | Path) -> Card:
-    """Return the card of a bundled detector's name, or of a folder with a ``card.toml``.
+    """Return the card of a detector's name, or of a folder with a ``card.toml``.
 
-    Torch is not imported.
+    A name is a bundled detector's or an installed package's. Torch is not imported.
 
     Raises:
         UsageError: no such detector, or its card is not valid.
     """
     name = str(name_or_folder)
-    bundled = list_detectors()
+    bundled = _bundled()
     if name in bundled:
         return read_card(content_path("detectors") / name)
+    plugins = find_plugins(bundled)
+    if name in plugins.usable:
+        return plugins.usable[name].card()
     folder = Path(name_or_folder)
     if folder.is_dir():
         return read_card(folder)
-    close = difflib.get_close_matches(name, bundled, n=1)
+    left_out = [line for line in plugins.problems if line.startswith(f"plug-in {name!r} ")]
+    if left_out:
+        raise UsageError(left_out[0])
+    known = [*bundled, *plugins.usable]
+    close = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {close[0]}?" if close else "give a name or a folder with a card.toml"
-    raise UsageError(f"no detector {name!r} (bundled: {', '.join(bundled)}): {hint}")
+    raise UsageError(f"no detector {name!r} (known: {', '.join(known)}): {hint}")
 
 
 def check_names(names: Sequence[str]) -> None:
@@ -62,7 +89,7 @@ def load_detector(
     *,
     weights: str | Path | Mapping[str, str | Path] | None = None,
 ) -> Detector:
-    """Load a detector by the name of a bundled card or by a card's folder.
+    """Load a detector by its name, bundled or of an installed package, or by a card's folder.
 
     Args:
         detector: such as ``"trace-lite"`` or ``"./my_detector"``, or a card.

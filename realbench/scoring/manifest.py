@@ -55,7 +55,7 @@ def describe_run(
                 "name": card.name,
                 "level": card.level,
                 "fingerprint": card.fingerprint,
-                "weights_sha256": card.digests["weights"],
+                "weights_sha256": card.digests.get("weights"),
             }
             for card in cards
         ],

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from realbench.detection.plugins import find_family
 from realbench.errors import UsageError
 
 if TYPE_CHECKING:
@@ -31,13 +32,20 @@ def build(card: Card) -> Detector:
     """Build and load the detector that ``card`` describes, on the CPU.
 
     Raises:
-        UsageError: the card names an unknown family, or a network that cannot be built.
+        UsageError: the card names an unknown family, or a network that cannot be built, or the
+            family's package fails.
         RealBenchError: the weights are missing, altered or do not fit.
     """
     if card.family not in FAMILIES:
+        plugin = find_family(card.family)
+        if plugin is not None:
+            return plugin.build(card)
         raise UsageError(
-            f"{card.path}: unknown family {card.family!r} (known: {', '.join(sorted(FAMILIES))})"
+            f"{card.path}: unknown family {card.family!r} (known: {', '.join(sorted(FAMILIES))}; "
+            "others are installed as packages)"
         )
+    if card.weights.source == "none":
+        raise UsageError(f"{card.path}: a card of family {card.family!r} needs weights")
     family_build: Callable[[Card], Detector] = import_module(FAMILIES[card.family]).build
     try:
         return family_build(card)
