@@ -80,13 +80,13 @@ class Tally:
         Yields:
             Blocks of resamples: scores and counts of the pairs, float64 (rows, Q) each.
         """
-        counts, scores = self._by_prompt
+        counts, scores = self.by_prompt
         for rows in row_blocks(resamples, max(len(self.prompts), len(self.first))):
             weights = draw_weights(rng, len(self.prompts), rows)
             yield np.asarray(weights @ scores), np.asarray(weights @ counts)
 
     @cached_property
-    def _by_prompt(self) -> tuple[Any, Any]:
+    def by_prompt(self) -> tuple[Any, Any]:
         """Counts and scores, sparse (P, Q)."""
         from scipy import sparse
 

@@ -41,7 +41,8 @@ class BoardDetector(Strict):
     """A detector that every entry is scored with.
 
     Several fingerprints are versions of it that count as one, such as the folds of a
-    cross-fitting, each of which never saw the models that it scores.
+    cross-fitting, each of which never saw the models that it scores. The first of every detector
+    belong together, as do the second, and so on: an entry has one such set.
     """
 
     name: Key
@@ -83,6 +84,11 @@ class Settings(Strict):
     def _fits(self) -> Settings:
         if not self.detectors and self.judge is None:
             raise ValueError("names neither detectors nor a judge; it needs one")
+        if len({len(one.fingerprints) for one in self.detectors}) > 1:
+            raise ValueError(
+                "detectors have different numbers of fingerprints; the n-th of each belong "
+                "together, so repeat those that are in several sets"
+            )
         for column in (*self.columns, self.rank_by):
             if column in ("arena", "win_rate"):
                 if self.judge is None:

@@ -18,6 +18,7 @@ from realbench.images import EXTENSIONS, thumbnail_jpeg
 from realbench.leaderboard.board import SAMPLES
 from realbench.leaderboard.standings import Row, Standings
 from realbench.leaderboard.tables import (
+    agreement_text,
     category_columns,
     count_text,
     ranks_text,
@@ -56,6 +57,7 @@ def render_board(standings: Standings) -> str:
             samples={row.slug: load_samples(standings.board.path, row.slug) for row in lines},
             headline=headline(standings),
             reading=reading(standings),
+            agreement=agreement_text(standings),
             css=Markup(css),
             script=Markup(script),
             policy=_policy(css, script),

@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 
 from realbench import stats
+from realbench.arena.verdicts import Comparison
+from realbench.leaderboard.agreement import RankAgreement, rank_agreement
 from realbench.leaderboard.arena_checks import told_results
 from realbench.leaderboard.board import Board
 from realbench.leaderboard.figures import DIGITS, SCORE_OF, round_figure
-from realbench.leaderboard.schema import Entry, Estimate
+from realbench.leaderboard.schema import DetectorScores, DetectorUsed, Entry, Estimate
 from realbench.leaderboard.verify import Verified
 
 _SIGNIFICANCE = 0.05
@@ -60,6 +62,7 @@ class Standings:
         anchors, rows: its lines.
         columns: the keys of ``values`` that are shown, in order.
         n_pairs, n_separated: of the pairs of entries, and how many the data separate.
+        agreement: of realism and arena rating, where both are columns.
     """
 
     board: Board
@@ -68,13 +71,15 @@ class Standings:
     columns: list[str]
     n_pairs: int
     n_separated: int
+    agreement: RankAgreement | None = None
 
 
 def rank_board(verified: Verified) -> Standings:
     """Rank a board's entries; see :class:`Row`."""
     board = verified.board
     by = board.settings.rank_by
-    arena = _arena(verified)
+    comparisons = _comparisons(verified)
+    arena = _arena(comparisons, board.settings.seed)
     values = {
         key: _values(board, entry, verified.anchors) | arena.values.get(key, {})
         for key, entry in {**verified.anchors, **verified.entries}.items()
@@ -98,8 +103,26 @@ def rank_board(verified: Verified) -> Standings:
         Row(key, entry, None, None, values[key]) for key, entry in sorted(verified.anchors.items())
     ]
     return Standings(
-        board, anchors, rows, _columns(board), len(keys) * (len(keys) - 1) // 2, len(pairs)
+        board,
+        anchors,
+        rows,
+        _columns(board),
+        n_pairs=len(keys) * (len(keys) - 1) // 2,
+        n_separated=len(pairs),
+        agreement=_agreement(verified, comparisons),
     )
+
+
+def _agreement(verified: Verified, comparisons: Sequence[Comparison]) -> RankAgreement | None:
+    settings = verified.board.settings
+    if not {"realism", "arena"} <= set(settings.columns):
+        return None
+    scores = {
+        key: entry.detector_scoring
+        for key, entry in verified.entries.items()
+        if entry.detector_scoring is not None
+    }
+    return rank_agreement(scores, comparisons, settings.seed)
 
 
 def _columns(board: Board) -> list[str]:
@@ -131,17 +154,13 @@ def _values(board: Board, entry: Entry, anchors: Mapping[str, Entry]) -> dict[st
 
 def _auc(board: Board, entry: Entry, anchors: Mapping[str, Entry]) -> Estimate | None:
     """How well realism tells the board's photographs from an entry's images; 0.5 is not at all."""
-    photos = [
-        anchors[key].detector_scoring
-        for key, about in board.anchor_slugs.items()
-        if about.is_photographs and key in anchors
-    ]
     scores = entry.detector_scoring
-    if not photos or photos[0] is None or scores is None or scores is photos[0]:
+    photos = _photographs(board, entry, anchors)
+    if photos is None or scores is None or scores is photos:
         return None
     found = stats.bootstrap_auc(
-        *([image[2] for image in one.images] for one in (photos[0], scores)),
-        *(np.array([image[0] for image in one.images]) for one in (photos[0], scores)),
+        *([image[2] for image in one.images] for one in (photos, scores)),
+        *(np.array([image[0] for image in one.images]) for one in (photos, scores)),
         seed=board.settings.seed,
     )
     return Estimate(
@@ -151,6 +170,25 @@ def _auc(board: Board, entry: Entry, anchors: Mapping[str, Entry]) -> Estimate |
         n=found.n,
         n_prompts=found.n_groups,
     )
+
+
+def _photographs(board: Board, entry: Entry, anchors: Mapping[str, Entry]) -> DetectorScores | None:
+    """The photographs that an entry is measured against: the same fold's, else the first."""
+    found = [
+        scores
+        for key, about in board.anchor_slugs.items()
+        if about.is_photographs
+        and key in anchors
+        and (scores := anchors[key].detector_scoring) is not None
+    ]
+    if entry.detector_scoring is None or not found:
+        return None
+    own = entry.detector_scoring.detectors
+    return next((one for one in found if _same(one.detectors, own)), found[0])
+
+
+def _same(one: Sequence[DetectorUsed], other: Sequence[DetectorUsed]) -> bool:
+    return {d.fingerprint for d in one} == {d.fingerprint for d in other}
 
 
 # --- Which entries the data separate -----------------------------------------------------------
@@ -199,18 +237,15 @@ class _Arena:
         }
 
 
-def _arena(verified: Verified) -> _Arena:
-    """Rate all that met on the board by Bradley–Terry, from what their entries tell.
+def _comparisons(verified: Verified) -> list[Comparison]:
+    """Return the comparisons of all that met on the board, from what their entries tell.
 
-    A comparison that both of its entries tell, from one run, counts once; opponents without an
-    entry do not count.
+    One that both of its entries tell, from one run, counts once; opponents without an entry do
+    not count.
     """
-    from realbench.arena.ratings import rate
-    from realbench.arena.verdicts import Comparison
-
     judge = verified.board.settings.judge
     if judge is None:
-        return _Arena()
+        return []
     every = {**verified.anchors, **verified.entries}
     met: dict[tuple[str, str, str, str], float] = {}
     for key, told in told_results(every).items():
@@ -220,17 +255,21 @@ def _arena(verified: Verified) -> _Arena:
             for prompt, letter in letters.items():
                 score = SCORE_OF[letter] if a == key else 1 - SCORE_OF[letter]
                 met.setdefault((arena.run, prompt, a, b), score)  # type: ignore[union-attr]
-    if not met:
-        return _Arena()
-    comparisons = [
+    return [
         Comparison(judge.name, prompt, a, b, score, None)
         for (_, prompt, a, b), score in sorted(met.items())
     ]
+
+
+def _arena(comparisons: Sequence[Comparison], seed: int) -> _Arena:
+    """Rate all that met by Bradley–Terry."""
+    from realbench.arena.ratings import rate
+
+    if not comparisons:
+        return _Arena()
     names = sorted({name for one in comparisons for name in (one.a, one.b)})
-    ratings = rate(
-        comparisons, names, resamples=_RATING_RESAMPLES, seed=verified.board.settings.seed
-    )
-    standing = ratings["judges"][judge.name]
+    ratings = rate(comparisons, names, resamples=_RATING_RESAMPLES, seed=seed)
+    standing = ratings["judges"][comparisons[0].judge]
     values = {}
     for row in standing["ratings"]:
         rating = row["bradley_terry"]

@@ -74,6 +74,8 @@ def readme(standings: Standings) -> str:
         parts.append(markdown(settings.description))
     parts.append(markdown_table(standings, summary_columns(standings)))
     parts.append(reading(standings))
+    if agreement := agreement_text(standings):
+        parts.append(agreement)
     if categories := category_columns(standings):
         parts += ["## By category", "Realism in each category of prompts, with its 95 % interval."]
         parts.append(markdown_table(standings, categories))
@@ -101,6 +103,23 @@ def reading(standings: Standings) -> str:
         "data cannot separate share a rank: the first number counts the models that are surely "
         "better, plus one, and the second is the last place that the data allow "
         f"(Holm-adjusted p < 0.05; {found})."
+    )
+
+
+def agreement_text(standings: Standings) -> str:
+    """Say how far realism and arena rating agree; empty where a board has not both."""
+    found = standings.agreement
+    if found is None:
+        return ""
+    one, two = (
+        f"{value.mean:.2f}"
+        + (f" ({value.low:.2f} to {value.high:.2f})" if value.low is not None else "")
+        for value in (found.spearman, found.kendall)
+    )
+    return (
+        f"The order of the {found.spearman.n} models by realism and by arena rating: Spearman's "
+        f"rank correlation {one}, Kendall's {two}; 95 % intervals by a bootstrap over models and "
+        f"{found.spearman.n_prompts} prompts."
     )
 
 

@@ -187,6 +187,16 @@ def _detector_problems(board: Board, scores: DetectorScores) -> Iterator[str]:
             )
         if used.level != known.level:
             yield f"{used.name}: level {used.level}, the board has {known.level}: {WRITE_AGAIN}"
+    sets = [
+        {n for n, one in enumerate(known.fingerprints) if one == used.fingerprint}
+        for used in scores.detectors
+        if (known := wanted.get(used.name)) is not None
+    ]
+    if all(sets) and sets and not set.intersection(*sets):
+        yield (
+            "detectors: their fingerprints are of different sets, such as two folds: score with "
+            "the detectors of one"
+        )
 
 
 def _few(fingerprints: Iterable[str]) -> str:

@@ -234,10 +234,33 @@ def test_a_board_file_that_cannot_be_used_is_one_line(
     assert "board.toml" in str(caught.value)
 
 
-def test_folds_of_a_detector_count_as_one(tmp_path: Path) -> None:
+@pytest.fixture
+def two_folds(tmp_path: Path) -> Path:
     board = fill_board(tmp_path, {"alpha": 1.0, "beta": 0.0}, arena=False)
     text = (board / "board.toml").read_text()
-    fold = '["' + "a" * 64 + '", "' + "d" * 64 + '"]'
-    (board / "board.toml").write_text(text.replace('["' + "a" * 64 + '"]', fold))
-    edit(board, lambda r: _scores(r)["detectors"][0].update(fingerprint="d" * 64))
-    assert violations(board) == []
+    for first, second in (("a", "d"), ("b", "e")):
+        text = text.replace(f'["{first * 64}"]', f'["{first * 64}", "{second * 64}"]')
+    (board / "board.toml").write_text(text)
+    return board
+
+
+def test_the_detectors_of_one_fold_count(two_folds: Path) -> None:
+    def other_fold(record: dict[str, Any]) -> None:
+        for one, letter in zip(_scores(record)["detectors"], "de", strict=True):
+            one["fingerprint"] = letter * 64
+
+    edit(two_folds, other_fold)
+    assert violations(two_folds) == []
+
+
+def test_detectors_of_two_folds_do_not_mix(two_folds: Path) -> None:
+    edit(two_folds, lambda r: _scores(r)["detectors"][0].update(fingerprint="d" * 64))
+    (found,) = violations(two_folds)
+    assert "different sets" in found
+
+
+def test_every_detector_has_every_fold(two_folds: Path) -> None:
+    text = (two_folds / "board.toml").read_text()
+    (two_folds / "board.toml").write_text(text.replace(f', "{"e" * 64}"', ""))
+    with pytest.raises(RealBenchError, match="different numbers of fingerprints"):
+        load_board(two_folds)
