@@ -1,0 +1,286 @@
+"""What a training of a diffusion model is told: TOML files, checked, with overrides."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from realbench.train.config_files import Table, read_config, shipped, shipped_text
+from realbench.train.reward_config import RewardConfig
+
+_FOLDER = Path(__file__).with_name("configs")
+
+
+class ModelConfig(Table):
+    """``[model]``: the pipeline.
+
+    Attributes:
+        source: a diffusers folder, a hub id, or the name of a model that is shipped.
+        revision: of the hub: a branch, tag or commit.
+        adapter: ``"module:Class"`` for a pipeline class of the user's own (docs/flow-models.md).
+        dtype: of the frozen weights and of the arithmetic; ``"auto"`` is bfloat16 on CUDA, else
+            float32. The trained weights are always float32.
+        device: ``"auto"`` leaves it to accelerate, ``"cpu"`` keeps off the accelerator.
+    """
+
+    source: str
+    revision: str | None = None
+    adapter: str | None = None
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    device: Literal["auto", "cpu"] = "auto"
+
+
+class PromptsConfig(Table):
+    """``[prompts]``: what images are made of in training.
+
+    Attributes:
+        suite: a bundled suite's name or a JSONL file.
+        form: which form of the suite's prompts, ``"short"`` or ``"long"``.
+        limit: no more than the first so many.
+    """
+
+    suite: str = "realbench-core"
+    form: Literal["short", "long"] = "short"
+    limit: int | None = Field(default=None, ge=1)
+
+
+class SamplingConfig(Table):
+    """``[sampling]``: how an image is made.
+
+    Attributes:
+        steps: of the schedule.
+        guidance: the guidance scale.
+        height, width: of the image in pixels.
+        batch_size: images at a time on one device.
+        kind: of the stochastic step: ``"sde"`` (Flow-GRPO) or ``"cps"``.
+        noise_level: a, the stochastic steps' amount of noise.
+        window: how many consecutive steps, drawn anew for each iteration from the first half of
+            the schedule, are stochastic and trained.
+    """
+
+    steps: int = Field(default=28, ge=2)
+    guidance: float = Field(default=3.5, ge=0)
+    height: int = Field(default=1024, ge=8)
+    width: int = Field(default=1024, ge=8)
+    batch_size: int = Field(default=4, ge=1)
+    kind: Literal["sde", "cps"] = "sde"
+    noise_level: float = Field(default=0.9, gt=0)
+    window: int = Field(default=3, ge=1)
+
+    @model_validator(mode="after")
+    def _window_fits(self) -> SamplingConfig:
+        if self.window > max(1, self.steps // 2):
+            raise ValueError(
+                f"window {self.window} does not fit in the first half of {self.steps} steps"
+            )
+        if self.kind == "cps" and self.noise_level > 1:
+            raise ValueError("noise_level of cps must be at most 1")
+        return self
+
+
+class TrainingConfig(Table):
+    """``[training]``: the iterations.
+
+    Attributes:
+        iterations: how many; each makes images, rewards them and updates the weights.
+        prompts_per_iteration: groups of an iteration, over all processes.
+        group_size: images of one prompt, whose rewards are compared with one another.
+        updates_per_iteration: optimiser steps; the images are divided among them.
+        passes: over an iteration's images.
+        batch_size: images at a time in a training pass on one device.
+        learning_rate: of AdamW.
+        betas, epsilon, weight_decay: of AdamW.
+        max_grad_norm: to which the gradient is clipped.
+    """
+
+    iterations: int = Field(default=300, ge=1)
+    prompts_per_iteration: int = Field(default=8, ge=1)
+    group_size: int = Field(default=24, ge=2)
+    updates_per_iteration: int = Field(default=2, ge=1)
+    passes: int = Field(default=1, ge=1)
+    batch_size: int = Field(default=1, ge=1)
+    learning_rate: float = Field(default=1e-4, gt=0)
+    betas: tuple[float, float] = (0.9, 0.999)
+    epsilon: float = Field(default=1e-8, gt=0)
+    weight_decay: float = Field(default=1e-4, ge=0)
+    max_grad_norm: float = Field(default=1.0, gt=0)
+
+    @property
+    def images(self) -> int:
+        """How many images an iteration makes, over all processes."""
+        return self.prompts_per_iteration * self.group_size
+
+    @model_validator(mode="after")
+    def _images_divide(self) -> TrainingConfig:
+        if self.images % self.updates_per_iteration:
+            raise ValueError(
+                f"{self.images} images an iteration (prompts_per_iteration × group_size) cannot "
+                f"be divided among {self.updates_per_iteration} updates_per_iteration"
+            )
+        return self
+
+
+class LoraConfig(Table):
+    """``[lora]``: the trained weights.
+
+    Attributes:
+        rank, alpha: the weights are scaled by alpha / rank.
+        targets: names of layers (the ends of their paths); None takes the model class's own.
+        start_from: a LoRA file or folder in diffusers' format to go on from.
+    """
+
+    rank: int = Field(default=64, ge=1)
+    alpha: int = Field(default=128, ge=1)
+    targets: tuple[str, ...] | None = None
+    start_from: str | None = None
+
+
+class LossConfig(Table):
+    """``[loss]``: see :mod:`realbench.train.loss` for the equations.
+
+    Attributes:
+        clip: how far the ratio of probabilities may move from 1 and still count.
+        kl: β, the weight of the divergence from the base model; 0 leaves it out.
+        kl_of: between what it is measured, the velocities or the steps' means.
+        guard: GRPO-Guard's normalised ratio and balanced steps.
+        advantage_clip: advantages are clipped to ± this.
+        global_std: divide by the standard deviation of all rewards, not of the group's own.
+    """
+
+    clip: float = Field(default=1e-4, gt=0)
+    kl: float = Field(default=0.0, ge=0)
+    kl_of: Literal["velocity", "mean"] = "mean"
+    guard: bool = True
+    advantage_clip: float = Field(default=5.0, gt=0)
+    global_std: bool = False
+
+
+class EmaConfig(Table):
+    """``[ema]``: the running mean of the trained weights that is evaluated and exported.
+
+    Attributes:
+        enabled: without it the weights themselves are evaluated and exported.
+        decay: what remains of the mean at an update; less at first, (1 + n) / (10 + n).
+        every: optimiser steps between its updates.
+    """
+
+    enabled: bool = True
+    decay: float = Field(default=0.9, ge=0, lt=1)
+    every: int = Field(default=1, ge=1)
+
+
+class EvaluationConfig(Table):
+    """``[evaluation]``: fixed prompts and seeds, and judges that are no part of the reward.
+
+    Attributes:
+        every: iterations between evaluations; the first is before the training.
+        suite: of its prompts; None takes them from the training suite, and out of the training.
+        prompts: how many, spread evenly over the suite.
+        images_per_prompt: of each.
+        heldout: detectors (names or card folders) that take no part in the reward.
+        stop_on_hacking: end the run when the reward rises while the held-out score falls.
+        columns: of the grid of samples.
+    """
+
+    every: int = Field(default=10, ge=1)
+    suite: str | None = None
+    prompts: int = Field(default=16, ge=1)
+    images_per_prompt: int = Field(default=1, ge=1)
+    heldout: tuple[str, ...] = ()
+    stop_on_hacking: bool = False
+    columns: int = Field(default=8, ge=1)
+
+
+class CheckpointsConfig(Table):
+    """``[checkpoints]``: from which a run that was cut off goes on.
+
+    Attributes:
+        every: iterations between them; also after the last iteration.
+        keep: how many stay; older ones are deleted.
+    """
+
+    every: int = Field(default=5, ge=1)
+    keep: int = Field(default=2, ge=1)
+
+
+class MemoryConfig(Table):
+    """``[memory]``: memory for time.
+
+    Attributes:
+        gradient_checkpointing: compute activations again in the backward pass.
+        vae_tiling: decode an image in tiles, vae_slicing: one image after the other.
+        offload_text_encoders: keep them in main memory while they are not at work.
+        offload_vae: likewise the VAE.
+    """
+
+    gradient_checkpointing: bool = False
+    vae_tiling: bool = False
+    vae_slicing: bool = False
+    offload_text_encoders: bool = False
+    offload_vae: bool = False
+
+
+class TrackingConfig(Table):
+    """``[tracking]``: where curves are shown beside ``report.html``.
+
+    Attributes:
+        trackers: any of ``"tensorboard"``, ``"wandb"``, ``"trackio"``.
+        project: what the run belongs to, for W&B and trackio.
+    """
+
+    trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ("tensorboard",)
+    project: str = "realgen"
+
+
+class DiffusionConfig(Table):
+    """A training of a diffusion model; a TOML file has one table for each attribute.
+
+    Attributes:
+        description: one line for people.
+        seed: from which every random choice is derived.
+    """
+
+    description: str = ""
+    seed: int = Field(default=0, ge=0)
+    model: ModelConfig
+    prompts: PromptsConfig = PromptsConfig()
+    sampling: SamplingConfig = SamplingConfig()
+    training: TrainingConfig = TrainingConfig()
+    lora: LoraConfig = LoraConfig()
+    loss: LossConfig = LossConfig()
+    ema: EmaConfig = EmaConfig()
+    reward: RewardConfig | None = None
+    evaluation: EvaluationConfig = EvaluationConfig()
+    checkpoints: CheckpointsConfig = CheckpointsConfig()
+    memory: MemoryConfig = MemoryConfig()
+    tracking: TrackingConfig = TrackingConfig()
+
+
+def shipped_configs() -> dict[str, str]:
+    """Return the shipped configs' names and their one-line descriptions."""
+    return shipped(_FOLDER)
+
+
+def config_text(name: str) -> str:
+    """Return the TOML of a shipped config.
+
+    Raises:
+        UsageError: none has that name.
+    """
+    return shipped_text(name, _FOLDER)
+
+
+def load_config(source: str | Path, overrides: Sequence[str] = ()) -> DiffusionConfig:
+    """Read a shipped config by its name, or a TOML file, and check it.
+
+    Args:
+        source: the name (without a folder or a suffix) or the file.
+        overrides: ``"table.key=value"`` each, the value in TOML's notation or a bare word.
+
+    Raises:
+        UsageError: there is no such file, or something in it is wrong; the message says what.
+    """
+    return read_config(DiffusionConfig, source, overrides, folder=_FOLDER)

@@ -1,0 +1,614 @@
+"""Flow-GRPO: a flow-matching image model is trained with a reward.
+
+An iteration makes a group of images of each of some prompts, with noise in a window of the
+sampler's steps (Flow-GRPO, arXiv 2505.05470, and its fast variant); rewards them; compares the
+rewards within each group; and moves LoRA weights so that the steps that led to better images
+become likelier (:mod:`realbench.train.loss`). Every random choice is a function of the seed, the
+iteration and the image, so that a run does not depend on the number of processes, and one that was
+killed goes on to the same numbers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from realbench.errors import RealBenchError, RealBenchWarning, UsageError
+from realbench.train import run_folder
+from realbench.train.advantages import advantages
+from realbench.train.checkpoint import (
+    State,
+    latest_checkpoint,
+    load_checkpoint,
+    save_checkpoint,
+)
+from realbench.train.collecting import Experience, collect, encode, sample
+from realbench.train.config import DiffusionConfig
+from realbench.train.ema import Ema
+from realbench.train.evaluation import (
+    Judge,
+    by_prompt,
+    estimate,
+    heldout_judge,
+    probe,
+    save_grid,
+    save_samples,
+)
+from realbench.train.experiment import Prompts, choose_prompts, make_reward
+from realbench.train.groups import ImagePlan, image_generator, plan_images, window_generator
+from realbench.train.lora import add_lora, write_lora
+from realbench.train.sharding import gathered
+from realbench.train.summary import summarize
+from realbench.train.tracking import check_trackers, flat, log_figures, log_grid, start_trackers
+from realbench.train.update import passes_per_step, update
+from realbench.train.watch import HackingWatch
+from realbench.train.window import draw_window
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+    from realbench.train.flow_models.flow_model import FlowModel
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a run is.
+
+    Attributes:
+        stage: ``"loading"``, ``"evaluating"`` or ``"training"``.
+        done, total: iterations.
+        reward: mean of the last iteration, None before the first.
+    """
+
+    stage: str
+    done: int = 0
+    total: int = 0
+    reward: float | None = None
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a training came to.
+
+    Attributes:
+        out: the run's folder.
+        log: the lines of ``log.jsonl``: iteration 0 is the evaluation before the training.
+        summary: as in ``summary.json``.
+        stop_reason: ``"complete"`` or ``"hacking"``.
+        model: with the trained weights (their running mean, where there is one).
+    """
+
+    out: Path
+    log: list[dict[str, Any]]
+    summary: dict[str, Any]
+    stop_reason: str
+    model: FlowModel
+
+    @property
+    def evaluations(self) -> list[dict[str, Any]]:
+        """Each evaluation, with its ``iteration``."""
+        return [
+            {"iteration": one["iteration"]} | one["evaluation"]
+            for one in self.log
+            if one.get("evaluation")
+        ]
+
+
+def train(
+    config: DiffusionConfig,
+    *,
+    out: str | Path | None = None,
+    model: FlowModel | None = None,
+    reward: Any | None = None,
+    heldout: Judge | None = None,
+    probes: Mapping[str, Judge] | None = None,
+    prompts: Sequence[str] | None = None,
+    evaluation_prompts: Sequence[str] | None = None,
+    cotraining: Any | None = None,
+    progress: Callable[[Progress], None] | None = None,
+) -> TrainResult:
+    """Train a model; a run that was cut off goes on when it is made again with the same ``out``.
+
+    Args:
+        config: the settings.
+        out: the run's folder; without one nothing is kept but the result.
+        model: loaded, without LoRA; by default the config's.
+        reward: a :class:`~realbench.train.reward.Reward` or a function of images (uint8
+            (n, 3, H, W)) and prompts that returns (n,) in [0, 1]; by default the config's.
+        heldout: a function of the same kind that is no part of the reward, higher is more real;
+            by default the detectors ``evaluation.heldout``.
+        probes: further functions, recorded at each evaluation under their names; each returns (n,)
+            or one number.
+        prompts: texts to train on instead of the config's suite.
+        evaluation_prompts: texts to evaluate, likewise.
+        cotraining: trains the reward's detectors between iterations; by default the config's.
+        progress: called as the run goes on.
+
+    Raises:
+        UsageError: the config cannot be used, or ``out`` holds another run.
+        RealBenchError: a model or detector cannot be loaded or fails; checkpoints are kept.
+    """
+    check_trackers(config.tracking)
+    chosen = choose_prompts(config, prompts, evaluation_prompts)
+    tell = progress or (lambda _: None)
+    with contextlib.ExitStack() as stack:
+        folder = Path(out or stack.enter_context(tempfile.TemporaryDirectory()))
+        accelerator = stack.enter_context(_accelerator(config, folder))
+        if accelerator.is_main_process:
+            stack.enter_context(run_folder.locked(folder))
+        tell(Progress("loading"))
+        try:
+            training = _Training(
+                config, folder, chosen, accelerator, model, reward, heldout, probes or {}, tell
+            )
+            training.cotrain_with(cotraining)
+            return training.run()
+        except torch.OutOfMemoryError as error:
+            raise RealBenchError(
+                f"not enough memory on {accelerator.device}: lower sampling.batch_size and "
+                "training.batch_size, or set memory.gradient_checkpointing and the other options "
+                "of [memory]; checkpoints are kept"
+            ) from error
+
+
+@contextlib.contextmanager
+def _accelerator(config: DiffusionConfig, out: Path) -> Iterator[Accelerator]:
+    from accelerate import Accelerator, PartialState
+    from accelerate.state import AcceleratorState
+    from accelerate.utils import DistributedDataParallelKwargs, set_seed
+
+    state = PartialState(cpu=config.model.device == "cpu")
+    dtype = _dtype(config, state.device.type)
+    AcceleratorState._reset_state()  # else a second training in a process could not differ
+    accelerator = Accelerator(
+        cpu=config.model.device == "cpu",
+        mixed_precision="bf16" if dtype == "bfloat16" else "no",
+        gradient_accumulation_steps=passes_per_step(config, state.num_processes),
+        log_with=list(config.tracking.trackers) or None,
+        project_dir=str(out),
+        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
+    )
+    set_seed(config.seed)
+    try:
+        yield accelerator
+    finally:
+        for tracker in accelerator.trackers:
+            tracker.finish()
+        accelerator.free_memory()
+
+
+def _dtype(config: DiffusionConfig, device: str) -> str:
+    if config.model.dtype != "auto":
+        return config.model.dtype
+    return "bfloat16" if device == "cuda" else "float32"
+
+
+class _Training:
+    """A run in its folder, in one process of possibly several."""
+
+    def __init__(
+        self,
+        config: DiffusionConfig,
+        out: Path,
+        prompts: Prompts,
+        accelerator: Accelerator,
+        model: FlowModel | None,
+        reward: Any | None,
+        heldout: Judge | None,
+        probes: Mapping[str, Judge],
+        tell: Callable[[Progress], None],
+    ) -> None:
+        self.config = config
+        self.out = out
+        self.prompts = prompts
+        self.accelerator = accelerator
+        self.probes = probes
+        self.tell = tell
+        self.plan_images(0)  # before anything large is loaded: can the images be shared out?
+        device = str(accelerator.device)
+        values = config.model_dump(mode="json")
+        earlier = run_folder.check_continues(out, values, prompts.sha256)
+        self.reward = make_reward(config, reward, device)
+        self.heldout = heldout or heldout_judge(config.evaluation.heldout, self.reward, device)
+        self.model = model or _load_model(config, device)
+        self.parameters, self.optimizer = self._prepare()
+        self.ema = (
+            Ema(self.parameters, decay=config.ema.decay, every=config.ema.every)
+            if config.ema.enabled
+            else None
+        )
+        self.watch = HackingWatch()
+        self.cotraining: Any | None = None
+        self.log: list[dict[str, Any]] = []
+        self.manifest: dict[str, Any] = {
+            "train_format": run_folder.FORMAT,
+            "kind": "diffusion",
+            "versions": run_folder.versions(),
+            "config": values,
+            "prompts_sha256": prompts.sha256,
+            "n_prompts": len(prompts.training),
+            "n_evaluation_prompts": int(prompts.evaluation.groups[-1]) + 1,
+            "model": repr(self.model),
+            "reward": self.reward.describe(),
+            "trained_parameters": sum(p.numel() for p in self.parameters.values()),
+            "device": device,
+            "processes": accelerator.num_processes,
+            "started": (earlier or {}).get("started") or run_folder.now(),
+            "finished": None,
+            "stop_reason": "interrupted",
+        }
+
+    # --- Beginning and end ----------------------------------------------------------------------
+
+    def cotrain_with(self, cotraining: Any | None) -> None:
+        """Have the reward's detectors trained, too."""
+        self.cotraining = cotraining
+
+    def run(self) -> TrainResult:
+        """Go on from the last checkpoint to the end."""
+        total = self.config.training.iterations
+        first = self._resume() + 1
+        if self.is_main:
+            run_folder.write_json(self.out / run_folder.MANIFEST_FILE, self.manifest)
+        start_trackers(
+            self.accelerator,
+            self.config.tracking,
+            str(self.out),
+            self.manifest["config"],
+            first,
+        )
+        for iteration in range(first, total + 1):
+            if self._is_hacked():
+                break
+            self.tell(Progress("training", max(0, iteration - 1), total, self._last_reward()))
+            record: dict[str, Any] = {"iteration": iteration}
+            if iteration:
+                record |= self.iterate(iteration)
+            if iteration % self.config.evaluation.every == 0 or iteration == total:
+                record["evaluation"] = self.evaluate(iteration)
+            self._write_down(record)
+            if iteration % self.config.checkpoints.every == 0 or iteration == total:
+                self._save(iteration)
+        return self._finish()
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes files."""
+        return bool(self.accelerator.is_main_process)
+
+    def _state(self) -> State:
+        extra = {"watch": self.watch}
+        if self.cotraining is not None:
+            extra["cotraining"] = self.cotraining
+        return State(self.parameters, self.optimizer, self.ema, extra)
+
+    def _resume(self) -> int:
+        """Return the iteration after which the run stands; -1 at its very beginning."""
+        path = latest_checkpoint(self.out)
+        done = -1
+        if path is not None:
+            done = load_checkpoint(path, self._state(), accelerator=self.accelerator)
+        if self.is_main:
+            self.log = run_folder.rewind_log(self.out, done)
+        self.accelerator.wait_for_everyone()
+        if not self.is_main:
+            self.log = run_folder.read_log(self.out)
+        return done
+
+    def _save(self, iteration: int) -> None:
+        save_checkpoint(
+            self.out,
+            iteration,
+            self._state(),
+            accelerator=self.accelerator,
+            keep=self.config.checkpoints.keep,
+        )
+        weights = gathered(self.ema.mean if self.ema is not None else self.parameters)
+        if self.is_main:
+            write_lora(self.model, weights, self.config.lora, self.out / "lora")
+
+    def _is_hacked(self) -> bool:
+        return self.config.evaluation.stop_on_hacking and any(
+            (one.get("evaluation") or {}).get("warning") for one in self.log
+        )
+
+    def _last_reward(self) -> float | None:
+        return next((one["reward"] for one in reversed(self.log) if "reward" in one), None)
+
+    def _write_down(self, record: dict[str, Any]) -> None:
+        self.log.append(record)
+        if self.is_main:
+            run_folder.append_log(self.out, record)
+        shown = {key: value for key, value in record.items() if key != "iteration"}
+        log_figures(
+            self.accelerator,
+            {k: float(v) for k, v in flat(shown).items() if not isinstance(v, str | bool)},
+            record["iteration"],
+        )
+
+    def _finish(self) -> TrainResult:
+        hacked = self._is_hacked()
+        last = self.log[-1]["iteration"]
+        if hacked and latest_checkpoint(self.out) is None:
+            self._save(last)
+        summary = summarize(self.log, self.manifest["config"])
+        summary["stop_reason"] = self.manifest["stop_reason"] = "hacking" if hacked else "complete"
+        self.manifest["finished"] = run_folder.now()
+        if self.is_main:
+            run_folder.write_json(self.out / run_folder.SUMMARY_FILE, summary)
+            run_folder.write_json(self.out / run_folder.MANIFEST_FILE, self.manifest)
+            self._report()
+        self.accelerator.wait_for_everyone()
+        self.model.transformer = self.accelerator.unwrap_model(self.model.transformer)
+        if self.ema is not None:
+            for name, parameter in self.parameters.items():
+                parameter.data.copy_(self.ema.mean[name])
+        return TrainResult(self.out, self.log, summary, summary["stop_reason"], self.model)
+
+    def _report(self) -> None:
+        pass
+
+    def _prepare(self) -> tuple[dict[str, torch.nn.Parameter], Any]:
+        """Add LoRA, and let accelerate wrap the model and the optimiser."""
+        memory, training = self.config.memory, self.config.training
+        trained = add_lora(self.model, self.config.lora)
+        _save_memory(self.model, memory)
+        optimizer = torch.optim.AdamW(
+            trained.values(),
+            lr=training.learning_rate,
+            betas=training.betas,
+            eps=training.epsilon,
+            weight_decay=training.weight_decay,
+        )
+        self.model.transformer, prepared = self.accelerator.prepare(
+            self.model.transformer, optimizer
+        )
+        inner = self.accelerator.unwrap_model(self.model.transformer)
+        return {n: p for n, p in inner.named_parameters() if p.requires_grad}, prepared
+
+    # --- One iteration --------------------------------------------------------------------------
+
+    def plan_images(self, iteration: int) -> ImagePlan:
+        """Return which images an iteration makes."""
+        training = self.config.training
+        return plan_images(
+            seed=self.config.seed,
+            iteration=iteration,
+            n_prompts=len(self.prompts.training),
+            groups=training.prompts_per_iteration,
+            group_size=training.group_size,
+            updates=training.updates_per_iteration,
+            passes=training.passes,
+            world_size=self.accelerator.num_processes,
+        )
+
+    def iterate(self, iteration: int) -> dict[str, Any]:
+        """Make images, reward them and train on them; return what the log says of it."""
+        clock = _Clock(self.accelerator.device)
+        plan = self.plan_images(iteration)
+        own = plan.of_process(self.accelerator.process_index)
+        groups = plan.groups
+        texts = [self.prompts.training[place] for place in plan.prompts[groups]]
+        experience = self._collect(iteration, own, groups, [texts[image] for image in own])
+        clock.lap("sampling")
+        rewards = self._rewards(experience.images, texts, own, plan)
+        total = self.reward.total(rewards)
+        mode = self.config.reward.advantages if self.config.reward else "per-component"
+        found = advantages(
+            rewards,
+            self.reward.weights,
+            groups,
+            mode=mode,
+            clip=self.config.loss.advantage_clip,
+            global_std=self.config.loss.global_std,
+        )
+        clock.lap("reward")
+        places = [np.searchsorted(own, part[self.accelerator.process_index]) for part in plan.parts]
+        figures = update(
+            self.model,
+            experience,
+            found.values[own],
+            places,
+            config=self.config,
+            accelerator=self.accelerator,
+            optimizer=self.optimizer,
+            parameters=self.parameters,
+            stepped=self.ema.update if self.ema is not None else (lambda: None),
+        )
+        clock.lap("update")
+        record = {
+            "reward": float(total.mean(dtype=np.float64)),
+            "reward_std": float(total.std(dtype=np.float64)),
+            "components": {k: float(v.mean(dtype=np.float64)) for k, v in rewards.items()},
+            "zero_groups": found.zero_groups,
+            "groups": found.groups,
+            **asdict(figures),
+        }
+        if self.cotraining is not None:
+            images = self._gather(experience.images, own, plan.groups.size)
+            extra = self.cotraining.after_iteration(iteration, images, texts, total)
+            clock.lap("cotraining")
+            record["cotraining"] = {key: float(value) for key, value in extra.items()}
+        return record | {"seconds": clock.seconds(), "memory_mib": _peak_memory(clock.device)}
+
+    def _collect(
+        self, iteration: int, own: np.ndarray, groups: np.ndarray, texts: list[str]
+    ) -> Experience:
+        sampling, seed = self.config.sampling, self.config.seed
+        window = draw_window(sampling.steps, sampling.window, rng=window_generator(seed, iteration))
+        size = self.config.training.group_size
+        return collect(
+            self.model,
+            texts,
+            [image_generator(seed, iteration, groups[i], i % size) for i in own.tolist()],
+            sampling,
+            self.config.memory,
+            window=window,
+            base_of=self.config.loss.kl_of if self.config.loss.kl else None,
+        )
+
+    def _rewards(
+        self, images: Tensor, texts: list[str], own: np.ndarray, plan: ImagePlan
+    ) -> dict[str, np.ndarray]:
+        """Return the reward's components of all processes' images, float32 (n,) each."""
+        found = self.reward.each(images, [texts[image] for image in own])
+        values = np.stack(list(found.values()), axis=1).astype(np.float32)
+        together = self._gather(torch.from_numpy(values), own, plan.groups.size).numpy()
+        return {name: together[:, column] for column, name in enumerate(found)}
+
+    def _gather(self, rows: Tensor, places: np.ndarray, n: int) -> Tensor:
+        """Return the rows of all processes in the images' order, in main memory.
+
+        Args:
+            rows: of this process's images.
+            places: which images those are.
+            n: how many images there are in all.
+        """
+        index = torch.from_numpy(places)
+        if self.accelerator.num_processes > 1:
+            device = self.accelerator.device
+            index = self.accelerator.gather(index.to(device)).cpu()
+            rows = self.accelerator.gather(rows.contiguous().to(device)).cpu()
+        together = rows.new_zeros((n, *rows.shape[1:]))
+        together[index] = rows
+        return together
+
+    # --- Evaluation -----------------------------------------------------------------------------
+
+    def evaluate(self, iteration: int) -> dict[str, Any]:
+        """Make the evaluation's images, judge and save them; return what the log says of it."""
+        self.tell(
+            Progress("evaluating", iteration, self.config.training.iterations, self._last_reward())
+        )
+        start = time.perf_counter()
+        evaluated = self.prompts.evaluation
+        images, rewards, heldout = self._judged()
+        total = self.reward.total(rewards)
+        groups = evaluated.groups
+        found: dict[str, Any] = {
+            "reward": estimate(total, groups),
+            "components": {name: estimate(one, groups) for name, one in rewards.items()},
+            "heldout": None if heldout is None else estimate(heldout, groups),
+            "probes": probe(self.probes, images, evaluated) if self.is_main else {},
+            "warning": None,
+        }
+        if heldout is not None:
+            found["warning"] = self.watch.observe(
+                iteration, by_prompt(total, groups), by_prompt(heldout, groups)
+            )
+        if self.is_main:
+            save_samples(self.out, iteration, images, evaluated)
+            grid = save_grid(self.out, iteration, images, self.config.evaluation.columns)
+            log_grid(self.accelerator, grid, iteration)
+            if found["warning"]:
+                warnings.warn(str(found["warning"]), RealBenchWarning, stacklevel=2)
+        return found | {"seconds": round(time.perf_counter() - start, 3)}
+
+    def _judged(self) -> tuple[Tensor, dict[str, np.ndarray], np.ndarray | None]:
+        """Return all images (n, 3, H, W), the reward's components and the held-out score."""
+        evaluated = self.prompts.evaluation
+        processes, rank = self.accelerator.num_processes, self.accelerator.process_index
+        share = -(-len(evaluated) // processes)  # equal, as collective operations need it
+        own = np.minimum(rank * share + np.arange(share), len(evaluated) - 1)
+        texts = [evaluated.prompts[image] for image in own]
+        with self.ema.in_place() if self.ema is not None else contextlib.nullcontext():
+            conditioning = encode(
+                self.model, texts, self.config.memory, self.config.sampling.batch_size
+            )
+            made = sample(
+                self.model,
+                conditioning,
+                [image_generator(self.config.seed, "evaluation", i) for i in own.tolist()],
+                self.config.sampling,
+                self.config.memory,
+            )
+        images = torch.cat([one.images.cpu() for one in made])
+        columns = dict(self.reward.each(images, texts))
+        names = list(columns)
+        if self.heldout is not None:
+            columns["heldout"] = np.asarray(self.heldout(images, texts))
+        values = np.stack(list(columns.values()), axis=1).astype(np.float32)
+        together = self._gather(torch.from_numpy(values), own, len(evaluated)).numpy()
+        rewards = {name: together[:, column] for column, name in enumerate(names)}
+        heldout = together[:, -1] if self.heldout is not None else None
+        return self._gather(images, own, len(evaluated)), rewards, heldout
+
+
+def _load_model(config: DiffusionConfig, device: str) -> FlowModel:
+    from realbench.train.flow_models import load_flow_model
+
+    return load_flow_model(
+        config.model.source,
+        dtype=_dtype(config, device.partition(":")[0]),
+        device=device,
+        revision=config.model.revision,
+        adapter=config.model.adapter,
+    )
+
+
+def _save_memory(model: FlowModel, memory: Any) -> None:
+    """Switch on what the config asks for.
+
+    Raises:
+        UsageError: the model has no such thing.
+    """
+    vae = getattr(model.pipeline, "vae", None)
+    for wanted, owner, method in (
+        (memory.gradient_checkpointing, model.transformer, "enable_gradient_checkpointing"),
+        (memory.vae_tiling, vae, "enable_tiling"),
+        (memory.vae_slicing, vae, "enable_slicing"),
+    ):
+        if wanted and not hasattr(owner, method):
+            raise UsageError(f"{type(owner).__name__} has no {method}: change [memory]")
+        if wanted:
+            getattr(owner, method)()
+    components = getattr(model.pipeline, "components", {})
+    for wanted, prefix in (
+        (memory.offload_text_encoders, "text_encoder"),
+        (memory.offload_vae, "vae"),
+    ):
+        for name, part in components.items():
+            if wanted and name.startswith(prefix) and isinstance(part, torch.nn.Module):
+                part.to("cpu")
+
+
+class _Clock:
+    """The seconds that the parts of an iteration take, the device's work included."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self._laps: dict[str, float] = {}
+        self._last = time.perf_counter()
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+
+    def lap(self, name: str) -> None:
+        """End a part."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        now = time.perf_counter()
+        self._laps[name], self._last = now - self._last, now
+
+    def seconds(self) -> dict[str, float]:
+        """Return the seconds by part, to the millisecond."""
+        return {name: round(value, 3) for name, value in self._laps.items()}
+
+
+def _peak_memory(device: torch.device) -> float:
+    """Return the peak in MiB: of the device in this iteration, on a CPU of the process so far."""
+    if device.type == "cuda":
+        return round(torch.cuda.max_memory_allocated(device) / 2**20, 1)
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit, 1)

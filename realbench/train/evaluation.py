@@ -1,0 +1,189 @@
+"""Evaluation: the same prompts and seeds each time, and judges that are no part of the reward."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from realbench.errors import RealBenchError, UsageError
+from realbench.files import write_whole
+from realbench.images import printable
+from realbench.stats.bootstrap import bootstrap_mean
+
+if TYPE_CHECKING:
+    from PIL import Image
+    from torch import Tensor
+
+FOLDER = "samples"
+Judge = Callable[[Any, Sequence[str]], Any]
+_GRID_SIDE = 256  # of an image in the grid, at most
+
+
+@dataclass(frozen=True)
+class EvaluationSet:
+    """What is evaluated.
+
+    Attributes:
+        names: of the images, unique, as files are called.
+        prompts: of each image.
+        groups: int (n,): each image's prompt, by its position; a prompt's images are neighbours.
+    """
+
+    names: tuple[str, ...]
+    prompts: tuple[str, ...]
+    groups: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @classmethod
+    def of(cls, prompts: Mapping[str, str], images_per_prompt: int) -> EvaluationSet:
+        """Take each prompt so many times.
+
+        Args:
+            prompts: texts by id.
+        """
+        several = images_per_prompt > 1
+        return cls(
+            tuple(
+                f"{name}-{member}" if several else name
+                for name in prompts
+                for member in range(images_per_prompt)
+            ),
+            tuple(text for text in prompts.values() for _ in range(images_per_prompt)),
+            np.repeat(np.arange(len(prompts)), images_per_prompt),
+        )
+
+
+def estimate(values: np.ndarray, groups: np.ndarray) -> dict[str, Any]:
+    """Return a mean with its 95 % interval over prompts: mean, low, high, n, n_prompts."""
+    found = bootstrap_mean(values, groups)
+    low, high = (v if math.isfinite(v) else None for v in (found.low, found.high))
+    return {
+        "mean": found.estimate,
+        "low": low,
+        "high": high,
+        "n": found.n,
+        "n_prompts": found.n_groups,
+    }
+
+
+def by_prompt(values: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Return each prompt's mean over its images, float64 (prompts,)."""
+    return np.bincount(groups, weights=values) / np.bincount(groups)
+
+
+def probe(
+    probes: Mapping[str, Judge], images: Tensor, evaluated: EvaluationSet
+) -> dict[str, dict[str, Any]]:
+    """Ask further judges about the images.
+
+    Args:
+        probes: by name; each returns a number for each image, or one for them all.
+        images: uint8 (n, 3, H, W).
+
+    Returns:
+        estimates, by name; one number for all images has no interval.
+
+    Raises:
+        RealBenchError: one returns neither.
+    """
+    found = {}
+    for name, one in probes.items():
+        values = np.asarray(one(images, evaluated.prompts), np.float64)
+        if values.shape == (len(evaluated),):
+            found[name] = estimate(values, evaluated.groups)
+        elif values.ndim == 0:
+            found[name] = {"mean": float(values), "low": None, "high": None, "n": len(evaluated)}
+        else:
+            raise RealBenchError(f"the probe {name} gave shape {values.shape}: give (n,) or ()")
+    return found
+
+
+def heldout_judge(detectors: Sequence[str], reward: Any, device: str) -> Judge | None:
+    """Load the held-out detectors as one judge, None where there are none.
+
+    Raises:
+        UsageError: one of them is part of the reward, or does not exist.
+    """
+    if not detectors:
+        return None
+    from realbench.scoring.scorer import Scorer
+
+    scorer = Scorer(list(detectors), device=device)
+    described = json.dumps(reward.describe()) if hasattr(reward, "describe") else ""
+    for name, one in scorer.detectors.items():
+        if one.fingerprint in described:
+            raise UsageError(
+                f"evaluation.heldout: {name} is part of the reward: a held-out judge must not be"
+            )
+    return scorer.reward
+
+
+def save_samples(out: Path, iteration: int, images: Tensor, evaluated: EvaluationSet) -> None:
+    """Write an evaluation's images, ``samples/000010/<prompt id>.png``, whole or not at all.
+
+    Raises:
+        RealBenchError: they cannot be written.
+    """
+    from PIL import Image
+
+    target = out / FOLDER / f"{iteration:06}"
+    partial = target.with_name(f".{target.name}.part")
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        for name, image in zip(evaluated.names, images, strict=True):
+            Image.fromarray(image.permute(1, 2, 0).numpy()).save(partial / f"{name}.png")
+        shutil.rmtree(target, ignore_errors=True)
+        partial.rename(target)
+    except OSError as error:
+        raise RealBenchError(f"cannot write {printable(target)}: {error.strerror}") from error
+
+
+def save_grid(out: Path, iteration: int, images: Tensor, columns: int) -> Image.Image:
+    """Write the images side by side to ``samples/000010.jpg`` and return them.
+
+    Raises:
+        RealBenchError: it cannot be written.
+    """
+    grid = sample_grid(images, columns)
+    data = io.BytesIO()
+    grid.save(data, "JPEG", quality=92)
+    target = out / FOLDER / f"{iteration:06}.jpg"
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(target, lambda partial: partial.write_bytes(data.getvalue()))
+    except OSError as error:
+        raise RealBenchError(f"cannot write {printable(target)}: {error.strerror}") from error
+    return grid
+
+
+def sample_grid(images: Tensor, columns: int) -> Image.Image:
+    """Return images side by side, small ones as they are, large ones scaled down.
+
+    Args:
+        images: uint8 (n, 3, H, W).
+        columns: at most.
+    """
+    from PIL import Image
+
+    columns = min(columns, len(images))
+    pictures = [Image.fromarray(one.permute(1, 2, 0).numpy()) for one in images]
+    for one in pictures:
+        one.thumbnail((_GRID_SIDE, _GRID_SIDE))
+    gap = 2
+    width, height = (side + gap for side in pictures[0].size)
+    rows = math.ceil(len(pictures) / columns)
+    grid = Image.new("RGB", (columns * width - gap, rows * height - gap), "white")
+    for place, one in enumerate(pictures):
+        grid.paste(one, (place % columns * width, place // columns * height))
+    return grid

@@ -1,0 +1,134 @@
+"""What a training is made of: its prompts, its evaluation set and its reward."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from realbench.errors import UsageError
+from realbench.prompts import load_suite
+from realbench.train.config import DiffusionConfig
+from realbench.train.evaluation import EvaluationSet
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """The texts of a training.
+
+    Attributes:
+        training: n texts.
+        evaluation: what is evaluated.
+    """
+
+    training: tuple[str, ...]
+    evaluation: EvaluationSet
+
+    @property
+    def sha256(self) -> str:
+        """Hex digest of the texts: a run goes on only on the same ones."""
+        text = json.dumps([self.training, self.evaluation.prompts], ensure_ascii=False)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def choose_prompts(
+    config: DiffusionConfig,
+    training: Sequence[str] | None = None,
+    evaluation: Sequence[str] | None = None,
+) -> Prompts:
+    """Load the suites and set the evaluation's prompts apart.
+
+    Args:
+        training: texts to use instead of the training suite's.
+        evaluation: texts to evaluate, all of them, instead of a selection.
+
+    Raises:
+        UsageError: a suite cannot be used, or has too few prompts.
+    """
+    settings = config.evaluation
+    if training is None:
+        texts = _suite(config.prompts.suite, config.prompts.form, config.prompts.limit)
+    else:
+        texts = _numbered(training)
+    if evaluation is not None:
+        chosen = _numbered(evaluation)
+    elif settings.suite is not None:
+        chosen = _spread(_suite(settings.suite, config.prompts.form), settings.prompts)
+    else:
+        if len(texts) <= settings.prompts:
+            raise UsageError(
+                f"{len(texts)} prompts are too few to set {settings.prompts} apart for the "
+                "evaluation: lower evaluation.prompts or name an evaluation.suite"
+            )
+        chosen = _spread(texts, settings.prompts)
+        texts = {name: text for name, text in texts.items() if name not in chosen}
+    if not texts or not chosen:
+        raise UsageError("there are no prompts to train on or to evaluate")
+    names = [name if _is_file_name(name) else f"{n:04}" for n, name in enumerate(chosen)]
+    named = dict(zip(names, chosen.values(), strict=True))
+    return Prompts(tuple(texts.values()), EvaluationSet.of(named, settings.images_per_prompt))
+
+
+class FunctionReward:
+    """A plain function as a reward of one component, ``"reward"``."""
+
+    def __init__(self, function: Any) -> None:
+        self.function = function
+        self.weights = {"reward": 1.0}
+
+    def each(self, images: Any, prompts: Sequence[str]) -> dict[str, np.ndarray]:
+        """Return the function's values, float32 (n,)."""
+        return {"reward": np.asarray(self.function(images, prompts), np.float32)}
+
+    def total(self, values: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Return the reward, float32 (n,)."""
+        return values["reward"]
+
+    def describe(self) -> dict[str, Any]:
+        """Return the function's name."""
+        name = getattr(self.function, "__qualname__", type(self.function).__name__)
+        return {"components": [{"name": "reward", "weight": 1.0, "function": name}]}
+
+
+def make_reward(config: DiffusionConfig, reward: Any | None, device: str) -> Any:
+    """Return the reward that is given, or the config's, loaded.
+
+    Raises:
+        UsageError: there is neither, or the config's cannot be used.
+    """
+    if reward is not None:
+        return reward if hasattr(reward, "each") else FunctionReward(reward)
+    if config.reward is None:
+        raise UsageError("the config has no [reward]: say what the images are rewarded for")
+    from realbench.train.reward import build_reward
+
+    return build_reward(config.reward, device=device)
+
+
+def _suite(name: str, form: str, limit: int | None = None) -> dict[str, str]:
+    suite = load_suite(name)
+    found = {}
+    for prompt in list(suite.prompts.values())[:limit]:
+        text = prompt.prompt_long if form == "long" else prompt.prompt
+        if text is None:
+            raise UsageError(f"{suite.name} has no long form of {prompt.id!r}: set prompts.form")
+        found[prompt.id] = text
+    return found
+
+
+def _numbered(texts: Sequence[str]) -> dict[str, str]:
+    return {f"{number:04}": text for number, text in enumerate(texts)}
+
+
+def _spread(texts: Mapping[str, str], count: int) -> dict[str, str]:
+    names = list(texts)
+    places = np.linspace(0, len(names) - 1, min(count, len(names))).round().astype(int)
+    return {names[place]: texts[names[place]] for place in places.tolist()}
+
+
+def _is_file_name(name: str) -> bool:
+    return not (set(name) & set("/\\\0\n\r")) and not name.startswith(".")

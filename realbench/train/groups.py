@@ -1,0 +1,114 @@
+"""Which images an iteration makes, and which process makes them.
+
+Everything here is a function of the seed and the iteration, so that a run that goes on after a
+kill, or on another number of processes, makes the same images.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from realbench.errors import UsageError
+
+if TYPE_CHECKING:
+    import torch
+
+# What a random choice is for; each has a stream of its own.
+_ORDER, _WINDOW, _SHARES = range(3)
+
+
+@dataclass(frozen=True, slots=True)
+class ImagePlan:
+    """The images of an iteration, over all processes.
+
+    Image ``i`` is member ``i % group_size`` of group ``i // group_size``. Groups are numbered by
+    their place in the iteration, not by their prompt: an iteration that needs more groups than
+    there are prompts has several groups of one prompt.
+
+    Attributes:
+        prompts: of each group, its prompt's position, (groups,).
+        group_size: images of a group.
+        parts: for each pass and each optimiser step the images it trains on, in
+            ascending order within a process: int (passes * updates, world_size, share).
+    """
+
+    prompts: np.ndarray
+    group_size: int
+    parts: np.ndarray
+
+    @property
+    def groups(self) -> np.ndarray:
+        """Each image's group, int (n,)."""
+        return np.repeat(np.arange(len(self.prompts)), self.group_size)
+
+    def of_process(self, rank: int) -> np.ndarray:
+        """Return the images that a process makes, rewards and trains on, ascending."""
+        return np.unique(self.parts[:, rank])
+
+
+def plan_images(
+    *,
+    seed: int,
+    iteration: int,
+    n_prompts: int,
+    groups: int,
+    group_size: int,
+    updates: int,
+    passes: int,
+    world_size: int,
+) -> ImagePlan:
+    """Draw an iteration's prompts and share its images out.
+
+    Prompts come in shuffled rounds: none a second time before all have had their turn. Which
+    images train together is drawn for each iteration; a process trains on the images it made.
+
+    Raises:
+        UsageError: the images cannot be shared out evenly, as collective operations need it.
+    """
+    images = groups * group_size
+    if images % (updates * world_size):
+        raise UsageError(
+            f"{images} images an iteration cannot be shared evenly by {world_size} processes and "
+            f"{updates} updates: make prompts_per_iteration × group_size a multiple of "
+            f"{updates * world_size}"
+        )
+    places = iteration * groups + np.arange(groups)
+    rounds = {
+        number: _random(seed, _ORDER, number).permutation(n_prompts)
+        for number in np.unique(places // n_prompts).tolist()
+    }
+    prompts = np.array([rounds[place // n_prompts][place % n_prompts] for place in places.tolist()])
+    generator = _random(seed, _SHARES, iteration)
+    # Which images train together does not depend on the number of processes.
+    together = generator.permutation(images).reshape(updates, -1)
+    shares = np.stack([together[:, rank::world_size] for rank in range(world_size)], axis=1)
+    shares.sort(axis=2)
+    parts = [shares[generator.permutation(updates)] for _ in range(passes)]
+    return ImagePlan(prompts, group_size, np.concatenate(parts))
+
+
+def window_generator(seed: int, iteration: int) -> np.random.Generator:
+    """Return the generator from which an iteration's window of trained steps is drawn."""
+    return _random(seed, _WINDOW, iteration)
+
+
+def image_generator(seed: int, *place: int | str) -> torch.Generator:
+    """Return the CPU generator of one image's noise.
+
+    Args:
+        seed: of the run.
+        place: what tells the image from all others, such as iteration, group and member.
+    """
+    import torch
+
+    text = "/".join(map(str, (seed, *place)))
+    digest = hashlib.sha256(text.encode()).digest()
+    return torch.Generator("cpu").manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+
+
+def _random(seed: int, purpose: int, number: int) -> np.random.Generator:
+    return np.random.default_rng([seed, purpose, number])

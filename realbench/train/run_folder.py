@@ -1,0 +1,219 @@
+"""The folder of a training run: its manifest, its log and who may write to it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from realbench.errors import RealBenchError, UsageError
+from realbench.files import write_whole
+from realbench.images import printable
+
+MANIFEST_FILE = "run.json"
+LOG_FILE = "log.jsonl"
+SUMMARY_FILE = "summary.json"
+FORMAT = 1
+_PACKAGES = ("realgen", "torch", "diffusers", "peft", "accelerate", "transformers", "trl")
+# What may differ when a run goes on: none of it changes what was computed so far.
+_MAY_CHANGE = (
+    ("description",),
+    ("training", "iterations"),
+    ("checkpoints",),
+    ("tracking",),
+    ("memory",),
+    ("evaluation", "stop_on_hacking"),
+    ("evaluation", "columns"),
+    ("model", "device"),
+)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep other runs out of a folder, and remove what a killed one left half written.
+
+    Raises:
+        UsageError: another one is at work in it, or it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".lock")
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise UsageError(
+            f"another training is at work in {printable(folder)}: give another --out"
+        ) from error
+    except OSError as error:
+        raise UsageError(
+            f"cannot use the folder {printable(folder)}: {error.strerror or error}; give another "
+            "--out"
+        ) from error
+    try:
+        for partial in folder.rglob(".*.part"):
+            if partial.is_file():
+                partial.unlink(missing_ok=True)
+        yield
+    finally:
+        lock.release()
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """Return a file of the run, None where it is not there.
+
+    Raises:
+        RealBenchError: it cannot be read or is damaged.
+    """
+    try:
+        found = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise RealBenchError(f"cannot read {printable(path)}: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise RealBenchError(f"{printable(path)} is damaged: give another --out") from error
+    if not isinstance(found, dict):
+        raise RealBenchError(f"{printable(path)} is damaged: give another --out")
+    return found
+
+
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+    """Write a file of the run, whole or not at all.
+
+    Raises:
+        RealBenchError: it cannot be written.
+    """
+    data = (json.dumps(values, indent=2, ensure_ascii=False) + "\n").encode()
+    try:
+        write_whole(path, lambda partial: partial.write_bytes(data))
+    except OSError as error:
+        raise RealBenchError(f"cannot write {printable(path)}: {error.strerror}") from error
+
+
+def check_continues(
+    folder: Path, config: Mapping[str, Any], prompts: str, *, kind: str = "diffusion"
+) -> dict[str, Any] | None:
+    """Return the manifest of a run that goes on, None where there is none.
+
+    Args:
+        config: of now, as JSON values.
+        prompts: a digest of the prompts of now.
+        kind: of run, as its manifest says.
+
+    Raises:
+        UsageError: something that decides the result is not as it was; the message says what.
+    """
+    earlier = read_json(folder / MANIFEST_FILE)
+    if earlier is None:
+        return None
+    if earlier.get("train_format") != FORMAT or earlier.get("kind") != kind:
+        raise UsageError(f"{printable(folder)} holds a run of another kind: give another --out")
+    before, after = _flat(earlier["config"]), _flat(config)
+    changed = [
+        key for key in sorted(before.keys() | after.keys()) if before.get(key) != after.get(key)
+    ]
+    if changed:
+        key = changed[0]
+        raise UsageError(
+            f"{printable(folder)} holds a run with another {key} ({_short(before.get(key))}, now "
+            f"{_short(after.get(key))}): give another --out"
+        )
+    if earlier.get("prompts_sha256") != prompts:
+        raise UsageError(f"{printable(folder)} holds a run on other prompts: give another --out")
+    return earlier
+
+
+def read_log(folder: Path) -> list[dict[str, Any]]:
+    """Return the lines of a run's log; a torn last line is left out.
+
+    Raises:
+        RealBenchError: it cannot be read.
+    """
+    path = folder / LOG_FILE
+    try:
+        lines = path.read_bytes().splitlines(keepends=True)
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise RealBenchError(f"cannot read {printable(path)}: {error.strerror}") from error
+    found = []
+    for line in lines:
+        if not line.endswith(b"\n"):
+            break
+        try:
+            found.append(json.loads(line))
+        except ValueError as error:
+            raise RealBenchError(
+                f"line {len(found) + 1} of {printable(path)} is damaged: give another --out"
+            ) from error
+    return found
+
+
+def rewind_log(folder: Path, iteration: int) -> list[dict[str, Any]]:
+    """Drop the lines after an iteration, which will be made again, and return the others."""
+    kept = [one for one in read_log(folder) if one["iteration"] <= iteration]
+    data = "".join(json.dumps(one) + "\n" for one in kept).encode()
+    try:
+        write_whole(folder / LOG_FILE, lambda partial: partial.write_bytes(data))
+    except OSError as error:
+        raise RealBenchError(
+            f"cannot write {printable(folder / LOG_FILE)}: {error.strerror}"
+        ) from error
+    return kept
+
+
+def append_log(folder: Path, record: Mapping[str, Any]) -> None:
+    """Add a line to the log, on the disk when this returns.
+
+    Raises:
+        RealBenchError: it cannot be written.
+    """
+    path = folder / LOG_FILE
+    try:
+        with path.open("ab") as file:
+            file.write((json.dumps(record) + "\n").encode())
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise RealBenchError(f"cannot write {printable(path)}: {error.strerror}") from error
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what trains; nothing of it is imported."""
+    found = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def now() -> str:
+    """Return the time, in UTC to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _flat(values: Mapping[str, Any], path: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Return what decides the result, by dotted keys."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        place = (*path, key)
+        if any(place[: len(one)] == one for one in _MAY_CHANGE):
+            continue
+        if isinstance(value, dict):
+            found |= _flat(value, place)
+        else:
+            found[".".join(place)] = value
+    return found
+
+
+def _short(value: object) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 80 else f"{text[:79]}…"

@@ -1,0 +1,170 @@
+"""The policy update: an iteration's images, in optimiser steps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from realbench.errors import RealBenchError
+from realbench.train.config import DiffusionConfig
+from realbench.train.flow_models.flow_model import FlowModel, take
+from realbench.train.loss import Diagnostics, kl_to_base, policy_loss
+from realbench.train.rollout import replay
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+    from realbench.train.collecting import Experience
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateFigures:
+    """What an iteration's update looked like, over all processes.
+
+    Attributes:
+        loss: mean over images and steps, the divergence included.
+        kl: mean divergence from the base model, before its weight; 0 where it is left out.
+        ratio_mean, ratio_std, clip_fraction, clip_fraction_high, clip_fraction_low, approx_kl: see
+            :class:`~realbench.train.loss.Diagnostics`.
+        grad_norm: mean over the optimiser steps, before clipping.
+    """
+
+    loss: float
+    kl: float
+    ratio_mean: float
+    ratio_std: float
+    clip_fraction: float
+    clip_fraction_high: float
+    clip_fraction_low: float
+    approx_kl: float
+    grad_norm: float
+
+
+def passes_per_step(config: DiffusionConfig, world_size: int) -> int:
+    """Return how many training passes a process makes for one optimiser step."""
+    training = config.training
+    share = training.images // (training.updates_per_iteration * world_size)
+    return math.ceil(share / training.batch_size) * config.sampling.window
+
+
+def update(
+    model: FlowModel,
+    experience: Experience,
+    advantages: np.ndarray,
+    parts: list[np.ndarray],
+    *,
+    config: DiffusionConfig,
+    accelerator: Accelerator,
+    optimizer: Any,
+    parameters: Mapping[str, torch.nn.Parameter],
+    stepped: Callable[[], object],
+) -> UpdateFigures:
+    """Train on images; gradients accumulate over the images and steps of a part.
+
+    Args:
+        advantages: float32 (n,), of the experience's images.
+        parts: for each optimiser step the rows of the experience that it trains on.
+        parameters: the trained ones.
+        stepped: called after each optimiser step.
+
+    Raises:
+        RealBenchError: the gradient is not finite.
+    """
+    weights = torch.from_numpy(advantages)
+    sums = torch.zeros(_COLUMNS, dtype=torch.float64)
+    norms = []
+    for part in parts:
+        batches = np.array_split(part, math.ceil(len(part) / config.training.batch_size))
+        for rows in batches:
+            # accelerate divides by the number of passes; unequal batches must still count alike
+            weight = len(rows) * len(batches) / len(part)
+            index = torch.from_numpy(rows)
+            for place in range(len(experience.steps)):
+                with accelerator.accumulate(model.transformer):
+                    loss, figures = _pass(model, experience, place, index, weights[index], config)
+                    sums += len(rows) * torch.tensor(figures, dtype=torch.float64)
+                    accelerator.backward(loss * weight)
+                    if accelerator.sync_gradients:
+                        norms.append(_clip(accelerator, parameters, config.training.max_grad_norm))
+                    optimizer.step()
+                    optimizer.zero_grad()
+        stepped()
+    if accelerator.num_processes > 1:
+        sums = accelerator.reduce(sums.to(accelerator.device), "sum").cpu()
+    return _figures(sums, float(np.mean(norms)))
+
+
+_NAMES = [field.name for field in fields(Diagnostics)]
+_COLUMNS = len(_NAMES) + 4  # the ratio's mean square about 1, the loss, the divergence, the weight
+
+
+def _pass(
+    model: FlowModel,
+    experience: Experience,
+    place: int,
+    rows: Tensor,
+    advantages: Tensor,
+    config: DiffusionConfig,
+) -> tuple[Tensor, list[float]]:
+    """Return the loss of one step of some images, and its figures for the mean over all."""
+    sampling, settings = config.sampling, config.loss
+    taken = experience.steps[place][rows.to(experience.steps[place].sample.device)]
+    step = replay(
+        model,
+        take(experience.conditioning, rows.to(taken.sample.device)),
+        taken,
+        guidance=sampling.guidance,
+        height=sampling.height,
+        width=sampling.width,
+        noise_level=sampling.noise_level,
+        kind=sampling.kind,
+    )
+    loss, diagnostics = policy_loss(
+        step.log_prob,
+        taken.log_prob,
+        advantages.to(taken.sample.device),
+        clip=settings.clip,
+        advantage_clip=settings.advantage_clip,
+        guard=settings.guard,
+        mean=step.mean,
+        old_mean=taken.mean,
+        std=taken.std,
+        delta=taken.delta,
+    )
+    divergence = torch.zeros((), device=loss.device)
+    if experience.base:
+        base = experience.base[place][rows.to(taken.sample.device)]
+        of_means = settings.kl_of == "mean"
+        divergence = kl_to_base(
+            step.mean if of_means else step.velocity, base, std=taken.std if of_means else None
+        )
+        loss = loss + settings.kl * divergence
+    figures = [getattr(diagnostics, name) for name in _NAMES]
+    square = (diagnostics.ratio_mean - 1) ** 2 + diagnostics.ratio_std**2
+    return loss, [*figures, square, float(loss.detach()), float(divergence.detach()), 1.0]
+
+
+def _clip(
+    accelerator: Accelerator, parameters: Mapping[str, torch.nn.Parameter], limit: float
+) -> float:
+    norm = accelerator.clip_grad_norm_(list(parameters.values()), limit)
+    value = float("nan") if norm is None else float(norm)  # DeepSpeed clips by itself
+    if norm is not None and not math.isfinite(value):
+        raise RealBenchError(
+            "the gradient is not finite: lower training.learning_rate or sampling.noise_level, or "
+            "set model.dtype to float32"
+        )
+    return value
+
+
+def _figures(sums: Tensor, grad_norm: float) -> UpdateFigures:
+    *means, square, loss, divergence = (sums[:-1] / sums[-1]).tolist()
+    found = dict(zip(_NAMES, means, strict=True))
+    found["ratio_std"] = math.sqrt(max(0.0, square - (found["ratio_mean"] - 1) ** 2))
+    return UpdateFigures(loss=loss, kl=divergence, grad_norm=grad_norm, **found)
