@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from dataclasses import replace
 from itertools import permutations
 from pathlib import Path
 
@@ -183,3 +184,104 @@ def test_a_device_that_is_not_there_is_one_line(
     elsewhere = JudgeOptions(detectors=options.detectors, device="quantum")
     with pytest.raises(RealBenchError, match="quantum"):
         judged(DetectorJudge(elsewhere), showings)
+
+
+# --- Cross-fitting -----------------------------------------------------------------------------
+
+
+def folds_file(path: Path, folds: dict[str, list[Path]]) -> Path:
+    """Write a fold of each contestant's own."""
+    path.write_text(
+        "".join(
+            f"[[fold]]\ndetectors = {json.dumps([str(card) for card in cards])}\n"
+            f"contestants = {json.dumps([name])}\n"
+            for name, cards in folds.items()
+        )
+    )
+    return path
+
+
+@pytest.fixture
+def folds(tmp_path: Path, options: JudgeOptions) -> dict[str, list[Path]]:
+    other = make_card(tmp_path / "other", "whole", level="semantic", seed=7)
+    first, second = (Path(one) for one in options.detectors)
+    return {"a": [first, second], "b": [other, second]}
+
+
+def test_each_contestant_is_judged_by_its_fold(
+    make_folder: FolderMaker, options: JudgeOptions, folds: dict[str, list[Path]], tmp_path: Path
+) -> None:
+    showings = every_showing(line_up([make_folder("a", 3), make_folder("b", 3)]))
+    path = folds_file(tmp_path / "folds.toml", folds)
+    judge = DetectorJudge(replace(options, detectors=(), cross_fit=path))
+    answers = judged(judge, showings)
+    logits = {}
+    for name, cards in folds.items():
+        table = score(showings[0].first.path.parents[1] / name, detectors=cards).table
+        for _, row in table.iterrows():
+            logits[name, row["prompt_id"]] = math.log(row["realism"] / (1 - row["realism"]))
+    for showing, answer in zip(showings, answers, strict=True):
+        first, second = (
+            logits[one.contestant, showing.prompt_id] for one in (showing.first, showing.second)
+        )
+        assert answer.probability == pytest.approx(1 / (1 + math.exp(second - first)), abs=1e-5)
+    plain = judged(DetectorJudge(options), showings)
+    assert [one.probability for one in plain] != [one.probability for one in answers]
+
+
+def test_the_fingerprint_is_of_all_folds_and_who_is_in_them(
+    options: JudgeOptions, folds: dict[str, list[Path]], tmp_path: Path
+) -> None:
+    def fingerprint(of: dict[str, list[Path]]) -> str:
+        path = folds_file(tmp_path / "folds.toml", of)
+        return DetectorJudge(replace(options, detectors=(), cross_fit=path)).fingerprint
+
+    once = fingerprint(folds)
+    assert fingerprint(dict(reversed(folds.items()))) == once
+    assert fingerprint({"a": folds["b"], "b": folds["a"]}) != once
+    assert fingerprint({"a": folds["a"], "c": folds["b"]}) != once
+    assert DetectorJudge(options).fingerprint != once
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[[fold]]\ncontestants = ['a']\n", "detectors: Field required"),
+        ("[[fold]]\ndetectors = []\ncontestants = ['a']\n", "fold.0.detectors"),
+        ("fold = [", "is no TOML"),
+        ("", "Field required"),
+        (2 * "[[fold]]\ndetectors = ['trace-lite']\ncontestants = ['a']\n", "a is in two folds"),
+        (
+            "[[fold]]\ndetectors = ['trace-lite']\ncontestants = ['a']\n"
+            "[[fold]]\ndetectors = ['semantic-lite']\ncontestants = ['b']\n",
+            "different detectors",
+        ),
+        ("[[fold]]\ndetectors = ['nobody']\ncontestants = ['a']\n", "nobody"),
+    ],
+)
+def test_folds_that_cannot_be_used_are_one_line(
+    options: JudgeOptions, tmp_path: Path, text: str, said: str
+) -> None:
+    path = tmp_path / "folds.toml"
+    path.write_text(text)
+    with pytest.raises(UsageError, match=said) as caught:
+        DetectorJudge(replace(options, detectors=(), cross_fit=path))
+    assert "\n" not in str(caught.value)
+
+
+def test_folds_and_detectors_exclude_each_other(
+    options: JudgeOptions, folds: dict[str, list[Path]], tmp_path: Path
+) -> None:
+    path = folds_file(tmp_path / "folds.toml", folds)
+    with pytest.raises(UsageError, match="exclude each other"):
+        DetectorJudge(replace(options, cross_fit=path))
+
+
+def test_a_contestant_without_a_fold_is_named(
+    make_folder: FolderMaker, options: JudgeOptions, folds: dict[str, list[Path]], tmp_path: Path
+) -> None:
+    showings = every_showing(line_up([make_folder("a", 1), make_folder("c", 1)]))
+    path = folds_file(tmp_path / "folds.toml", folds)
+    judge = DetectorJudge(replace(options, detectors=(), cross_fit=path))
+    with pytest.raises(UsageError, match="c is in no fold"):
+        list(judge.judge(iter(showings)))
