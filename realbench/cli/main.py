@@ -11,7 +11,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 import realbench
-from realbench.cli import arena, detectors, leaderboard, prompts
+from realbench.cli import arena, detectors, leaderboard, prompts, train
 from realbench.cli.demo import demo
 from realbench.cli.generate import generate
 from realbench.cli.score import score
@@ -34,6 +34,7 @@ app.add_typer(arena.app, name="arena")
 app.add_typer(detectors.app, name="detectors")
 app.add_typer(leaderboard.app, name="leaderboard")
 app.add_typer(prompts.app, name="prompts")
+app.add_typer(train.app, name="realgen-train")
 
 
 def _show_version(wanted: bool) -> None:
@@ -52,14 +53,21 @@ def _options(
     pass
 
 
-def run(arguments: list[str] | None = None) -> None:
-    """Run a command and exit with its code; an error is one line, never a traceback."""
+def run(
+    arguments: list[str] | None = None, *, program: typer.Typer = app, name: str = "realbench"
+) -> None:
+    """Run a command and exit with its code; an error is one line, never a traceback.
+
+    Args:
+        arguments: by default those of the process.
+        program, name: whose command it is.
+    """
     warnings.showwarning = _one_line_warning
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal that lacks a character shows "?"
             stream.reconfigure(errors="replace")
     try:
-        code = _exit_code(arguments)
+        code = _exit_code(arguments, program, name)
         sys.stdout.flush()
     except BrokenPipeError:  # whoever read the output went away, as head does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -67,10 +75,10 @@ def run(arguments: list[str] | None = None) -> None:
     _leave(code)
 
 
-def _exit_code(arguments: list[str] | None) -> int:
+def _exit_code(arguments: list[str] | None, program: typer.Typer, name: str) -> int:
     """Run a command, say what is wrong with it, and return the exit code."""
     try:
-        code = app(arguments, prog_name="realbench", standalone_mode=False)
+        code = program(arguments, prog_name=name, standalone_mode=False)
         if code != _INTERRUPTED:  # into which typer turns Ctrl-C
             return code if isinstance(code, int) else 0
     except (KeyboardInterrupt, typer.Abort):

@@ -1,0 +1,179 @@
+"""``realgen-train``: the scorers as a reward that trains image models."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from realbench.cli.progress import stage_bar
+from realbench.errors import RealBenchError
+
+if TYPE_CHECKING:
+    from realbench.train.diffusion import Progress, TrainResult
+
+INSTALL = "pip install 'realgen[train]'"
+
+app = typer.Typer(
+    name="realgen-train",
+    no_args_is_help=True,
+    help="Train image models and prompt writers with the scorers as the reward.",
+)
+
+
+@app.command()
+def diffusion(
+    config: Annotated[
+        str, typer.Option(metavar="FILE|NAME", help="A TOML file, or one of: realgen-train configs")
+    ],
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="TABLE.KEY=VALUE", help="Another value than the config's; repeatable."
+        ),
+    ] = None,
+    paired: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Real images with captions: the reward's detectors train, too."
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="RUN", help="The run's folder; goes on there. (default: CONFIG-run)"),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Of every random choice. (default: the config's)")
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+) -> None:
+    """Train a flow-matching image model by Flow-GRPO.
+
+    Run the same command again to go on after an interruption. On several GPUs:
+    accelerate launch -m realbench.cli.train diffusion ...
+    """
+    from realbench.train.config import load_config
+
+    if quiet:
+        warnings.simplefilter("ignore")
+    overrides = list(set_ or [])
+    if seed is not None:
+        overrides.append(f"seed={seed}")
+    if paired is not None:
+        overrides.append(f"cotraining.paired={str(paired)!r}")
+    settings = load_config(config, overrides)
+    check_installed()
+    from realbench.train.diffusion import train
+
+    folder = out or Path(f"{Path(config).stem}-run")
+    first = is_first_process()
+    with progress_bar(shown=first and not quiet) as progress:
+        result = train(settings, out=folder, progress=progress)
+    if first and not quiet:
+        print_result(result)
+
+
+@app.command()
+def configs(
+    name: Annotated[str | None, typer.Argument(help="Print this one, to be changed.")] = None,
+) -> None:
+    """List the configs that are shipped, or print one."""
+    from realbench.train.config import config_text, shipped_configs
+
+    if name is not None:
+        typer.echo(config_text(name), nl=False)
+        return
+    found = shipped_configs()
+    width = max(map(len, found))
+    for one, description in found.items():
+        typer.echo(f"{one:{width}}  {description}")
+
+
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, finished or not.")],
+) -> None:
+    """Write a run's report.html anew."""
+    from realbench.report.train_report import write_train_report
+
+    typer.echo(f"Report: {write_train_report(run)}")
+
+
+def is_first_process() -> bool:
+    """Return whether this is the process that prints: of several, accelerate numbers them."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def check_installed() -> None:
+    """Say how to install what trains.
+
+    Raises:
+        RealBenchError: a package is missing.
+    """
+    from importlib.util import find_spec
+
+    missing = [one for one in ("diffusers", "peft", "accelerate") if find_spec(one) is None]
+    if missing:
+        raise RealBenchError(f"realgen-train needs {', '.join(missing)}: {INSTALL}")
+
+
+@contextlib.contextmanager
+def progress_bar(*, shown: bool) -> Iterator[Callable[[Progress], None] | None]:
+    """Yield a callback that draws a bar with time left, on a terminal alone."""
+    with stage_bar(shown=shown, stage="loading") as bar:
+        if bar is None:
+            yield None
+            return
+
+        def update(progress: Progress) -> None:
+            bar.enter(progress.stage, progress.total or None)
+            reward = "" if progress.reward is None else f"reward {progress.reward:.3f}"
+            bar.show(progress.done, progress.total or None, reward)
+
+        yield update
+
+
+def print_result(result: TrainResult) -> None:
+    """Print where the rewards began and ended, warnings, and where the files are."""
+    from realbench.cli.score import estimate
+
+    summary = result.summary
+    shown: dict[str, Any] = {"reward": "reward", "held-out": "heldout"}
+    for label, name in shown.items():
+        if summary[f"{name}_start"] is None:
+            continue
+        start, end = (
+            estimate(
+                {
+                    "mean": summary[f"{name}_{when}"],
+                    **dict(zip(("low", "high"), summary[f"{name}_{when}_interval"], strict=True)),
+                }
+            ).replace("\n", " (", 1)
+            + ")"
+            for when in ("start", "end")
+        )
+        typer.echo(f"{label:9} {start} -> {end}")
+    typer.echo(
+        f"On {summary['n_images']} images of {summary['n_prompts']} prompts, the same before and "
+        f"after {summary['iterations']} iterations; in brackets 95 % intervals"
+    )
+    if result.stop_reason == "hacking":
+        typer.echo("Stopped: the reward rose while the held-out score fell (stop_on_hacking)")
+    typer.echo(f"LoRA: {result.out / 'lora'}")
+    typer.echo(f"Report: {result.out / 'report.html'}")
+
+
+def main() -> None:
+    """Run ``realgen-train`` and exit: 0 done, 1 failed, 2 misuse, 130 interrupted."""
+    from realbench.cli.main import run
+
+    run(program=app, name="realgen-train")
+
+
+if __name__ == "__main__":
+    main()
