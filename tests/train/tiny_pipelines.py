@@ -56,8 +56,16 @@ def autoencoder(channels: int) -> Any:
     ).eval()
 
 
+def t5_encoder(words: int, width: int) -> Any:
+    """Make an encoder of one layer."""
+    from transformers import T5Config, T5EncoderModel
+
+    config = T5Config(vocab_size=words, d_model=width, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
+    return T5EncoderModel(config).eval()
+
+
 def tiny_sd3() -> Any:
-    """Make a Stable Diffusion 3 pipeline: two small text encoders, no T5, VAE of factor 2."""
+    """Make a Stable Diffusion 3 pipeline: two CLIPs, T5, VAE of factor 2."""
     from diffusers import (
         FlowMatchEulerDiscreteScheduler,
         SD3Transformer2DModel,
@@ -65,7 +73,7 @@ def tiny_sd3() -> Any:
     )
 
     torch.manual_seed(0)
-    tokenizer = clip_tokenizer()
+    tokenizer, words = clip_tokenizer(), make_tokenizer()
     encoders = [CLIPTextModelWithProjection(clip_config(tokenizer)).eval() for _ in range(2)]
     transformer = SD3Transformer2DModel(
         sample_size=16,
@@ -90,8 +98,8 @@ def tiny_sd3() -> Any:
             tokenizer=tokenizer,
             text_encoder_2=encoders[1],
             tokenizer_2=tokenizer,
-            text_encoder_3=None,
-            tokenizer_3=None,
+            text_encoder_3=t5_encoder(len(words), 32),
+            tokenizer_3=words,
         )
     )
 
@@ -99,11 +107,10 @@ def tiny_sd3() -> Any:
 def tiny_flux(*, guidance_embeds: bool = True) -> Any:
     """Make a FLUX pipeline: CLIP, T5, VAE of factor 2, a double and a single block."""
     from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
-    from transformers import CLIPTextModel, T5Config, T5EncoderModel
+    from transformers import CLIPTextModel
 
     torch.manual_seed(1)
     tokenizer, words = clip_tokenizer(), make_tokenizer()
-    t5 = T5Config(vocab_size=len(words), d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
     transformer = FluxTransformer2DModel(
         in_channels=16,
         num_layers=1,
@@ -123,7 +130,7 @@ def tiny_flux(*, guidance_embeds: bool = True) -> Any:
             vae=autoencoder(4),
             text_encoder=CLIPTextModel(clip_config(tokenizer)).eval(),
             tokenizer=tokenizer,
-            text_encoder_2=T5EncoderModel(t5).eval(),
+            text_encoder_2=t5_encoder(len(words), 16),
             tokenizer_2=words,
             transformer=_spread(transformer),
         )
