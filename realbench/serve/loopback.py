@@ -48,7 +48,7 @@ def serving(app: App, *, host: str = "127.0.0.1", port: int = 0) -> Iterator[str
     """
     import uvicorn
 
-    listening = _listen(host, port)
+    listening = listen(host, port)
     config = uvicorn.Config(
         OwnPagesOnly(app, host),
         lifespan="off",
@@ -68,14 +68,19 @@ def serving(app: App, *, host: str = "127.0.0.1", port: int = 0) -> Iterator[str
             if not thread.is_alive():
                 raise RealBenchError(f"the server on {host} did not start")
             time.sleep(0.005)
-        yield f"http://{_reachable(host)}:{listening.getsockname()[1]}"
+        yield f"http://{reachable(host)}:{listening.getsockname()[1]}"
     finally:
         server.should_exit = True
         thread.join()
         listening.close()
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
+    """Return a socket that listens on an address; port 0 takes a free one.
+
+    Raises:
+        UsageError: the port is in use or not allowed, or there is no such address here.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         listening = socket.create_server((host, port), family=family)
@@ -96,7 +101,7 @@ def _listen(host: str, port: int) -> socket.socket:
         raise UsageError(why) from error
 
 
-def _reachable(host: str) -> str:
+def reachable(host: str) -> str:
     """Return what to write into an address for what is listened on."""
     if host in ("0.0.0.0", "::"):
         host = _own_address() or "localhost"
@@ -166,10 +171,11 @@ class OwnPagesOnly:
             address = ipaddress.ip_address(name)
         except ValueError:
             return False
-        return address.is_loopback or not _is_loopback(self._host)
+        return address.is_loopback or not is_loopback(self._host)
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether an address or name is reached from this machine alone."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
