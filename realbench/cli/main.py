@@ -11,10 +11,11 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 import realbench
-from realbench.cli import arena, detectors, leaderboard, prompts, train
+from realbench.cli import arena, detectors, leaderboard, prompts, quality, train
 from realbench.cli.demo import demo
 from realbench.cli.generate import generate
 from realbench.cli.score import score
+from realbench.cli.serve import serve
 from realbench.errors import RealBenchError, RealBenchWarning
 
 _INTERRUPTED = 130
@@ -30,10 +31,12 @@ app = typer.Typer(
 app.command()(score)
 app.command()(demo)
 app.command()(generate)
+app.command()(serve)
 app.add_typer(arena.app, name="arena")
 app.add_typer(detectors.app, name="detectors")
 app.add_typer(leaderboard.app, name="leaderboard")
 app.add_typer(prompts.app, name="prompts")
+app.add_typer(quality.app, name="quality")
 app.add_typer(train.app, name="realgen-train")
 
 

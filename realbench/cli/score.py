@@ -41,11 +41,19 @@ def score(
             help="Detector to use; may be repeated. (default: the embedded pair)",
         ),
     ] = None,
+    quality: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME|CARD_DIR",
+            help="Measure of quality or alignment to report beside realism, never mixed into it; "
+            "may be repeated. (see: realbench quality list)",
+        ),
+    ] = None,
     weights: Annotated[
         list[str] | None,
         typer.Option(
             metavar="NAME=FILE",
-            help="Weights of a detector that come from elsewhere; may be repeated. "
+            help="Weights of a detector or measure that come from elsewhere; may be repeated. "
             "(see: realbench detectors list)",
         ),
     ] = None,
@@ -93,6 +101,7 @@ def score(
             prompts=prompts,
             reference=reference,
             detectors=detector or DEFAULT_DETECTORS,
+            quality=quality or (),
             weights=parse_weights(weights or []),
             out=out,
             device=device,
@@ -140,6 +149,7 @@ def progress_bar(*, shown: bool) -> Iterator[Callable[[Progress], None] | None]:
             return
 
         def update(progress: Progress) -> None:
+            bar.enter(progress.stage, progress.total)
             speed = bar.speed
             bar.show(progress.done, progress.total, f"{speed:.1f} images/s" if speed else "")
 
@@ -155,6 +165,8 @@ def print_run(run: ScoreRun, out: Path | None) -> None:
 
     console = Console()
     print_table(console, _ranking(run.summary))
+    if run.manifest.get("quality"):
+        print_table(console, _quality(run.summary, run.manifest["quality"]))
     for line in _findings(run.summary):
         console.print(line, markup=False, highlight=False)
     _print_failures(run, console)
@@ -206,6 +218,33 @@ def _ranking(summary: dict[str, Any]) -> Table:
         row += [estimate(entry["detectors"][name]) for name in names]
         if reference:
             row.append("" if is_photos else estimate(entry["auc"], "estimate"))
+        table.add_row(*map(Text, row), style="dim" if is_photos else None, end_section=is_photos)
+    return table
+
+
+def _quality(summary: dict[str, Any], measures: list[dict[str, Any]]) -> Table:
+    """The means of quality measures, in a table of their own: they are not P(real)."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(
+        caption="quality and alignment, no part of realism; higher is better, each on a scale of "
+        "its own; below it the 95 % interval over prompts",
+        box=box.SIMPLE_HEAD,
+        padding=0,
+    )
+    table.add_column("folder", overflow="fold", min_width=11)
+    for one in measures:
+        table.add_column(Text(one["title"]), justify="right", min_width=len("00.00–00.00"))
+        table.add_column("n", justify="right", no_wrap=True)
+    reference = summary["reference"]
+    for entry in [*([reference] if reference else []), *summary["folders"]]:
+        is_photos = entry is reference
+        row = [entry["folder"] + ("\nphotographs" if is_photos else "")]
+        for one in measures:
+            value = entry["quality"][one["name"]]
+            row += [estimate(value), str(value["n"])]
         table.add_row(*map(Text, row), style="dim" if is_photos else None, end_section=is_photos)
     return table
 

@@ -56,10 +56,11 @@ class InputSpec(_Strict):
     )
     mean: Triple = (0.5, 0.5, 0.5)
     std: Triple = (0.5, 0.5, 0.5)
-    fit: Literal["squash", "short-side", "center-crop"] | None = Field(
+    fit: Literal["squash", "short-side", "center-crop", "letterbox"] | None = Field(
         default=None,
         description="how a published network's view is made: the whole picture squashed to a "
-        "square; the short side scaled to size, then the middle; the middle, never scaled",
+        "square; the short side scaled to size, then the middle; the middle, never scaled; the "
+        "long side scaled to size, the rest black",
     )
     squash_first: int | None = Field(
         default=None, ge=16, le=4096, description="side to which the picture is squashed before"

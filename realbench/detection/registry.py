@@ -64,6 +64,10 @@ def find_card(name_or_folder: str | Path) -> Card:
     left_out = [line for line in plugins.problems if line.startswith(f"plug-in {name!r} ")]
     if left_out:
         raise UsageError(left_out[0])
+    if (content_path("quality") / name / "measure.toml").is_file():
+        raise UsageError(
+            f"{name} measures quality and gives no P(real), so it is no detector: --quality {name}"
+        )
     known = [*bundled, *plugins.usable]
     close = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {close[0]}?" if close else "give a name or a folder with a card.toml"

@@ -91,6 +91,7 @@ def render_score_report(
         "distributions": _distributions(scored, entries, reference),
         "categories": _categories(folders),
         "galleries": folder_pictures(scored, names, detectors, paths),
+        "quality": manifest.get("quality") or [],
         "agreement": _agreement(scored, entries, reference, detectors, paths),
         "failures": table[table["status"] != "ok"][["folder", "image", "reason"]].to_dict(
             "records"
@@ -376,6 +377,7 @@ def _command(manifest: Mapping[str, Any]) -> str:
     for option in ("prompts", "reference"):
         if arguments.get(option):
             command += [f"--{option}", str(arguments[option])]
-    for detector in manifest.get("detectors") or []:
-        command += ["--detector", str(detector["name"])]
+    for option in ("detector", "quality"):
+        for one in manifest.get("detectors" if option == "detector" else option) or []:
+            command += [f"--{option}", str(one["name"])]
     return shlex.join([*command, "--seed", str(manifest.get("seed", 0))])

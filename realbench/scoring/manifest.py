@@ -13,6 +13,7 @@ import realbench
 from realbench.detection.cards import Card
 from realbench.images import printable
 from realbench.prompts import Suite
+from realbench.quality.cards import MeasureCard
 from realbench.scoring.pipeline import Timings
 
 SCHEMA_VERSION = 1
@@ -24,6 +25,7 @@ def describe_run(
     arguments: Mapping[str, Any],
     suite: Suite | None,
     cards: Sequence[Card],
+    measures: Sequence[MeasureCard] = (),
     device: str | None,
     seed: int,
     started: datetime,
@@ -37,6 +39,7 @@ def describe_run(
         arguments: what was asked for, as JSON values.
         suite: of the prompts, where one was given.
         cards: of the detectors.
+        measures: of image quality and alignment.
         device: where they ran; None if every score was in the cache.
         seed: of the bootstrap.
         started: when, in UTC.
@@ -58,6 +61,15 @@ def describe_run(
                 "weights_sha256": card.digests.get("weights"),
             }
             for card in cards
+        ],
+        "quality": [
+            {
+                "name": card.name,
+                "title": card.title,
+                "fingerprint": card.fingerprint,
+                "weights_sha256": card.digests.get("weights"),
+            }
+            for card in measures
         ],
         "suite": None if suite is None else suite.describe(),
         "arguments": dict(arguments),

@@ -21,22 +21,15 @@ from realbench.detection.registry import DEFAULT_DETECTORS, check_names, find_ca
 from realbench.errors import UsageError
 from realbench.images import DEFAULT_MAX_PIXELS, ImageFile, find_images, printable
 from realbench.prompts import load_suite
+from realbench.quality.cards import find_measures
 from realbench.scoring.cache import cache_path, open_cache
 from realbench.scoring.files import checked, json_bytes, make_folder, table_csv, write_atomically
 from realbench.scoring.layout import choose_layout, decoding_threads
 from realbench.scoring.manifest import describe_run
 from realbench.scoring.pipeline import Engine, Outcome, Pipeline
+from realbench.scoring.progress import Progress
+from realbench.scoring.quality_columns import add_quality, check_measures
 from realbench.scoring.summary import summarize
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far a run is: files finished of all, and how many of them came from the cache."""
-
-    done: int
-    total: int
-    cached: int
-    failed: int
 
 
 @dataclass(repr=False)
@@ -113,6 +106,7 @@ def score(
     prompts: str | Path | None = None,
     reference: str | Path | None = None,
     detectors: Sequence[str | Path] = DEFAULT_DETECTORS,
+    quality: Sequence[str | Path] = (),
     weights: Mapping[str, Mapping[str, str | Path]] | None = None,
     out: str | Path | None = None,
     device: str = "auto",
@@ -130,7 +124,10 @@ def score(
         prompts: a suite's name, or a JSONL file of prompts (an image's stem is its prompt id).
         reference: folder of photographs to compare with.
         detectors: names of bundled detectors, or folders with a ``card.toml``.
-        weights: the user's own files, by detector and part (``"weights"``, ``"backbone"``).
+        quality: measures of image quality and alignment, reported beside realism: names, or
+            folders with a ``measure.toml``. Those that read prompts need ``prompts``.
+        weights: the user's own files, by detector or measure and part (``"weights"``,
+            ``"backbone"``).
         out: folder that receives CSV, summary, manifest and report.
         device: where the networks run; ``"auto"`` prefers a GPU.
         max_pixels: larger images are reported, not decoded.
@@ -152,7 +149,11 @@ def score(
     if not folders:
         raise UsageError("no folder is given: name at least one folder of images")
     suite = load_suite(prompts) if prompts is not None else None
-    cards = find_cards(detectors, weights or {})
+    given = dict(weights or {})
+    measures = find_measures(quality, given)
+    own = {card.name for card in measures}
+    cards = find_cards(detectors, {name: parts for name, parts in given.items() if name not in own})
+    check_measures(measures, [card.name for card in cards], suite)
     every = [*folders, *([reference] if reference is not None else [])]
     names = display_names([Path(folder) for folder in every])
     files, problems = find_files(names, every)
@@ -164,11 +165,17 @@ def score(
     keep_freed_memory()  # while there are no threads yet
     devices: list[str] = []
 
-    def load() -> Engine:
-        from realbench.scoring.scorer import choose_device, load_detectors
+    def chosen_device() -> str:
+        from realbench.scoring.scorer import choose_device
 
-        devices.append(choose_device(device))
-        loaded = load_detectors(cards, devices[0])
+        if not devices:
+            devices.append(choose_device(device))
+        return devices[0]
+
+    def load() -> Engine:
+        from realbench.scoring.scorer import load_detectors
+
+        loaded = load_detectors(cards, chosen_device())
         return Engine(loaded, choose_layout(devices[0], batch_size))
 
     counter = _Counter(len(files), progress)
@@ -182,9 +189,21 @@ def score(
             max_pixels=max_pixels,
         )
         pipeline.run([file.path for _, file in files], counter.take)
+        table = _table(files, counter.outcomes, {card.name: card.level for card in cards})
+        notes = add_quality(
+            measures,
+            table,
+            [file.path for _, file in files],
+            suite,
+            store,
+            device=chosen_device,
+            batch_size=batch_size,
+            workers=decoding_threads(workers),
+            max_pixels=max_pixels,
+            progress=progress,
+        )
     seconds = time.perf_counter() - clock
 
-    table = _table(files, counter.outcomes, {card.name: card.level for card in cards})
     shown = [(name, printable(folder)) for name, folder in zip(names, every, strict=True)]
     summary = summarize(
         table,
@@ -192,9 +211,10 @@ def score(
         reference=shown[-1] if reference is not None else None,
         detectors=[card.name for card in cards],
         prompts=None if suite is None else suite.prompts,
+        quality=[card.name for card in measures],
         seed=seed,
     )
-    summary["notes"] += problems
+    summary["notes"] += [*problems, *notes]
     manifest = describe_run(
         arguments={
             "folders": [printable(folder) for folder in folders],
@@ -208,6 +228,7 @@ def score(
         },
         suite=suite,
         cards=cards,
+        measures=measures,
         device=devices[0] if devices else None,
         seed=seed,
         started=started,

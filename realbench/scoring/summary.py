@@ -24,6 +24,7 @@ def summarize(
     reference: tuple[str, str] | None,
     detectors: Sequence[str],
     prompts: Mapping[str, Prompt] | None = None,
+    quality: Sequence[str] = (),
     seed: int = 0,
 ) -> dict[str, Any]:
     """Compute the summary of a run, as written to ``summary.json``.
@@ -34,6 +35,7 @@ def summarize(
         reference: display name and path of the photographs.
         detectors: the columns with each detector's P(real).
         prompts: prompt id to prompt, for categories and missing images.
+        quality: the columns with measures of quality and alignment; no other figure uses them.
         seed: of every bootstrap.
     """
     parts = {str(name): part for name, part in table.groupby("folder", sort=False)}
@@ -41,11 +43,14 @@ def summarize(
     entries = [
         _entry(name, path, parts[name], photos, detectors, prompts, seed) for name, path in folders
     ]
+    for entry in entries:
+        _add_quality(entry, parts[entry["folder"]], quality, seed)
     pairs = _pairs({name: _scored(parts[name]) for name, _ in folders}, seed)
     _rank(entries, pairs)
     known = None
     if reference:
         known = _entry(*reference, parts[reference[0]], None, detectors, prompts, seed)
+        _add_quality(known, parts[reference[0]], quality, seed)
     return {
         "schema_version": SCHEMA_VERSION,
         "folders": entries,
@@ -103,6 +108,19 @@ def _entry(
     if prompts and any(prompt.category for prompt in prompts.values()):
         entry["categories"] = _categories(scored, prompts, seed)
     return entry
+
+
+def _add_quality(
+    entry: dict[str, Any], part: pd.DataFrame, quality: Sequence[str], seed: int
+) -> None:
+    """Add the means of quality measures, each over the images that have a score of it."""
+    if quality:
+        entry["quality"] = {}
+    for name in quality:
+        own = part[part[name].notna()]
+        entry["quality"][name] = mean_interval(
+            own[name].to_numpy(float), own["prompt_id"].to_numpy(), seed
+        )
 
 
 def mean_interval(values: np.ndarray, groups: np.ndarray, seed: int) -> dict[str, Any]:

@@ -35,6 +35,9 @@ def view(image: np.ndarray, spec: InputSpec) -> np.ndarray:
         spec: its ``fit`` says how.
     """
     picture, size = Image.fromarray(image), spec.size
+    if spec.fit == "letterbox":
+        whole = letterbox(image, size).round().byte()
+        return whole.permute(1, 2, 0).contiguous().numpy()[None]
     if spec.squash_first:
         picture = _scaled(picture, [spec.squash_first, spec.squash_first], spec)
     if spec.fit == "squash":
@@ -42,6 +45,26 @@ def view(image: np.ndarray, spec: InputSpec) -> np.ndarray:
     elif spec.fit == "short-side":
         picture = _scaled(picture, [size], spec)
     return np.array(transforms.center_crop(picture, [size, size]))[None]
+
+
+def letterbox(image: np.ndarray, size: int) -> Tensor:
+    """Return the whole picture in the middle of a black square, as HPS v2 prepares it.
+
+    Bicubic on numbers between the levels of a pixel: float32 (3, size, size), about [0, 255].
+
+    Args:
+        image: uint8 RGB (H, W, 3).
+        size: of the square.
+    """
+    height, width = image.shape[:2]
+    scale = size / max(height, width)
+    rows, columns = max(1, round(height * scale)), max(1, round(width * scale))
+    pixels = torch.from_numpy(np.require(image, requirements=["C", "W"])).permute(2, 0, 1).float()
+    scaled = functional.interpolate(
+        pixels[None], size=(rows, columns), mode="bicubic", antialias=True, align_corners=False
+    )[0]
+    top, left = (size - rows) // 2, (size - columns) // 2
+    return functional.pad(scaled, (left, size - columns - left, top, size - rows - top))
 
 
 def _scaled(picture: Image.Image, size: list[int], spec: InputSpec) -> Image.Image:
@@ -64,6 +87,8 @@ def views(card: Card) -> Callable[[np.ndarray], np.ndarray]:
         raise UsageError(f"{card.path}: say how a picture becomes a view with input.fit")
     if spec.views != 1:
         raise UsageError(f"{card.path}: a card of family {card.family!r} has input.views = 1")
+    if spec.fit == "letterbox" and (spec.resize != "bicubic" or spec.squash_first):
+        raise UsageError(f'{card.path}: fit = "letterbox" goes with resize = "bicubic" alone')
     if spec.resize == _POINT and spec.fit != "squash":
         raise UsageError(f'{card.path}: resize "{_POINT}" goes with fit = "squash"')
     never_scaled = spec.fit == "center-crop" and not spec.squash_first

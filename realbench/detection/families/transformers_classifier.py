@@ -67,9 +67,9 @@ def build(card: Card) -> ViewsDetector:
     folder = card.weights_path
     if not folder.is_dir():
         raise UsageError(f"{folder} is no model folder, which detector {card.name!r} needs")
-    config = _loaded("AutoConfig", folder)
+    config = loaded("AutoConfig", folder)
     real, generated = _indices(card, config.id2label)
-    processor = _loaded("AutoImageProcessor", folder)
+    processor = loaded("AutoImageProcessor", folder)
     scale, mean, std = _normalization(processor)
     network = LabelledClassifier(_model(folder), scale, mean, std, real, generated)
     _check_preparation(processor, network, folder)
@@ -107,7 +107,7 @@ def _indices(card: Card, names: dict[int, str]) -> tuple[list[int], list[int]]:
     return found["real"], found["generated"]
 
 
-def _loaded(kind: str, folder: Path, **options: Any) -> Any:
+def loaded(kind: str, folder: Path, **options: Any) -> Any:
     """Load something from a model's folder, without the network and without code of its own."""
     import transformers
 
@@ -125,12 +125,12 @@ def _loaded(kind: str, folder: Path, **options: Any) -> Any:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise RealBenchError(
             f"{folder} cannot be loaded by transformers' {kind} ({first}); fetch it again, or "
-            "check that it is an image classifier"
+            "check that it is a model of this kind"
         ) from error
 
 
 def _model(folder: Path) -> nn.Module:
-    model, info = _loaded(
+    model, info = loaded(
         "AutoModelForImageClassification",
         folder,
         dtype=torch.float32,

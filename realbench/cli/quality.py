@@ -1,0 +1,42 @@
+"""``realbench quality``: measures of image quality and alignment, reported beside realism."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, help="List and show measures of quality and alignment.")
+
+
+@app.command("list")
+def list_command() -> None:
+    """List the measures, what they read, and which have their weights here."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from realbench.quality.cards import find_measure, list_measures
+
+    table = Table("measure", "reads", "weights", "what it does")
+    for name in list_measures():
+        card = find_measure(name)
+        reads = "image, prompt" if card.needs_prompt else "image"
+        weights = "needs them" if card.whats_missing() else "here"
+        table.add_row(name, reads, weights, card.description)
+    console = Console()
+    console.print(table)
+    console.print("Use one: realbench score FOLDER --prompts SUITE --quality NAME")
+
+
+@app.command("show")
+def show_command(
+    name: Annotated[str, typer.Argument(help="A bundled measure's name, or a card's folder.")],
+) -> None:
+    """Print a measure's card and fingerprint, and how to get what is missing."""
+    from realbench.quality.cards import MEASURE_FILE, find_measure
+
+    card = find_measure(name)
+    typer.echo((card.path / MEASURE_FILE).read_text(encoding="utf-8").rstrip())
+    missing = card.whats_missing()
+    state = f"not usable here yet: {missing}" if missing else f"fingerprint {card.fingerprint}"
+    typer.echo(f"\n# {state}\n# in {card.path}")
