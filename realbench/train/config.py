@@ -9,6 +9,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from realbench.train.config_files import Table, read_config, shipped, shipped_text
+from realbench.train.cotraining_config import CotrainingConfig
 from realbench.train.reward_config import RewardConfig
 
 _FOLDER = Path(__file__).with_name("configs")
@@ -37,12 +38,13 @@ class PromptsConfig(Table):
     """``[prompts]``: what images are made of in training.
 
     Attributes:
-        suite: a bundled suite's name or a JSONL file.
+        suite: a bundled suite's name or a JSONL file; None takes the captions of
+            ``cotraining.paired``, and where there are none ``"realbench-core"``.
         form: which form of the suite's prompts, ``"short"`` or ``"long"``.
         limit: no more than the first so many.
     """
 
-    suite: str = "realbench-core"
+    suite: str | None = None
     form: Literal["short", "long"] = "short"
     limit: int | None = Field(default=None, ge=1)
 
@@ -257,6 +259,7 @@ class DiffusionConfig(Table):
     checkpoints: CheckpointsConfig = CheckpointsConfig()
     memory: MemoryConfig = MemoryConfig()
     tracking: TrackingConfig = TrackingConfig()
+    cotraining: CotrainingConfig = CotrainingConfig()
 
 
 def shipped_configs() -> dict[str, str]:

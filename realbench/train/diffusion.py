@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from realbench.errors import RealBenchError, RealBenchWarning, UsageError
+from realbench.report.train_report import write_train_report
 from realbench.train import run_folder
 from realbench.train.advantages import advantages
 from realbench.train.checkpoint import (
@@ -53,13 +54,13 @@ from realbench.train.sharding import gathered
 from realbench.train.summary import summarize
 from realbench.train.tracking import check_trackers, flat, log_figures, log_grid, start_trackers
 from realbench.train.update import passes_per_step, update
-from realbench.train.watch import HackingWatch
 from realbench.train.window import draw_window
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
     from realbench.train.flow_models.flow_model import FlowModel
+    from realbench.train.watch import HackingWatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +134,8 @@ def train(
             or one number.
         prompts: texts to train on instead of the config's suite.
         evaluation_prompts: texts to evaluate, likewise.
-        cotraining: trains the reward's detectors between iterations; by default the config's.
+        cotraining: trains the reward's detectors between iterations
+            (:class:`~realbench.train.cotrain.Cotraining`); by default the config's.
         progress: called as the run goes on.
 
     Raises:
@@ -151,9 +153,17 @@ def train(
         tell(Progress("loading"))
         try:
             training = _Training(
-                config, folder, chosen, accelerator, model, reward, heldout, probes or {}, tell
+                config,
+                folder,
+                chosen,
+                accelerator,
+                model,
+                reward,
+                heldout,
+                probes or {},
+                cotraining,
+                tell,
             )
-            training.cotrain_with(cotraining)
             return training.run()
         except torch.OutOfMemoryError as error:
             raise RealBenchError(
@@ -178,7 +188,10 @@ def _accelerator(config: DiffusionConfig, out: Path) -> Iterator[Accelerator]:
         gradient_accumulation_steps=passes_per_step(config, state.num_processes),
         log_with=list(config.tracking.trackers) or None,
         project_dir=str(out),
-        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
+        # The text stream of Qwen-Image's last block leads nowhere: its LoRA gets no gradient.
+        kwargs_handlers=[
+            DistributedDataParallelKwargs(broadcast_buffers=False, find_unused_parameters=True)
+        ],
     )
     set_seed(config.seed)
     try:
@@ -208,6 +221,7 @@ class _Training:
         reward: Any | None,
         heldout: Judge | None,
         probes: Mapping[str, Judge],
+        cotraining: Any | None,
         tell: Callable[[Progress], None],
     ) -> None:
         self.config = config
@@ -221,6 +235,8 @@ class _Training:
         values = config.model_dump(mode="json")
         earlier = run_folder.check_continues(out, values, prompts.sha256)
         self.reward = make_reward(config, reward, device)
+        if earlier is not None:
+            run_folder.check_reward(out, earlier["reward"], self.reward.describe())
         self.heldout = heldout or heldout_judge(config.evaluation.heldout, self.reward, device)
         self.model = model or _load_model(config, device)
         self.parameters, self.optimizer = self._prepare()
@@ -229,8 +245,8 @@ class _Training:
             if config.ema.enabled
             else None
         )
-        self.watch = HackingWatch()
-        self.cotraining: Any | None = None
+        self.watch = _watch() if self.heldout is not None else None
+        self.cotraining = cotraining or _cotraining(config, self.reward, device)
         self.log: list[dict[str, Any]] = []
         self.manifest: dict[str, Any] = {
             "train_format": run_folder.FORMAT,
@@ -252,10 +268,6 @@ class _Training:
 
     # --- Beginning and end ----------------------------------------------------------------------
 
-    def cotrain_with(self, cotraining: Any | None) -> None:
-        """Have the reward's detectors trained, too."""
-        self.cotraining = cotraining
-
     def run(self) -> TrainResult:
         """Go on from the last checkpoint to the end."""
         total = self.config.training.iterations
@@ -276,9 +288,12 @@ class _Training:
             record: dict[str, Any] = {"iteration": iteration}
             if iteration:
                 record |= self.iterate(iteration)
-            if iteration % self.config.evaluation.every == 0 or iteration == total:
+            evaluated = iteration % self.config.evaluation.every == 0 or iteration == total
+            if evaluated:
                 record["evaluation"] = self.evaluate(iteration)
             self._write_down(record)
+            if evaluated and self.is_main:
+                write_train_report(self.out)
             if iteration % self.config.checkpoints.every == 0 or iteration == total:
                 self._save(iteration)
         return self._finish()
@@ -289,7 +304,9 @@ class _Training:
         return bool(self.accelerator.is_main_process)
 
     def _state(self) -> State:
-        extra = {"watch": self.watch}
+        extra: dict[str, Any] = {}
+        if self.watch is not None:
+            extra["watch"] = self.watch
         if self.cotraining is not None:
             extra["cotraining"] = self.cotraining
         return State(self.parameters, self.optimizer, self.ema, extra)
@@ -347,18 +364,18 @@ class _Training:
         summary["stop_reason"] = self.manifest["stop_reason"] = "hacking" if hacked else "complete"
         self.manifest["finished"] = run_folder.now()
         if self.is_main:
+            if self.cotraining is not None:
+                self.cotraining.save_detectors(self.out / "detectors")
+                self.manifest["reward_end"] = self.reward.describe()
             run_folder.write_json(self.out / run_folder.SUMMARY_FILE, summary)
             run_folder.write_json(self.out / run_folder.MANIFEST_FILE, self.manifest)
-            self._report()
+            write_train_report(self.out)
         self.accelerator.wait_for_everyone()
         self.model.transformer = self.accelerator.unwrap_model(self.model.transformer)
         if self.ema is not None:
             for name, parameter in self.parameters.items():
                 parameter.data.copy_(self.ema.mean[name])
         return TrainResult(self.out, self.log, summary, summary["stop_reason"], self.model)
-
-    def _report(self) -> None:
-        pass
 
     def _prepare(self) -> tuple[dict[str, torch.nn.Parameter], Any]:
         """Add LoRA, and let accelerate wrap the model and the optimiser."""
@@ -503,11 +520,12 @@ class _Training:
             "heldout": None if heldout is None else estimate(heldout, groups),
             "probes": probe(self.probes, images, evaluated) if self.is_main else {},
             "warning": None,
+            "by_prompt": {"reward": by_prompt(total, groups).tolist()},
         }
-        if heldout is not None:
-            found["warning"] = self.watch.observe(
-                iteration, by_prompt(total, groups), by_prompt(heldout, groups)
-            )
+        if heldout is not None and self.watch is not None:
+            judged = by_prompt(heldout, groups)
+            found["by_prompt"]["heldout"] = judged.tolist()
+            found["warning"] = self.watch.observe(iteration, by_prompt(total, groups), judged)
         if self.is_main:
             save_samples(self.out, iteration, images, evaluated)
             grid = save_grid(self.out, iteration, images, self.config.evaluation.columns)
@@ -544,6 +562,20 @@ class _Training:
         rewards = {name: together[:, column] for column, name in enumerate(names)}
         heldout = together[:, -1] if self.heldout is not None else None
         return self._gather(images, own, len(evaluated)), rewards, heldout
+
+
+def _watch() -> HackingWatch:
+    from realbench.train.watch import HackingWatch
+
+    return HackingWatch()
+
+
+def _cotraining(config: DiffusionConfig, reward: Any, device: str) -> Any | None:
+    if config.cotraining.paired is None:
+        return None
+    from realbench.train.cotrain import build_cotraining
+
+    return build_cotraining(config.cotraining, reward=reward, device=device, seed=config.seed)
 
 
 def _load_model(config: DiffusionConfig, device: str) -> FlowModel:

@@ -15,6 +15,8 @@ from realbench.prompts import load_suite
 from realbench.train.config import DiffusionConfig
 from realbench.train.evaluation import EvaluationSet
 
+DEFAULT_SUITE = "realbench-core"
+
 
 @dataclass(frozen=True)
 class Prompts:
@@ -50,10 +52,7 @@ def choose_prompts(
         UsageError: a suite cannot be used, or has too few prompts.
     """
     settings = config.evaluation
-    if training is None:
-        texts = _suite(config.prompts.suite, config.prompts.form, config.prompts.limit)
-    else:
-        texts = _numbered(training)
+    texts = _training_prompts(config) if training is None else _numbered(training)
     if evaluation is not None:
         chosen = _numbered(evaluation)
     elif settings.suite is not None:
@@ -107,6 +106,15 @@ def make_reward(config: DiffusionConfig, reward: Any | None, device: str) -> Any
     from realbench.train.reward import build_reward
 
     return build_reward(config.reward, device=device)
+
+
+def _training_prompts(config: DiffusionConfig) -> dict[str, str]:
+    prompts, paired = config.prompts, config.cotraining.paired
+    if prompts.suite is None and paired is not None:
+        from realbench.train.paired import PairedImages
+
+        return _numbered(PairedImages(paired).captions[: prompts.limit])
+    return _suite(prompts.suite or DEFAULT_SUITE, prompts.form, prompts.limit)
 
 
 def _suite(name: str, form: str, limit: int | None = None) -> dict[str, str]:

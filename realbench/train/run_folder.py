@@ -129,6 +129,29 @@ def check_continues(
     return earlier
 
 
+def check_reward(folder: Path, before: object, now_: object) -> None:
+    """Refuse to go on with other detectors than those that the run began with.
+
+    Args:
+        before, now_: what the rewards say of themselves, as JSON values.
+
+    Raises:
+        UsageError: they differ in more than the device.
+    """
+    ours, theirs = (_without_device(json.loads(json.dumps(one))) for one in (now_, before))
+    if ours != theirs:
+        raise UsageError(
+            f"{printable(folder)} holds a run with another reward (other weights of a detector, "
+            "perhaps): give another --out"
+        )
+
+
+def _without_device(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_device(one) for key, one in value.items() if key != "device"}
+    return [_without_device(one) for one in value] if isinstance(value, list) else value
+
+
 def read_log(folder: Path) -> list[dict[str, Any]]:
     """Return the lines of a run's log; a torn last line is left out.
 

@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
+from realbench.train.evaluation import estimate
+
 
 def summarize(log: Sequence[Mapping[str, Any]], config: Mapping[str, Any]) -> dict[str, Any]:
     """Return what ``summary.json`` holds: means, and the intervals beside them.
@@ -25,6 +29,7 @@ def summarize(log: Sequence[Mapping[str, Any]], config: Mapping[str, Any]) -> di
             found = one[name] or {}
             summary[f"{name}_{when}"] = found.get("mean")
             summary[f"{name}_{when}_interval"] = [found.get("low"), found.get("high")]
+        summary[f"{name}_change"] = change(first, last, name)
     summary["components_start"] = first["components"]
     summary["components_end"] = last["components"]
     summary["probes_start"] = first["probes"]
@@ -40,3 +45,19 @@ def summarize(log: Sequence[Mapping[str, Any]], config: Mapping[str, Any]) -> di
         1,
     )
     return summary
+
+
+def change(before: Mapping[str, Any], after: Mapping[str, Any], name: str) -> dict[str, Any] | None:
+    """Return how much two evaluations differ, prompt by prompt: an estimate with its interval.
+
+    Args:
+        name: ``"reward"`` or ``"heldout"``.
+
+    Returns:
+        None where it was not measured.
+    """
+    values = [one.get("by_prompt", {}).get(name) for one in (before, after)]
+    if None in values:
+        return None
+    difference = np.subtract(values[1], values[0])
+    return estimate(difference, np.arange(len(difference)))
