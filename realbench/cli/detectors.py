@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -28,22 +29,22 @@ def list_command() -> None:
 
     table = Table("detector", "level", "family", "weights", "what it does")
     cards = [find_card(name) for name in list_detectors()]
-    missing = {card.name for card in cards if card.whats_missing()}
     plugins, left_out = plugin_cards()
+    missing = {card.name for card in cards if card.whats_missing()}
     for card in sorted(cards, key=lambda card: card.name in missing):
         weights = "needs them" if card.name in missing else "here"
         if card.name in DEFAULT_DETECTORS:
             weights = "bundled, default"
-        table.add_row(card.name, card.level, card.family, weights, card.description)
         elif card.name in plugins and not card.parts:
             weights = "none needed"
+        table.add_row(card.name, card.level, card.family, weights, card.description)
     console = Console()
     console.print(table)
     if missing:
         console.print("realbench detectors show NAME tells how to get the weights of one.")
-
     for line in left_out:
         typer.echo(f"warning: {line}", err=True)
+
 
 @app.command("show")
 def show_command(
@@ -64,70 +65,85 @@ def show_command(
 def train_command(
     names: Annotated[
         list[str] | None,
-        typer.Argument(help="Detectors whose recipe.toml to follow (default: the embedded pair)."),
+        typer.Argument(
+            metavar="[RECIPE]...",
+            help="Recipes to follow: semantic-lite, trace-lite (default: both), or small-images "
+            "for pictures of about 64 pixels.",
+        ),
     ] = None,
-    data: Annotated[
-        Path | None, typer.Option(help="Folder with a manifest.csv (path,label,source,prompt_id).")
+    name: Annotated[
+        str | None, typer.Option(help="What the detector is called. (default: as its recipe)")
     ] = None,
-    photos: Annotated[
-        list[Path] | None, typer.Option(help="Folder of photographs; may be repeated.")
+    real: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--real", "--photos", metavar="DIR", help="Folder of photographs; may be repeated."
+        ),
     ] = None,
     generated: Annotated[
         list[Path] | None,
-        typer.Option(help="Folder of generated images, a sub-folder per model; repeatable."),
+        typer.Option(
+            metavar="DIR",
+            help="Folder of a generator's images, or of such folders; may be repeated.",
+        ),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Folder with a manifest.csv (path,label,source,prompt_id), instead or besides.",
+        ),
     ] = None,
     autoencoder: Annotated[
         Path | None, typer.Option(help="Folder of the TAEF2 weights, for round trips.")
     ] = None,
     recipe: Annotated[
-        Path | None, typer.Option(help="Another recipe.toml, with exactly one name.")
+        Path | None, typer.Option(metavar="FILE", help="A recipe.toml of your own.")
     ] = None,
     out: Annotated[Path, typer.Option(help="Receives a folder per detector.")] = Path(
         "trained-detectors"
     ),
     work: Annotated[
-        Path | None, typer.Option(help="What is done so far [default: OUT/.work].")
+        Path | None, typer.Option(help="What is done so far. (default: OUT/.work)")
     ] = None,
     training_views: Annotated[
         int | None, typer.Option(min=1, help="Fewer or more views of an image than the recipe's.")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Another seed than the recipe's.")] = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes at a time [default: one per core].")
+        int | None, typer.Option(min=1, help="Processes at a time. (default: one per core)")
     ] = None,
     keep_folds: Annotated[
         Path | None,
         typer.Option(help="Receives each fold's networks as detectors, for cross-fitting."),
     ] = None,
 ) -> None:
-    """Train, cross-validate and calibrate the embedded families on photographs and fakes.
+    """Train, cross-validate and calibrate the embedded families on your own images.
+
+    For a generator that the detectors here do not know:
+
+    realbench detectors train semantic-lite --name mine --real photos --generated flux-3
+    --generated sd-5 --out my_detectors
+
+    realbench score ./new --detector ./my_detectors/mine
 
     Run it again with the same OUT to go on after an interruption.
     """
     import sys
 
-    from realbench.content import content_path
-    from realbench.detection.registry import DEFAULT_DETECTORS
-    from realbench.detection.training.recipe import read_recipe
+    from realbench.detection.training.recipe import choose_recipes
     from realbench.detection.training.train import train_detectors
-    from realbench.errors import UsageError
 
-    chosen = names or list(DEFAULT_DETECTORS)
-    if recipe is not None and len(chosen) != 1:
-        raise UsageError("--recipe goes with exactly one detector name")
-    recipes = {
-        name: read_recipe(recipe or content_path("detectors") / name / "recipe.toml")
-        for name in chosen
-    }
+    recipes = choose_recipes(names or [], recipe, name)
     changes = {
         k: v for k, v in (("training_views", training_views), ("seed", seed)) if v is not None
     }
-    train_detectors(
+    results = train_detectors(
         {name: one.model_copy(update=changes) for name, one in recipes.items()},
         out=out,
         work=work or out / ".work",
         data=data,
-        photos=photos or (),
+        photos=real or (),
         generated=generated or (),
         autoencoder=autoencoder,
         workers=workers,
@@ -135,6 +151,43 @@ def train_command(
         command=_without_paths(sys.argv[1:]),
         report=lambda line: typer.echo(line, err=True),
     )
+    for line in _trained(results, out):
+        typer.echo(line)
+
+
+def _trained(results: dict[str, Any], out: Path) -> Iterator[str]:
+    """Yield what a training found on held-out images, and how to use what it made."""
+    for name, figures in results.items():
+        for subset, one in figures["auc"].items():
+            yield f"{name}: AUC {_auc(one)} on held-out {subset}"
+            sources = one.get("by_source", {})
+            if len(sources) > 1:
+                yield from _worst_first(sources)
+        yield from (f"Note: {note}" for note in figures.get("notes", ()))
+    made = [name for name in results if name != "ensemble"]
+    yield f"Records: {', '.join(str(out / name / 'README.md') for name in made)}"
+    used = " ".join(f"--detector {_as_folder(out / name)}" for name in made)
+    yield f"Use: realbench score FOLDER {used}"
+
+
+def _worst_first(sources: dict[str, Any], limit: int = 10) -> Iterator[str]:
+    found = {source: one for source, one in sources.items() if one["auc"] is not None}
+    for source in sorted(found, key=lambda source: found[source]["auc"])[:limit]:
+        yield f"  {source}: {_auc(found[source])}"
+    if len(found) > limit:
+        yield f"  and {len(found) - limit} more, better found, in the record"
+
+
+def _auc(one: dict[str, Any]) -> str:
+    found = "–" if one["auc"] is None else f"{one['auc']:.3f}"
+    interval = "" if one["low"] is None else f" [{one['low']:.3f}, {one['high']:.3f}]"
+    return f"{found}{interval} ({one['n_real']} photographs, {one['n_generated']} generated)"
+
+
+def _as_folder(path: Path) -> str:
+    """Return a path that no detector's name could be taken for."""
+    text = str(path)
+    return text if path.is_absolute() or text.startswith(".") else f"./{text}"
 
 
 def _without_paths(arguments: list[str]) -> str:

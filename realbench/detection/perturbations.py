@@ -74,11 +74,11 @@ def center_square(image: np.ndarray) -> np.ndarray:
     return image[top : top + side, left : left + side]
 
 
-def matched(image: np.ndarray) -> np.ndarray:
-    """The matched protocol: centred square, 512 px by Lanczos, JPEG quality 90.
+def matched(image: np.ndarray, size: int = MATCHED_SIZE) -> np.ndarray:
+    """The matched protocol: centred square, 512 px (``size``) by Lanczos, JPEG quality 90.
 
     Size, shape and format tell a detector nothing once both classes went through it.
     """
     square = Image.fromarray(np.ascontiguousarray(center_square(image)))
-    square = square.resize((MATCHED_SIZE, MATCHED_SIZE), Image.Resampling.LANCZOS)
+    square = square.resize((size, size), Image.Resampling.LANCZOS)
     return jpeg(np.asarray(square), MATCHED_QUALITY)

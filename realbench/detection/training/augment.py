@@ -24,7 +24,12 @@ def _filter(rng: np.random.Generator) -> Image.Resampling:
     return _FILTERS[rng.integers(len(_FILTERS))]
 
 
-def trace_view(image: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
+def trace_view(
+    image: np.ndarray,
+    size: int,
+    rng: np.random.Generator,
+    matched_size: int = perturbations.MATCHED_SIZE,
+) -> np.ndarray:
     """Cut a crop as it would look after the whole image was scaled to a random size.
 
     Half of the crops have the scale of the matched protocol (short side 512). What is smaller
@@ -33,6 +38,7 @@ def trace_view(image: np.ndarray, size: int, rng: np.random.Generator) -> np.nda
     Args:
         image: uint8 RGB (H, W, 3).
         size: side of the final view; the crop is a margin larger.
+        matched_size: side of a picture in the matched protocol.
 
     Returns:
         uint8 RGB (size + 16, size + 16, 3).
@@ -44,9 +50,10 @@ def trace_view(image: np.ndarray, size: int, rng: np.random.Generator) -> np.nda
         if rng.random() < 0.5:
             image = _scaled(image, rng.uniform(0.8, 1.1), _R.LANCZOS)
         return _crop(image, crop, rng)
-    target: float = perturbations.MATCHED_SIZE
+    target: float = matched_size
     if rng.random() < 0.5:
-        target = math.exp(rng.uniform(math.log(300), math.log(max(side, 640))))
+        low, high = matched_size * (300 / 512), matched_size * (640 / 512)
+        target = math.exp(rng.uniform(math.log(low), math.log(max(side, high))))
     # Never scaled up by much: it would only blur, and mostly the sources that are small.
     scale = max(min(target / side, 1.1), crop / side)
     region = min(float(side), crop / scale)
@@ -74,7 +81,12 @@ def _crop(image: np.ndarray, crop: int, rng: np.random.Generator) -> np.ndarray:
     return image[top : top + crop, left : left + crop]
 
 
-def matched_view(image: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
+def matched_view(
+    image: np.ndarray,
+    size: int,
+    rng: np.random.Generator,
+    matched_size: int = perturbations.MATCHED_SIZE,
+) -> np.ndarray:
     """Cut a crop anywhere from the image in the matched protocol.
 
     An image too small for it is not scaled up, which would only blur it, but mirrored.
@@ -83,8 +95,8 @@ def matched_view(image: np.ndarray, size: int, rng: np.random.Generator) -> np.n
         uint8 RGB (size + 16, size + 16, 3).
     """
     whole = perturbations.center_square(image)
-    if len(whole) >= size:
-        whole = perturbations.matched(image)
+    if len(whole) >= min(size, matched_size):
+        whole = perturbations.matched(image, matched_size)
     else:
         whole = perturbations.jpeg(np.ascontiguousarray(whole), perturbations.MATCHED_QUALITY)
     return _crop(whole, size + _MARGIN, rng)

@@ -17,7 +17,7 @@ from realbench.detection.training.recipe import Recipe, hash_fold
 from realbench.detection.training.workers import worker_pool
 from realbench.errors import UsageError
 from realbench.files import file_sha256, write_whole
-from realbench.images import UnreadableImage, find_images, read_image
+from realbench.images import UnreadableImage, read_image
 
 ROUND_TRIP_SIZES = (320, 384, 448, 512)
 
@@ -93,36 +93,6 @@ def _series(stem: str, prefixes: Iterable[str]) -> str:
         if number != stem and number.isdigit():
             return f"{prefix}{int(number) // 8}"
     return stem
-
-
-def from_folders(
-    photos: Sequence[Path], generated: Sequence[Path], recipe: Recipe
-) -> list[TrainingImage]:
-    """Take photographs and generated images from plain folders.
-
-    Each sub-folder of a generated folder is a generator; file stems are prompt ids. Folds hold
-    out generators and prompts, or prompts alone where generators are fewer than folds.
-
-    Raises:
-        UsageError: a folder is missing or holds no image.
-    """
-    images = []
-    for folder in photos:
-        for file in find_images(folder):
-            fold = hash_fold(file.prompt_id, recipe.folds)
-            images.append(TrainingImage(file.path, True, folder.name, folder.name, fold, fold))
-    files = [(folder, file) for folder in generated for file in find_images(folder)]
-    sources = sorted({file.path.parent.name for _, file in files})
-    for folder, file in files:
-        source = file.path.parent.name
-        prompt_fold = hash_fold(file.prompt_id, recipe.folds)
-        source_fold = sources.index(source) % recipe.folds
-        if len(sources) < recipe.folds:
-            source_fold = prompt_fold
-        images.append(
-            TrainingImage(file.path, False, source, folder.name, source_fold, prompt_fold)
-        )
-    return images
 
 
 def data_digest(images: Iterable[TrainingImage]) -> str:

@@ -92,7 +92,7 @@ def held_out_scores(
     held_out = [
         i for i in images if i.tests(fold) and i.source not in left_out and i.subset not in left_out
     ]
-    whole = [_matched(image) for image in held_out]
+    whole = [_matched(image, recipe) for image in held_out]
     rows: list[tuple[object, ...]] = [
         (fold, image.path, image.real, image.source, image.subset, image.round_trip, "unchanged")
         for image in held_out
@@ -103,7 +103,7 @@ def held_out_scores(
     for name, change in degradations(fold).items():
         rows += [(*rows[n][:-1], name) for n in chosen]
         logits += list(network_logits(network, (change(whole[n]) for n in chosen), recipe))
-    for name, picture in blank_pictures(seed=fold).items():
+    for name, picture in blank_pictures(recipe.matched_size, seed=fold).items():
         rows.append((fold, None, False, "blank", "blank", False, name))
         logits += list(network_logits(network, [picture], recipe))
     broken = [
@@ -112,10 +112,10 @@ def held_out_scores(
         if i.source in recipe.never_train and i.subset not in recipe.unscored_subsets
     ]
     rows += [(fold, i.path, False, i.source, "broken", False, "unchanged") for i in broken]
-    logits += list(network_logits(network, map(_matched, broken), recipe))
+    logits += list(network_logits(network, (_matched(i, recipe) for i in broken), recipe))
     columns = ["fold", "path", "real", "source", "subset", "round_trip", "change"]
     return pd.DataFrame(rows, columns=columns).assign(logit=logits)
 
 
-def _matched(image: TrainingImage) -> np.ndarray:
-    return p.matched(read_image(image.path))
+def _matched(image: TrainingImage, recipe: Recipe) -> np.ndarray:
+    return p.matched(read_image(image.path), recipe.matched_size)

@@ -24,24 +24,39 @@ def publish_detector(
     weights: Path,
     calibration: CalibrationSpec,
     record: Mapping[str, Any],
+    own: bool = False,
 ) -> None:
     """Write ``folder`` anew: weights, ``card.toml``, ``record.json`` and ``README.md``.
 
     The README's hand-written part, above the line that begins the record, is kept.
+
+    Args:
+        own: whether it is of a user's own images: the recipe in use then lies beside it, and the
+            card does not claim to be of this project.
     """
-    publish_card(folder, name=name, recipe=recipe, weights=weights, calibration=calibration)
+    publish_card(
+        folder, name=name, recipe=recipe, weights=weights, calibration=calibration, own=own
+    )
+    if own:
+        (folder / "recipe.toml").write_text(recipe.toml(), encoding="utf-8")
     save_json(folder / "record.json", record)
     publish_record(folder / "README.md", f"# {name}", record)
 
 
 def publish_card(
-    folder: Path, *, name: str, recipe: Recipe, weights: Path, calibration: CalibrationSpec
+    folder: Path,
+    *,
+    name: str,
+    recipe: Recipe,
+    weights: Path,
+    calibration: CalibrationSpec,
+    own: bool = False,
 ) -> None:
     """Write what ``--detector`` needs into ``folder``: the weights and ``card.toml``."""
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(weights, folder / WEIGHTS_FILE)
     digest = file_sha256(folder / WEIGHTS_FILE)
-    (folder / CARD_FILE).write_text(_card(name, recipe, digest, calibration), encoding="utf-8")
+    (folder / CARD_FILE).write_text(_card(name, recipe, digest, calibration, own), encoding="utf-8")
 
 
 _BEGIN = "<!-- The record below is written by `realbench detectors train`; do not edit it. -->"
@@ -69,7 +84,7 @@ def record_markdown(record: Mapping[str, Any]) -> str:
     return environment.get_template("record.md.j2").render(record=record).strip() + "\n"
 
 
-def _card(name: str, recipe: Recipe, digest: str, calibration: CalibrationSpec) -> str:
+def _card(name: str, recipe: Recipe, digest: str, calibration: CalibrationSpec, own: bool) -> str:
     semantic = recipe.kind == "semantic"
     options = "".join(f"{key} = {value}\n" for key, value in recipe.options.items())
     description = (
@@ -77,12 +92,20 @@ def _card(name: str, recipe: Recipe, digest: str, calibration: CalibrationSpec) 
         if semantic
         else "Sees crops at native resolution and judges noise, texture and up-sampling traces"
     )
+    citation = (
+        f"RealBench, {name}, https://arxiv.org/abs/2512.00473 for the use of detectors as rewards"
+    )
+    licence = "Apache-2.0"
+    if own:
+        description += "; trained on images of one's own"
+        citation = ""
+        licence = "its trainer's; the transformer is DINOv2's (Apache-2.0)"
     return f"""name = "{name}"
 level = "{"semantic" if semantic else "feature"}"
 family = "{"whole-image" if semantic else "native-crops"}"
 description = "{description}"
-licence = "Apache-2.0"
-citation = "RealBench, {name}, https://arxiv.org/abs/2512.00473 for the use of detectors as rewards"
+licence = "{licence}"
+citation = "{citation}"
 
 [input]
 size = {recipe.input_size}

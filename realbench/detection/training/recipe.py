@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import tomllib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from realbench.content import content_path
+from realbench.detection.perturbations import MATCHED_SIZE
+from realbench.detection.registry import DEFAULT_DETECTORS
 from realbench.errors import UsageError
 
 
@@ -28,9 +33,10 @@ class Shares(BaseModel):
 class Recipe(BaseModel):
     """What is trained, on which shares of the data.
 
-    ``views`` are those of an image that is judged, ``training_views`` those of one that is
-    learned from. ``inverse_penalty`` is the C of logistic regression on standardised statistics
-    with weights that sum to 1: smaller is simpler.
+    ``matched_size`` is the side to which the matched protocol brings pictures, for detectors of
+    smaller ones than usual. ``views`` are those of an image that is judged, ``training_views``
+    those of one that is learned from. ``inverse_penalty`` is the C of logistic regression on
+    standardised statistics with weights that sum to 1: smaller is simpler.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -40,6 +46,7 @@ class Recipe(BaseModel):
     blocks: tuple[int, ...] = Field(min_length=1)
     options: dict[str, Any] = Field(default_factory=dict)
     input_size: int = Field(ge=56, le=1024)
+    matched_size: int = Field(MATCHED_SIZE, ge=32, le=1024)
     views: int = Field(1, ge=1)
     training_views: int = Field(ge=1)
     degraded_share: float = Field(ge=0, le=1)
@@ -83,10 +90,60 @@ class Recipe(BaseModel):
             return self.prompt_folds[prompt] % self.folds
         return hash_fold(prompt, self.folds)
 
+    def toml(self) -> str:
+        """Return the text of a file that :func:`read_recipe` reads as this recipe."""
+        fields = self.model_dump(mode="json", exclude_defaults=True)
+        tables = {key: value for key, value in fields.items() if isinstance(value, dict)}
+        lines = _toml_lines({key: value for key, value in fields.items() if key not in tables})
+        generated = tables["shares"].pop("generated")
+        for key, value in (tables | {"shares.generated": generated}).items():
+            lines += ["", f"[{key}]", *_toml_lines(value)]
+        return "\n".join(lines) + "\n"
+
+
+def _toml_lines(fields: Mapping[str, Any]) -> list[str]:
+    """Return ``key = value`` lines; numbers, texts and lists of them are alike in JSON and TOML."""
+    return [f"{json.dumps(key)} = {json.dumps(value)}" for key, value in fields.items()]
+
 
 def hash_fold(text: str, folds: int) -> int:
     """Return a fold in [0, folds) that depends on ``text`` alone."""
     return int(hashlib.sha256(text.encode()).hexdigest(), 16) % folds
+
+
+def choose_recipes(
+    names: Sequence[str], file: Path | None = None, name: str | None = None
+) -> dict[str, Recipe]:
+    """Return recipes by the names of the detectors that they will make.
+
+    Args:
+        names: recipes of the package; without any, and without ``file``, the embedded pair's.
+        file: the user's own recipe, instead.
+        name: what the one detector is called, rather than as its recipe.
+
+    Raises:
+        UsageError: no such recipe, or several for one name.
+    """
+    if file is not None:
+        if len(names) > 1:
+            raise UsageError("--recipe goes with one name: the detector's")
+        return {name or (names[0] if names else file.stem): read_recipe(file)}
+    chosen = list(names or DEFAULT_DETECTORS)
+    if name is not None and len(chosen) > 1:
+        raise UsageError(f"--name goes with one recipe: name {' or '.join(chosen)}")
+    return {name or one: read_recipe(_shipped(one)) for one in chosen}
+
+
+def _shipped(name: str) -> Path:
+    folder = content_path("detectors")
+    known = {path.parent.name: path for path in folder.glob("*/recipe.toml")}
+    known |= {path.stem: path for path in folder.glob("recipes/*.toml")}
+    if name not in known:
+        raise UsageError(
+            f"no recipe {name!r} (there are {', '.join(sorted(known))}): name one of these, or "
+            "give --recipe FILE"
+        )
+    return known[name]
 
 
 def read_recipe(path: Path) -> Recipe:

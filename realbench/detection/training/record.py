@@ -80,9 +80,9 @@ def figures(table: pd.DataFrame, matched_subsets: Mapping[str, str]) -> dict[str
     plain = _plain(table)
     photos = plain[plain["real"]]
     result: dict[str, Any] = {"folds": int(table["fold"].nunique()), "auc": {}}
-    result["auc"]["round trips of the same photographs"] = _auc(
-        photos, table[table["round_trip"] & (table["change"] == "unchanged")]
-    )
+    twins = table[table["round_trip"] & (table["change"] == "unchanged")]
+    if len(twins):
+        result["auc"]["round trips of the same photographs"] = _auc(photos, twins)
     for generated, partner in matched_subsets.items():
         real = photos if partner == "*" else photos[photos["subset"] == partner]
         made = plain[~plain["real"] & (plain["subset"] == generated)]

@@ -33,6 +33,7 @@ _DECISIVE = {
     "blocks",
     "options",
     "input_size",
+    "matched_size",
     "training_views",
     "degraded_share",
     "seed",

@@ -13,17 +13,28 @@ from realbench.detection.training import run
 from realbench.detection.training.data import (
     TrainingImage,
     data_digest,
-    from_folders,
     read_manifest,
     round_trips,
 )
+from realbench.detection.training.folders import (
+    OWN_GENERATED,
+    OWN_PHOTOGRAPHS,
+    OwnImages,
+    read_folders,
+)
+from realbench.detection.training.network import pretrained_network
 from realbench.detection.training.publish import publish_detector, publish_record
 from realbench.detection.training.recipe import Recipe
 from realbench.detection.training.statistics import compute_statistics
 from realbench.errors import UsageError
 
 # Generated subset -> the photographs that share its subjects; the content-matched one first.
-MATCHED_SUBSETS = {"ordinary/generated": "ordinary/photos", "generated": "*"}
+MATCHED_SUBSETS = {
+    OWN_GENERATED: OWN_PHOTOGRAPHS,
+    "ordinary/generated": "ordinary/photos",
+    "generated": "*",
+}
+_FEW = 50  # held-out images of a class, below which a figure is a rough guess
 
 
 def train_detectors(
@@ -46,7 +57,9 @@ def train_detectors(
         recipes: detector name to recipe.
         out: receives ``<name>/`` with weights, card, record and README.
         work: holds what is done so far; run again with the same one to go on.
-        data: a folder with a ``manifest.csv``; or else give ``photos`` and ``generated``.
+        data: a folder with a ``manifest.csv``.
+        photos, generated: the user's own folders (see :func:`read_folders`), instead of ``data``
+            or beside it.
         autoencoder: folder of the TAEF2 weights; without it no round trips are made.
         workers: fits at a time, one thread each; by default one per core.
         keep_folds: receives the folds' networks as detectors (:func:`publish_folds`).
@@ -57,7 +70,7 @@ def train_detectors(
         the figures of each detector, and with several of their ``"ensemble"``.
 
     Raises:
-        UsageError: no data, or data without one of the classes.
+        UsageError: no data, or too little of a class; a recipe whose network cannot be built.
     """
     from realbench.detection.training.folds import publish_folds
     from realbench.detection.training.record import calibrate, ensemble_table, figures
@@ -65,10 +78,23 @@ def train_detectors(
     start = time.monotonic()
     for name in recipes:
         check_name(name)
-    if data is None:  # shares of subsets are those of the project's own data
-        recipes = {name: _without_subsets(recipe) for name, recipe in recipes.items()}
+        _check_network(name, recipes[name])
+    if data is None and not (photos and generated):
+        raise UsageError("give --real and --generated, or --data with a manifest.csv, or all three")
+    if bool(photos) != bool(generated):
+        raise UsageError("--real and --generated go together: give both")
     first = next(iter(recipes.values()))
-    images = _images(first, data, photos, generated)
+    own = read_folders(photos, generated, first.folds, others=data is not None) if photos else None
+    images = [] if data is None else read_manifest(data, first)
+    if own is not None:
+        images += own.images
+        for note in own.notes:
+            report(f"note: {note}")
+        recipes = {
+            name: _for_own_images(recipe, own, alone=data is None)
+            for name, recipe in recipes.items()
+        }
+        first = next(iter(recipes.values()))
     digest = data_digest(images)
     report(f"{len(images)} images, digest {digest[:12]}")
     count = workers or os.cpu_count() or 1
@@ -89,15 +115,20 @@ def train_detectors(
 
     tables, results = {}, {}
     matched = _matched_subsets(images)
+    notes = [] if own is None else list(own.notes)
     for name, recipe in recipes.items():
         calibration, tables[name] = calibrate(run.held_out(jobs[name]))
         results[name] = figures(tables[name], matched)
+        if own is not None:
+            results[name]["notes"] = [*notes, *_few(results[name])]
         record = {
             "name": name,
             "command": command,
             "figures": results[name],
             "training": _training(recipe, images, digest),
         }
+        if own is not None:
+            record["protocol"] = {"held_out": own.held_out, "size": recipe.matched_size}
         final = next(job for job in jobs[name] if job.fold is None)
         publish_detector(
             out / name,
@@ -106,6 +137,7 @@ def train_detectors(
             weights=final.weights,
             calibration=calibration,
             record=record,
+            own=own is not None,
         )
     if len(tables) > 1:
         levels = {n: "semantic" if r.kind == "semantic" else "feature" for n, r in recipes.items()}
@@ -115,7 +147,10 @@ def train_detectors(
             "figures": results["ensemble"],
             "training": {"detectors": ", ".join(tables), "data digest (SHA-256)": digest},
         }
-        publish_record(out / "README.md", "# The embedded detectors", record)
+        if own is not None:
+            results["ensemble"]["notes"] = [*notes, *_few(results["ensemble"])]
+            record["protocol"] = {"held_out": own.held_out, "size": first.matched_size}
+        publish_record(out / "README.md", "# The detectors of this folder together", record)
         run.save_json(out / "record.json", record)
     if keep_folds is not None:
         report(f"folds kept: {publish_folds(keep_folds, jobs)}")
@@ -123,40 +158,71 @@ def train_detectors(
     return results
 
 
-def _images(
-    recipe: Recipe, data: Path | None, photos: Sequence[Path], generated: Sequence[Path]
-) -> list[TrainingImage]:
-    if data is not None:
-        return read_manifest(data, recipe)
-    if not photos or not generated:
-        raise UsageError("give --data with a manifest.csv, or both --photos and --generated")
-    return from_folders(photos, generated, recipe)
+def _check_network(name: str, recipe: Recipe) -> None:
+    """Refuse a recipe whose network cannot be built, before any work is done."""
+    try:
+        patch = pretrained_network(recipe).backbone.patch_embed.patch_size[0]
+        if recipe.input_size % patch:
+            raise ValueError(f"input_size is {recipe.input_size}")
+    except (RuntimeError, TypeError, ValueError, AssertionError, LookupError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UsageError(
+            f"the network of recipe {name!r} cannot be built ({reason}): input_size must be a "
+            "multiple of the patch's side (14), and blocks indices of blocks from 0"
+        ) from error
 
 
-def _without_subsets(recipe: Recipe) -> Recipe:
-    whole = recipe.shares.model_copy(
-        update={"generated": {"*": sum(recipe.shares.generated.values())}}
-    )
-    return recipe.model_copy(update={"shares": whole, "unscored_subsets": (), "never_train": ()})
+def _for_own_images(recipe: Recipe, own: OwnImages, *, alone: bool) -> Recipe:
+    """Return the recipe with shares for the user's generated images.
+
+    Shares of subsets are those of the project's data. Without that, all generated images share
+    their sum; beside it, half of the sum goes to the user's own.
+    """
+    shares = recipe.shares.generated
+    whole = sum(shares.values())
+    if alone:
+        new = {"*": whole}
+        changes: dict[str, Any] = {"unscored_subsets": (), "never_train": (), "folds": own.folds}
+    else:
+        new = {name: share / 2 for name, share in shares.items()} | {OWN_GENERATED: whole / 2}
+        changes = {}
+    changes["shares"] = recipe.shares.model_copy(update={"generated": new})
+    return recipe.model_copy(update=changes)
+
+
+def _few(results: Mapping[str, Any]) -> list[str]:
+    """Return a note where little is held out of the user's own images."""
+    found = results["auc"][OWN_GENERATED]
+    counts = found["n_real"], found["n_generated"]
+    if min(counts) >= _FEW:
+        return []
+    return [
+        f"only {counts[0]} photographs and {counts[1]} generated images are held out: {_FEW} or "
+        "more of each would say more"
+    ]
 
 
 def _matched_subsets(images: Sequence[TrainingImage]) -> dict[str, str]:
     found = {image.subset for image in images if not image.real}
     known = {k: v for k, v in MATCHED_SUBSETS.items() if k in found}
-    return known or dict.fromkeys(sorted(found), "*")
+    if set(known) <= {OWN_GENERATED}:  # other data than the project's
+        known |= dict.fromkeys(sorted(found - set(known)), "*")
+    return known
 
 
 def _training(recipe: Recipe, images: Sequence[TrainingImage], digest: str) -> dict[str, Any]:
+    made = [image for image in images if not image.real and not image.round_trip]
     generators: dict[int, list[str]] = {}
-    for source in sorted({i.source for i in images if not i.real and not i.round_trip}):
-        generators.setdefault(recipe.source_fold(source), []).append(source)
+    if len({image.source for image in made}) > 1:
+        for source, fold in sorted({(image.source, image.source_fold) for image in made}):
+            generators.setdefault(fold, []).append(source)
     return {
         "network": (
             f"the first {max(recipe.blocks) + 1} blocks of timm {recipe.architecture}, frozen, "
             f"and a linear layer on patch statistics after blocks {_listed(recipe.blocks)}"
         ),
         "photographs": sum(i.real for i in images),
-        "generated images": sum(not i.real and not i.round_trip for i in images),
+        "generated images": len(made),
         "round trips of photographs": sum(i.round_trip for i in images),
         "data digest (SHA-256)": digest,
         "views": f"{recipe.training_views} of each image, seed {recipe.seed}",

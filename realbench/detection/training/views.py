@@ -11,7 +11,7 @@ from realbench.detection.training import augment
 from realbench.detection.training.recipe import Recipe
 
 _AS_MATCHED = 0.35
-SEMANTIC_STORE = 256  # the largest picture that the semantic level may see
+SEMANTIC_STORE = 256  # the largest picture that the semantic level may see, in pixels
 
 
 def stored(pixels: np.ndarray, recipe: Recipe) -> np.ndarray:
@@ -19,7 +19,8 @@ def stored(pixels: np.ndarray, recipe: Recipe) -> np.ndarray:
     if recipe.kind != "semantic":
         return pixels
     square = Image.fromarray(np.ascontiguousarray(perturbations.center_square(pixels)))
-    return np.array(square.resize((SEMANTIC_STORE, SEMANTIC_STORE), Image.Resampling.LANCZOS))
+    side = min(SEMANTIC_STORE, recipe.matched_size)
+    return np.array(square.resize((side, side), Image.Resampling.LANCZOS))
 
 
 def view_of(pixels: np.ndarray, real: bool, recipe: Recipe, rng: np.random.Generator) -> np.ndarray:
@@ -34,22 +35,39 @@ def view_of(pixels: np.ndarray, real: bool, recipe: Recipe, rng: np.random.Gener
         uint8 RGB (S, S, 3), S being the recipe's ``input_size``.
     """
     size, semantic = recipe.input_size, recipe.kind == "semantic"
+    matched_size = recipe.matched_size
     if rng.random() < _AS_MATCHED:
-        cut = augment.whole_view if semantic else augment.matched_view
-        return augment.cut(cut(pixels, size, rng), size, rng)
-    cut = augment.semantic_view if semantic else augment.trace_view
-    view = cut(pixels, size, rng)
+        if semantic:
+            return augment.cut(augment.whole_view(pixels, size, rng), size, rng)
+        return augment.cut(augment.matched_view(pixels, size, rng, matched_size), size, rng)
+    side = _side(recipe)
+    if semantic:
+        view = augment.semantic_view(pixels, side, rng)
+    else:
+        view = augment.trace_view(pixels, size, rng, matched_size)
     if not real and rng.random() < recipe.degraded_share:
-        reduction = perturbations.MATCHED_SIZE / size if semantic else 1.0
-        view = augment.degrade(view, reduction, rng)
-    return augment.cut(augment.shared_processing(view, rng), size, rng)
+        view = augment.degrade(view, matched_size / side if semantic else 1.0, rng)
+    return _cut(augment.shared_processing(view, rng), recipe, rng)
 
 
 def nothing(recipe: Recipe, rng: np.random.Generator) -> np.ndarray:
     """Return a picture of nothing, processed as views are: uint8 RGB (S, S, 3)."""
+    side = _side(recipe)
+    picture = augment.synthetic(side if recipe.kind == "semantic" else side + 16, rng)
+    return _cut(augment.shared_processing(picture, rng), recipe, rng)
+
+
+def _side(recipe: Recipe) -> int:
+    """Return the side at which a view is processed: pictures below the input are enlarged last."""
+    smaller = recipe.kind == "semantic" and recipe.matched_size < recipe.input_size
+    return recipe.matched_size if smaller else recipe.input_size
+
+
+def _cut(view: np.ndarray, recipe: Recipe, rng: np.random.Generator) -> np.ndarray:
     size = recipe.input_size
-    picture = augment.synthetic(size if recipe.kind == "semantic" else size + 16, rng)
-    return augment.cut(augment.shared_processing(picture, rng), size, rng)
+    if _side(recipe) < size:
+        view = augment.whole_view(view, size, rng)
+    return augment.cut(view, size, rng)
 
 
 def render(recipe: Recipe, rng: np.random.Generator) -> np.ndarray:

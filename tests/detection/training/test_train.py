@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from realbench.cli.detectors import _without_work
+from realbench.cli.detectors import _without_paths
 from realbench.content import content_path
 from realbench.detection.registry import find_card, load_detector
 from realbench.detection.training.data import read_manifest
@@ -186,7 +186,7 @@ def test_the_pretrained_transformer_computes_what_its_onnx_file_does() -> None:
 def test_plain_folders_of_ones_own_train_with_the_embedded_recipe(
     data: Path, tmp_path: Path
 ) -> None:
-    """One generator in a folder of any name: held out by prompt, whatever the recipe's subsets."""
+    """Generators in folders of any name, whatever the recipe's subsets."""
     recipe = read_recipe(content_path("detectors") / "semantic-lite" / "recipe.toml")
     (data / "generated").rename(data / "my-models")
     results = train_detectors(
@@ -194,10 +194,40 @@ def test_plain_folders_of_ones_own_train_with_the_embedded_recipe(
         out=tmp_path / "out",
         work=tmp_path / "work",
         photos=[data / "photos"],
-        generated=[data / "my-models" / "a"],
+        generated=[data / "my-models"],
     )
-    assert results["mine"]["auc"]["a"]["n_generated"] == 6
-    assert (tmp_path / "out" / "mine" / "card.toml").exists()
+    # Two generators make two folds; each tests one, on the half of the prompts it did not see.
+    assert results["mine"]["folds"] == 2
+    assert results["mine"]["auc"]["own images"]["n_generated"] == 6
+    assert set(results["mine"]["auc"]["own images"]["by_source"]) == {"a", "b"}
+    used = read_recipe(tmp_path / "out" / "mine" / "recipe.toml")
+    assert used.shares.generated == {"*": pytest.approx(0.39)}
+    assert used.folds == 2
+    assert find_card(tmp_path / "out" / "mine").description.endswith("images of one's own")
+
+
+@pytest.mark.slow
+def test_a_new_generator_beside_others_data_is_held_out_whole(data: Path, tmp_path: Path) -> None:
+    mine, photos = tmp_path / "new", tmp_path / "camera-2"
+    rng = np.random.default_rng(1)
+    for folder, sigma in ((mine, 5), (photos, 60)):
+        folder.mkdir()
+        for n in range(12):
+            noise = np.clip(rng.normal(128, sigma, (96, 96, 3)), 0, 255).astype(np.uint8)
+            Image.fromarray(noise).save(folder / f"{n}.png")
+    results = train_detectors(
+        {"mine": _recipe("semantic")},
+        out=tmp_path / "out",
+        work=tmp_path / "work",
+        data=data,
+        photos=[photos],
+        generated=[mine],
+        workers=2,
+    )
+    own = results["mine"]["auc"]["own images"]
+    assert own["by_source"]["new"]["n_generated"] == own["n_generated"] == 12
+    assert set(results["mine"]["auc"]) == {"own images", "generated"}
+    assert any("12 generated images" in note for note in results["mine"]["notes"])
 
 
 def test_fits_are_not_taken_from_other_data(data: Path, tmp_path: Path) -> None:
@@ -221,7 +251,7 @@ def test_a_name_that_no_card_can_have_is_refused_before_training(tmp_path: Path)
 
 
 def test_the_recorded_command_leaves_the_work_folder_out() -> None:
-    for work in (["--work", "/tmp/a b"], ["--work=/tmp/x"], []):
-        assert _without_work(["detectors", "train", *work, "--seed", "1"]) == (
+    for work in (["--work", "/tmp/a b"], ["--work=/tmp/x"], ["--keep-folds", "x"], []):
+        assert _without_paths(["detectors", "train", *work, "--seed", "1"]) == (
             "realbench detectors train --seed 1"
         )
