@@ -91,8 +91,9 @@ def generate(
     rewriter: Annotated[
         str | None,
         typer.Option(
-            metavar="FOLDER|HUB_ID",
-            help="A text-generation model that rewrites the prompts first.",
+            metavar="RUN|FOLDER|HUB_ID|FILE.gguf",
+            help="A language model that rewrites the prompts first, such as a run of "
+            "realgen-train prompt.",
             rich_help_panel=_REWRITER,
         ),
     ] = None,
@@ -100,12 +101,21 @@ def generate(
         str | None, typer.Option(help="Branch, tag or commit.", rich_help_panel=_REWRITER)
     ] = None,
     rewriter_instruction: Annotated[
-        str,
-        typer.Option(metavar="NAME|FILE", help="What it is told.", rich_help_panel=_REWRITER),
-    ] = "photographic-v1",
+        str | None,
+        typer.Option(
+            metavar="NAME|FILE",
+            help="What it is told. (default: what it was trained with, else photographic-v1)",
+            rich_help_panel=_REWRITER,
+        ),
+    ] = None,
     rewriter_tokens: Annotated[
-        int, typer.Option(min=1, help="Of an answer, at most.", rich_help_panel=_REWRITER)
-    ] = 256,
+        int | None,
+        typer.Option(
+            min=1,
+            help="Of an answer, at most. (default: as in its training, else 256)",
+            rich_help_panel=_REWRITER,
+        ),
+    ] = None,
 ) -> None:
     """Make a model's images of a suite, for score and arena.
 
