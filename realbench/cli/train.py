@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from realbench.cli.progress import stage_bar
+from realbench.cli.train_prompt import prompt
 from realbench.errors import RealBenchError
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ app = typer.Typer(
     no_args_is_help=True,
     help="Train image models and prompt writers with the scorers as the reward.",
 )
+app.command("prompt")(prompt)
 
 
 @app.command()
@@ -83,15 +85,20 @@ def configs(
     name: Annotated[str | None, typer.Argument(help="Print this one, to be changed.")] = None,
 ) -> None:
     """List the configs that are shipped, or print one."""
-    from realbench.train.config import config_text, shipped_configs
+    from realbench.train import config as of_diffusion
+    from realbench.train.prompt import config as of_prompts
 
+    kinds = {"diffusion": of_diffusion, "prompt": of_prompts}
     if name is not None:
-        typer.echo(config_text(name), nl=False)
+        known = next((one for one in kinds.values() if name in one.shipped_configs()), of_diffusion)
+        typer.echo(known.config_text(name), nl=False)
         return
-    found = shipped_configs()
-    width = max(map(len, found))
-    for one, description in found.items():
-        typer.echo(f"{one:{width}}  {description}")
+    found = {kind: one.shipped_configs() for kind, one in kinds.items()}
+    width = max(len(name) for names in found.values() for name in names)
+    for kind, names in found.items():
+        typer.echo(f"realgen-train {kind} --config ...")
+        for one, description in names.items():
+            typer.echo(f"  {one:{width}}  {description}")
 
 
 @app.command()
@@ -99,9 +106,13 @@ def report(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, finished or not.")],
 ) -> None:
     """Write a run's report.html anew."""
+    from realbench.report.prompt_report import write_prompt_report
     from realbench.report.train_report import write_train_report
+    from realbench.train.run_folder import MANIFEST_FILE, read_json
 
-    typer.echo(f"Report: {write_train_report(run)}")
+    kind = (read_json(run / MANIFEST_FILE) or {}).get("kind")
+    write = write_prompt_report if kind == "prompt" else write_train_report
+    typer.echo(f"Report: {write(run)}")
 
 
 def is_first_process() -> bool:

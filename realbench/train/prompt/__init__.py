@@ -1,0 +1,1 @@
+"""Training of the language model that rewrites prompts in front of an image model."""

@@ -1,0 +1,169 @@
+"""What a rewrite is worth: terms on its image and on its text, and their weighted mean."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from realbench.generation.rewriting import Answer, clean_answer
+from realbench.train.prompt import text_terms
+from realbench.train.prompt.config import TextConfig
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+
+class Painter(Protocol):
+    """The frozen image model: n prompts and seeds to n images."""
+
+    def __call__(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Original:
+    """A prompt that is rewritten.
+
+    Attributes:
+        id: its name in the suite.
+        text: itself.
+    """
+
+    id: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Rewarded:
+    """What n rewrites are worth.
+
+    Attributes:
+        prompts: what the image model got; None where the answer was empty.
+        values: by term, float32 (n,) in [0, 1].
+        images: of each, None where none was made.
+    """
+
+    prompts: tuple[str | None, ...]
+    values: dict[str, np.ndarray]
+    images: tuple[Image.Image | None, ...]
+
+
+class Rewarder:
+    """The terms of a config.
+
+    An empty answer has no image, and 0 in every term.
+
+    Args:
+        text: the terms on the text.
+        chat: whether the model answers in chats, as for ``clean_answer``.
+        reward: the terms on images, a :class:`~realbench.train.reward.Reward`; they are given the
+            original prompts.
+        painter: makes the images.
+
+    Attributes:
+        names: of the terms, those on images first.
+    """
+
+    def __init__(
+        self,
+        text: TextConfig,
+        *,
+        chat: bool,
+        reward: Any | None = None,
+        painter: Painter | None = None,
+    ) -> None:
+        self._text = text
+        self._chat = chat
+        self._reward = reward
+        self._painter = painter
+        on_images = tuple(reward.weights) if reward is not None else ()
+        self.names = (*on_images, *(name for name, term in text if term is not None))
+
+    def __call__(
+        self, answers: Sequence[Answer], originals: Sequence[Original], seeds: Sequence[int]
+    ) -> Rewarded:
+        """Make an image of each answer, and say what both are worth.
+
+        Args:
+            answers: of the language model, n.
+            originals: what each is a rewrite of.
+            seeds: of the images' noise.
+        """
+        prompts = [clean_answer(one.text, chat=self._chat) for one in answers]
+        values = {name: np.zeros(len(answers), np.float32) for name in self.names}
+        images: list[Image.Image | None] = [None] * len(answers)
+        full = [place for place, prompt in enumerate(prompts) if prompt is not None]
+        for place in full:
+            terms = self._of_text(answers[place], str(prompts[place]), originals[place].text)
+            for name, value in terms.items():
+                values[name][place] = value
+        if self._painter is not None and full:
+            made = self._painter([str(prompts[p]) for p in full], [seeds[p] for p in full])
+            for place, image in zip(full, made, strict=True):
+                images[place] = image
+            if self._reward is not None:
+                found = self._reward.each(made, [originals[place].text for place in full])
+                for name, value in found.items():
+                    values[name][full] = value
+        return Rewarded(tuple(prompts), values, tuple(images))
+
+    def _of_text(self, answer: Answer, prompt: str, original: str) -> dict[str, float]:
+        terms, found = self._text, {}
+        if terms.length is not None:
+            limits = terms.length.model_dump(exclude={"weight"})
+            found["length"] = text_terms.length_term(prompt, **limits)
+        if terms.form is not None:
+            # Of a model that writes on, the first line alone is the prompt, and it is ended.
+            found["form"] = (
+                text_terms.form_term(answer.text, ended=answer.ended)
+                if self._chat
+                else text_terms.form_term(prompt)
+            )
+        if terms.kept is not None:
+            found["kept"] = text_terms.kept_term(prompt, original)
+        if terms.vocabulary is not None:
+            found["vocabulary"] = text_terms.vocabulary_term(
+                prompt, terms.vocabulary.words, enough=terms.vocabulary.enough
+            )
+        return found
+
+
+class PipelinePainter:
+    """A loaded :class:`~realbench.generation.pipeline.Pipeline`, in batches."""
+
+    def __init__(self, pipeline: Any, batch_size: int) -> None:
+        self.pipeline = pipeline
+        self._size = batch_size
+
+    def __call__(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
+        return [
+            painted.image
+            for start in range(0, len(prompts), self._size)
+            for painted in self.pipeline(
+                prompts[start : start + self._size], seeds[start : start + self._size]
+            )
+        ]
+
+
+def total(values: Mapping[str, np.ndarray], weights: Mapping[str, float]) -> np.ndarray:
+    """Return the weighted mean of terms, float32 (n,) in [0, 1].
+
+    Args:
+        values: by term, each (n,) in [0, 1].
+        weights: by term; they sum to 1.
+    """
+    terms = [weights[name] * values[name].astype(np.float64) for name in weights]
+    return np.clip(np.sum(terms, axis=0), 0, 1).astype(np.float32)
+
+
+def group_seed(seed: int, iteration: int, prompt_id: str) -> int:
+    """Return the seed of the images of a prompt's group in an iteration, 0 to 2**32 - 1.
+
+    All rewrites of a group start from the same noise, so that their images differ by the rewrite
+    alone; in the next iteration it is another, so that no rewrite is learnt for one noise.
+    """
+    text = f"prompt-training/{seed}/{iteration}/{prompt_id}"
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")

@@ -1,0 +1,218 @@
+"""TRL's GRPOTrainer as a config wants it."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from realbench.errors import UsageError
+from realbench.generation.rewriting import is_chat, question
+from realbench.train.prompt.config import PromptTrainConfig
+from realbench.train.prompt.rewarding import Original
+
+if TYPE_CHECKING:
+    from trl import GRPOConfig
+
+CHECKPOINTS = "checkpoints"
+_CHECKPOINT = re.compile(r"checkpoint-(\d+)")
+
+
+def trl_options(config: PromptTrainConfig, out: Path, *, dtype: str) -> GRPOConfig:
+    """Return TRL's options; making them sets up accelerate and the device.
+
+    Args:
+        config: of the run.
+        out: its folder.
+        dtype: ``"bfloat16"`` computes in it (the trained weights stay float32).
+
+    Raises:
+        UsageError: an iteration's rewrites cannot be shared out over the processes.
+    """
+    from accelerate import PartialState
+    from trl import GRPOConfig
+
+    training, loss = config.training, config.loss
+    cpu = config.model.device == "cpu"
+    processes = PartialState(cpu=cpu).num_processes
+    passes, rest = divmod(training.rewrites, training.batch_size * processes)
+    if rest:
+        raise UsageError(
+            f"{training.rewrites} rewrites an iteration cannot be shared out over {processes} "
+            f"processes in batches of {training.batch_size}: change training.batch_size"
+        )
+    per_component = config.reward is not None and config.reward.advantages == "per-component"
+    return GRPOConfig(
+        output_dir=str(out / CHECKPOINTS),
+        use_cpu=cpu,
+        bf16=dtype == "bfloat16",
+        seed=config.seed,
+        max_steps=training.iterations,
+        per_device_train_batch_size=training.batch_size,
+        gradient_accumulation_steps=passes,
+        num_generations=training.group_size,
+        shuffle_dataset=False,  # the data are in their order already
+        max_completion_length=config.writing.max_tokens,
+        temperature=config.writing.temperature,
+        top_p=config.writing.top_p,
+        learning_rate=training.learning_rate,
+        lr_scheduler_type=_schedule(config),
+        warmup_steps=training.warmup,
+        weight_decay=training.weight_decay,
+        max_grad_norm=training.max_grad_norm,
+        gradient_checkpointing=training.gradient_checkpointing,
+        loss_type=loss.kind,
+        epsilon=loss.clip,
+        beta=loss.kl,
+        scale_rewards=loss.scale,
+        multi_objective_aggregation=(
+            "normalize_then_sum" if per_component else "sum_then_normalize"
+        ),
+        reward_weights=list(config.weights.values()),
+        save_strategy="steps",
+        save_steps=config.checkpoints.every,
+        save_total_limit=config.checkpoints.keep,
+        logging_steps=1,
+        report_to="none",  # what is tracked is logged by the run
+        disable_tqdm=True,
+        log_level="error",
+        dataloader_pin_memory=False,
+    )
+
+
+def make_trainer(
+    config: PromptTrainConfig,
+    options: GRPOConfig,
+    model: Any,
+    tokenizer: Any,
+    *,
+    originals: Sequence[Original],
+    instruction: str,
+    functions: Sequence[Callable[..., Any]],
+    callback: Any,
+) -> Any:
+    """Return the trainer.
+
+    Args:
+        config: of the run.
+        options: of :func:`trl_options`.
+        model: loaded, without LoRA.
+        tokenizer: its own.
+        originals: a group's prompt after the other's, in the order of training.
+        instruction: what the model is told.
+        functions: of the reward, in the order of the config's weights.
+        callback: of transformers, called as the training goes on.
+    """
+    from datasets import Dataset
+    from transformers import PrinterCallback
+    from trl import GRPOTrainer
+
+    chat = is_chat(tokenizer)
+    data = [
+        {
+            "prompt": question(instruction, one.text, chat=chat),
+            "original": one.text,
+            "prompt_id": one.id,
+        }
+        for one in originals
+    ]
+    trainer = GRPOTrainer(
+        model=model,
+        reward_funcs=[*functions],
+        args=options,
+        train_dataset=Dataset.from_list(data),
+        processing_class=tokenizer,
+        peft_config=_lora(config, model) if config.lora.enabled else None,
+        callbacks=[callback],
+    )
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def latest_checkpoint(out: Path) -> tuple[Path | None, int]:
+    """Return a run's last whole checkpoint and its iteration, (None, -1) where there is none.
+
+    What a killed run left half written is deleted: the trainer's state is the last file that it
+    writes.
+    """
+    found: tuple[Path | None, int] = (None, -1)
+    folder = out / CHECKPOINTS
+    for path in sorted(folder.glob("checkpoint-*")) if folder.is_dir() else []:
+        match = _CHECKPOINT.fullmatch(path.name)
+        if match is None or not path.is_dir():
+            continue
+        try:
+            whole = json.loads((path / "trainer_state.json").read_bytes())["global_step"]
+        except (OSError, ValueError, KeyError, TypeError):
+            shutil.rmtree(path, ignore_errors=True)
+            continue
+        if whole > found[1]:
+            found = (path, int(whole))
+    return found
+
+
+def gathered(trainer_of: Callable[[], Any]) -> Callable[[np.ndarray], np.ndarray]:
+    """Return a function that joins rows of all processes.
+
+    Args:
+        trainer_of: returns the trainer, which is made after the function is needed.
+    """
+
+    def join(rows: np.ndarray) -> np.ndarray:
+        accelerator = trainer_of().accelerator
+        if accelerator.num_processes == 1:
+            return rows
+        import torch
+
+        together = accelerator.gather(torch.from_numpy(rows).to(accelerator.device))
+        return np.asarray(together.cpu().numpy())
+
+    return join
+
+
+def _schedule(config: PromptTrainConfig) -> str:
+    training = config.training
+    if training.schedule == "constant" and training.warmup:
+        return "constant_with_warmup"
+    return training.schedule
+
+
+def _lora(config: PromptTrainConfig, model: Any) -> Any:
+    from peft import LoraConfig
+
+    lora = config.lora
+    blocks = getattr(model.config.get_text_config(), "num_hidden_layers", None)
+    layers = None
+    if lora.last_layers is not None:
+        if blocks is None or lora.last_layers > blocks:
+            raise UsageError(f"lora.last_layers is {lora.last_layers}, the model has {blocks}")
+        layers = list(range(blocks - lora.last_layers, blocks))
+    targets: Any = lora.targets and list(lora.targets)
+    return LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,  # type: ignore[arg-type]  # peft takes any number
+        lora_dropout=lora.dropout,
+        target_modules=targets or _linear_layers(model),
+        layers_to_transform=layers,
+        task_type="CAUSAL_LM",
+    )
+
+
+def _linear_layers(model: Any) -> list[str]:
+    """Return the names of all linear layers but the output's."""
+    from torch import nn
+
+    output = model.get_output_embeddings()
+    names = {
+        path.rpartition(".")[2]
+        for path, layer in model.named_modules()
+        if isinstance(layer, nn.Linear) and layer is not output
+    }
+    if not names:
+        raise UsageError(f"{type(model).__name__} has no linear layers: set lora.targets")
+    return sorted(names)
