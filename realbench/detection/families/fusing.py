@@ -38,7 +38,7 @@ class FusedConvolution(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         own = self.convolution
-        if x.device.type != "cpu":
+        if x.device.type != "cpu" or torch.is_grad_enabled():  # oneDNN's call has no gradient
             return self.activation(own(x))
         padding = own.padding
         if isinstance(own, Conv2dSame):

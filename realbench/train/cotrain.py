@@ -1,0 +1,227 @@
+"""Adversarial co-training: the reward's detectors learn while the generator does.
+
+A fixed detector is an examination whose questions the generator comes to know: its images score
+ever higher and no longer look more real. RealGen's second version (arXiv 2512.00473 is the first)
+therefore trains them in turn: when the mean reward of an iteration passes a threshold, the
+detectors are trained on photographs versus what the generator now makes, and made before, until
+they tell the two apart; then the generator goes on against the new ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from realbench.errors import UsageError
+from realbench.scoring.scorer import Scorer
+from realbench.train.cotraining_config import CotrainingConfig
+from realbench.train.paired import PairedImages, match_compression
+from realbench.train.trainable_detector import TrainableDetector, can_be_trained
+
+if TYPE_CHECKING:
+    from realbench.train.reward import Reward
+
+
+class PastImages:
+    """Generated images of past iterations: a uniform sample of all that there were.
+
+    Each image that was ever added is equally likely to be among those that are kept (reservoir
+    sampling; Vitter 1985, ACM Trans. Math. Softw. 11(1), algorithm R).
+
+    Args:
+        capacity: how many are kept.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self.seen = 0
+        self.images: list[np.ndarray] = []
+        self.prompts: list[str] = []
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def add(
+        self, images: Sequence[np.ndarray], prompts: Sequence[str], rng: np.random.Generator
+    ) -> None:
+        """Add uint8 images (H, W, 3) and what they were made for."""
+        for image, prompt in zip(images, prompts, strict=True):
+            self.seen += 1
+            if len(self) < self.capacity:
+                self.images.append(image)
+                self.prompts.append(prompt)
+                continue
+            place = int(rng.integers(self.seen))
+            if place < self.capacity:
+                self.images[place], self.prompts[place] = image, prompt
+
+    def draw(self, n: int, rng: np.random.Generator) -> tuple[list[np.ndarray], list[str]]:
+        """Return up to n of the images, each at most once, and their prompts."""
+        chosen = rng.permutation(len(self))[:n].tolist()
+        return [self.images[i] for i in chosen], [self.prompts[i] for i in chosen]
+
+
+class Cotraining:
+    """Watches a training's iterations and trains the reward's detectors when it is time.
+
+    It is deterministic: every random choice is a function of the seed and the iteration, so that
+    processes that see the same images stay alike, and a run that is resumed goes on as before.
+
+    Args:
+        config: its settings.
+        detectors: of the reward, by name; they are trained in place.
+        paired: photographs with captions.
+        seed: of the random choices.
+    """
+
+    def __init__(
+        self,
+        config: CotrainingConfig,
+        detectors: Mapping[str, TrainableDetector],
+        paired: PairedImages,
+        *,
+        seed: int = 0,
+    ) -> None:
+        self.config = config
+        self.detectors = dict(detectors)
+        self.paired = paired
+        self.seed = seed
+        self.past = PastImages(config.buffer)
+        self.updates = 0
+        self._sizes: dict[tuple[int, int], PairedImages] = {}
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(self.detectors)}; {len(self.paired)} photographs)"
+
+    def after_iteration(
+        self, iteration: int, images: Tensor, prompts: Sequence[str], rewards: np.ndarray
+    ) -> dict[str, float]:
+        """Train the detectors if the generator has become good enough at passing them.
+
+        Args:
+            iteration: its number.
+            images: all that it made, uint8 (n, 3, H, W).
+            prompts: what they were made for.
+            rewards: of them, float32 (n,).
+
+        Returns:
+            What to record, by name; nothing where the detectors were left alone.
+
+        Raises:
+            UsageError: no photograph is as large as the images.
+        """
+        rng = np.random.default_rng([self.seed, iteration])
+        arrays = list(images.permute(0, 2, 3, 1).contiguous().cpu().numpy())
+        paired = self._paired(*arrays[0].shape[:2])
+        figures: dict[str, float] = {}
+        if float(np.mean(rewards, dtype=np.float64)) > self.config.threshold:
+            figures = self._update(arrays, prompts, paired, rng)
+        self.past.add(arrays, prompts, rng)
+        return figures
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that changes: tensors, numbers and texts."""
+        kept = self.past.images
+        return {
+            "updates": self.updates,
+            "seen": self.past.seen,
+            "prompts": list(self.past.prompts),
+            "images": torch.from_numpy(np.stack(kept)) if kept else torch.empty(0),
+            "detectors": {name: one.state_dict() for name, one in self.detectors.items()},
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what :meth:`state_dict` returned."""
+        self.updates = int(state["updates"])
+        self.past = PastImages(self.config.buffer)
+        self.past.seen = int(state["seen"])
+        self.past.prompts = list(state["prompts"])
+        self.past.images = list(state["images"].numpy())
+        for name, one in self.detectors.items():
+            one.load_state_dict(state["detectors"][name])
+
+    def save_detectors(self, folder: str | Path) -> list[Path]:
+        """Write each detector as it now is into a folder that ``--detector`` takes.
+
+        Only detectors of the families ``whole-image`` and ``native-crops`` are written: what a
+        published detector's file looks like is its authors' affair.
+
+        Returns:
+            The detectors' folders.
+        """
+        from realbench.train.detector_export import can_be_exported, export_detector
+
+        found = [one.detector for one in self.detectors.values() if can_be_exported(one.detector)]
+        return [export_detector(one, Path(folder)) for one in found]
+
+    def _update(
+        self,
+        images: Sequence[np.ndarray],
+        prompts: Sequence[str],
+        paired: PairedImages,
+        rng: np.random.Generator,
+    ) -> dict[str, float]:
+        share = self.config.past
+        earlier, earlier_prompts = self.past.draw(round(len(images) * share / (1 - share)), rng)
+        generated = [*images, *earlier]
+        height, width = images[0].shape[:2]
+        real = paired.partners([*prompts, *earlier_prompts], height, width, rng)
+        real, generated = match_compression(real, generated, self.config.jpeg, rng)
+        self.updates += 1
+        figures = {"updates": float(self.updates), "images": float(2 * len(generated))}
+        for name, detector in self.detectors.items():
+            fit = detector.fit(real, generated, rng)
+            figures |= {
+                f"{name}/epochs": float(fit.epochs),
+                f"{name}/accuracy_before": fit.accuracy_before,
+                f"{name}/accuracy": fit.accuracy,
+                f"{name}/loss": fit.loss,
+            }
+        return figures
+
+    def _paired(self, height: int, width: int) -> PairedImages:
+        size = (height, width)
+        if size not in self._sizes:
+            self._sizes[size] = self.paired.at_least(height, width)
+        return self._sizes[size]
+
+
+def build_cotraining(
+    config: CotrainingConfig, *, reward: Reward, device: str = "auto", seed: int = 0
+) -> Cotraining:
+    """Return the co-training of a reward's detectors, which stay where they are.
+
+    Args:
+        config: ``[cotraining]``, with ``paired``.
+        reward: its components of kind ``"detectors"`` are looked through.
+        device: not used; the detectors are on the reward's.
+        seed: of the random choices.
+
+    Raises:
+        UsageError: there are no photographs with captions, or no such detector can be trained.
+    """
+    if config.paired is None:
+        raise UsageError("co-training needs photographs with captions: give them with --paired")
+    found: dict[str, Any] = {}
+    for component in reward.components:
+        scorer = getattr(component, "scorer", None)
+        if isinstance(scorer, Scorer):
+            found |= scorer.detectors
+    trainable = [name for name, one in found.items() if can_be_trained(one)]
+    for name in config.detectors:
+        if name not in trainable:
+            what = "cannot be trained" if name in found else "takes no part in the reward"
+            raise UsageError(
+                f"detector {name!r} {what}; those that can be co-trained: "
+                f"{', '.join(trainable) or 'none'}"
+            )
+    names = config.detectors or trainable
+    if not names:
+        raise UsageError("co-training needs a detector with weights in the reward, and it has none")
+    detectors = {name: TrainableDetector(found[name], config) for name in names}
+    return Cotraining(config, detectors, PairedImages(config.paired), seed=seed)

@@ -1,0 +1,46 @@
+"""``[cotraining]``: what the co-training of the reward's detectors is told."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from realbench.train.config_files import Table
+
+
+class CotrainingConfig(Table):
+    """``[cotraining]``: see :mod:`realbench.train.cotrain`; the defaults are RealGen-V2's.
+
+    Attributes:
+        paired: photographs with captions, a folder or a JSONL file (see
+            :class:`~realbench.train.paired.PairedImages`); None switches co-training off.
+        detectors: names of the reward's detectors that are trained; empty for all that can be.
+        part: ``"head"`` trains the last layer alone, which needs little time and memory;
+            ``"all"`` the network, but for the guards of patch statistics.
+        threshold: mean reward of an iteration above which the detectors are trained.
+        accuracy: balanced accuracy at which an update ends.
+        epochs: after which it ends in any case.
+        learning_rate: of AdamW.
+        batch_size: images at a time.
+        label_smoothing: the targets are this and 1 less this.
+        ema: what remains of the running mean of the weights, which scores, at each step.
+        buffer: generated images of past iterations that are kept.
+        past: share of them among the generated images of an update.
+        jpeg: share of the pairs of photograph and generated image that are compressed, both to
+            the same quality, so that compression tells nothing.
+    """
+
+    paired: str | None = None
+    detectors: tuple[str, ...] = ()
+    part: Literal["head", "all"] = "head"
+    threshold: float = Field(default=0.6, ge=0, le=1)
+    accuracy: float = Field(default=0.9, gt=0.5, le=1)
+    epochs: int = Field(default=20, ge=1)
+    learning_rate: float = Field(default=4e-5, gt=0)
+    batch_size: int = Field(default=16, ge=1)
+    label_smoothing: float = Field(default=0.05, ge=0, lt=0.5)
+    ema: float = Field(default=0.9, ge=0, lt=1)
+    buffer: int = Field(default=128, ge=0)
+    past: float = Field(default=0.5, ge=0, lt=1)
+    jpeg: float = Field(default=0.5, ge=0, le=1)

@@ -1,0 +1,230 @@
+"""A detector of the reward whose weights go on learning."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from realbench.detection.families.patch_statistics import PatchStatistics
+from realbench.detection.families.views import ViewsDetector, raw_logits
+from realbench.train.cotraining_config import CotrainingConfig
+
+Part = Literal["head", "all"]
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """What an update of a detector came to.
+
+    Attributes:
+        epochs: 0 where the accuracy was high enough before.
+        accuracy_before, accuracy: balanced; the first is that of the detector that scored, the
+            second that of the last epoch, each batch being judged before it is learned from.
+        loss: mean of the last epoch; of the judgement before where there was none.
+    """
+
+    epochs: int
+    accuracy_before: float
+    accuracy: float
+    loss: float
+
+
+def can_be_trained(detector: object) -> bool:
+    """Return whether a detector is a network with weights (a VLM that is asked is not)."""
+    return isinstance(detector, ViewsDetector) and bool(trained_weights(detector.network, "all"))
+
+
+def trained_weights(network: nn.Module, part: Part) -> dict[str, nn.Parameter]:
+    """Return the weights that are trained, by name.
+
+    Of patch statistics these are the layer that tells photographs from generated images and, for
+    ``"all"``, the transformer. The layers that reject noise and broken output stay, or a generator
+    that breaks would teach them to take it. Of other networks it is the last layer, or everything.
+    """
+    floating = {name: p for name, p in network.named_parameters() if p.is_floating_point()}
+    if isinstance(network, PatchStatistics):
+        starts: tuple[str, ...] = ("real.",) if part == "head" else ("real.", "backbone.")
+    elif part == "all":
+        return floating
+    else:
+        layers = [
+            name
+            for name, module in network.named_modules()
+            if isinstance(module, nn.Linear | nn.Conv2d) and module.weight.is_floating_point()
+        ]
+        starts = (f"{layers[-1]}.",) if layers else ()
+    return {name: p for name, p in floating.items() if name.startswith(starts)}
+
+
+class TrainableDetector:
+    """Trains a detector in place; between updates it scores with the mean of its weights.
+
+    Args:
+        detector: of the reward.
+        config: of the co-training.
+    """
+
+    def __init__(self, detector: ViewsDetector, config: CotrainingConfig) -> None:
+        self.detector = detector
+        self.network = detector.network
+        self._config = config
+        self._fingerprint = detector.fingerprint
+        self._weights = trained_weights(self.network, config.part)
+        # What was trained last; the network itself holds the running mean.
+        self._latest = {name: p.detach().clone() for name, p in self._weights.items()}
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return next(self.network.parameters()).device
+
+    def fit(
+        self,
+        real: Sequence[np.ndarray],
+        generated: Sequence[np.ndarray],
+        rng: np.random.Generator,
+    ) -> Fit:
+        """Learn to tell images apart, until the accuracy or the number of epochs is reached.
+
+        Args:
+            real, generated: uint8 RGB (H, W, 3).
+            rng: decides the order.
+        """
+        config = self._config
+        inputs = self._inputs([*real, *generated])
+        label = torch.arange(len(inputs), device=self.device) < len(real)
+        before, loss = self._judge(inputs, label)  # with the mean of the weights, which scores
+        accuracy, epochs = before, 0
+        if accuracy >= config.accuracy:
+            return Fit(epochs, before, accuracy, loss)
+        with self._training():
+            optimizer = torch.optim.AdamW(
+                self._weights.values(), lr=config.learning_rate, weight_decay=0.0
+            )
+            while accuracy < config.accuracy and epochs < config.epochs:
+                accuracy, loss = self._epoch(inputs, label, optimizer, rng)
+                epochs += 1
+        return Fit(epochs, before, accuracy, loss)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return the mean and the latest weights, on the CPU."""
+        mean = {f"mean.{name}": p.detach().cpu().clone() for name, p in self._weights.items()}
+        latest = {f"latest.{name}": value.cpu().clone() for name, value in self._latest.items()}
+        return mean | latest
+
+    @torch.no_grad()
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Set the weights to those that :meth:`state_dict` returned."""
+        for name, parameter in self._weights.items():
+            parameter.copy_(state[f"mean.{name}"])
+            self._latest[name].copy_(state[f"latest.{name}"])
+        self._sign()
+
+    @contextmanager
+    def _training(self) -> Iterator[None]:
+        """Put the latest weights into the network, and their running mean afterwards."""
+        mean = {name: p.detach().clone() for name, p in self._weights.items()}
+        self._mean = mean
+        self._set(self._latest)
+        for parameter in self._weights.values():
+            parameter.requires_grad_(True)
+        try:
+            with torch.enable_grad():
+                yield
+        finally:
+            for name, parameter in self._weights.items():
+                parameter.requires_grad_(False)
+                parameter.grad = None
+                self._latest[name] = parameter.detach().clone()
+            self._set(mean)
+            self._sign()
+
+    def _epoch(
+        self,
+        inputs: Tensor,
+        label: Tensor,
+        optimizer: torch.optim.Optimizer,
+        rng: np.random.Generator,
+    ) -> tuple[float, float]:
+        order = torch.from_numpy(rng.permutation(len(inputs)))
+        logits, losses = torch.empty(len(inputs)), []
+        for chosen in order.split(self._config.batch_size):
+            found = self._logits(inputs[chosen.to(inputs.device)])
+            loss = self._loss(found, label[chosen.to(label.device)])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            self._average()
+            logits[chosen] = found.detach().cpu()
+            losses.append(loss.item() * len(chosen))
+        return _balanced_accuracy(logits, label.cpu()), sum(losses) / len(inputs)
+
+    @torch.no_grad()
+    def _judge(self, inputs: Tensor, label: Tensor) -> tuple[float, float]:
+        parts = [self._logits(part) for part in inputs.split(self._config.batch_size)]
+        logits = torch.cat(parts)
+        return _balanced_accuracy(logits, label), self._loss(logits, label).item()
+
+    def _loss(self, logits: Tensor, label: Tensor) -> Tensor:
+        smoothing = self._config.label_smoothing
+        target = label.float() * (1 - 2 * smoothing) + smoothing
+        return functional.binary_cross_entropy_with_logits(logits, target)
+
+    @property
+    def _only_judges(self) -> bool:
+        """Whether what the images are judged by does not change while the detector learns."""
+        return isinstance(self.network, PatchStatistics) and self._config.part == "head"
+
+    @torch.no_grad()
+    def _inputs(self, images: Sequence[np.ndarray]) -> Tensor:
+        """Return what is learned from: views (n, views, 3, S, S), or their statistics."""
+        views = torch.stack([self.detector.prepare(image) for image in images])
+        if not self._only_judges:
+            return views
+        network: Any = self.network
+        rows = []
+        for part in views.flatten(0, 1).split(self._config.batch_size):
+            rows.append(network.statistics(part.to(self.device).float()))
+        return torch.cat(rows).view(*views.shape[:2], -1)
+
+    def _logits(self, inputs: Tensor) -> Tensor:
+        """Return the calibrated logits of P(real), (n,), with gradients."""
+        card = self.detector.card
+        if self._only_judges:
+            network: Any = self.network
+            raw = network.judge(inputs.flatten(0, 1)).view(len(inputs), -1).mean(dim=1)
+            raw = -raw if card.output.kind == "logit-fake" else raw
+        else:
+            fake = card.output.kind == "logit-fake"
+            raw = raw_logits(self.network, inputs, self.device, fake=fake, blanks=False)
+        return (raw + card.calibration.bias) / card.calibration.temperature
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        for name, parameter in self._weights.items():
+            self._mean[name].lerp_(parameter, 1 - self._config.ema)
+
+    @torch.no_grad()
+    def _set(self, weights: Mapping[str, Tensor]) -> None:
+        for name, parameter in self._weights.items():
+            parameter.copy_(weights[name])
+
+    def _sign(self) -> None:
+        """Give the detector the fingerprint of the weights that it now scores with."""
+        digest = hashlib.sha256(self._fingerprint.encode())
+        for name, parameter in sorted(self._weights.items()):
+            digest.update(name.encode() + parameter.detach().float().cpu().numpy().tobytes())
+        self.detector.fingerprint = digest.hexdigest()
+
+
+def _balanced_accuracy(logits: Tensor, label: Tensor) -> float:
+    right = (logits > 0) == label
+    return float((right[label].double().mean() + right[~label].double().mean()) / 2)
