@@ -6,6 +6,7 @@ listed here needs one small file: see ``docs/flow-models.md``.
 
 from __future__ import annotations
 
+import json
 import sys
 from importlib import import_module
 from importlib.util import find_spec
@@ -36,7 +37,10 @@ FLOW_MODELS: dict[str, str] = {
     "FluxPipeline": "realbench.train.flow_models.flux:Flux",
     "QwenImagePipeline": "realbench.train.flow_models.qwen_image:QwenImage",
     "ZImagePipeline": "realbench.train.flow_models.z_image:ZImage",
+    "SmallPhotoPipeline": "realbench.train.demo.flow_model:SmallPhoto",
 }
+
+SMALL_PHOTO = "small-photo"  # the model that is shipped, by its name
 
 
 def load_flow_model(
@@ -50,13 +54,15 @@ def load_flow_model(
     """Load a pipeline that can be trained.
 
     Args:
-        source: a folder that a diffusers pipeline was saved to, or a hub id.
+        source: a folder that a diffusers pipeline was saved to, a hub id, or ``"small-photo"``,
+            the small model that is shipped.
         dtype: ``"auto"`` (bfloat16 on CUDA, else float32), ``"float32"``, ``"bfloat16"`` or
             ``"float16"``.
         device: ``"auto"``, ``"cpu"``, ``"cuda:0"`` and so on.
         revision: of the hub: a branch, tag or commit.
         adapter: ``"module:Class"`` of a user's own adapter; by default the one for the class of
-            the pipeline.
+            the pipeline. If it has a static ``load_pipeline(source, dtype)``, that makes the
+            pipeline, whose class diffusers then need not know.
 
     Raises:
         UsageError: there is no adapter for the pipeline, or the options do not suit.
@@ -69,8 +75,14 @@ def load_flow_model(
 
     device = choose_device(device)
     chosen = find_adapter(adapter) if adapter is not None else None
-    options = PipelineOptions(str(source), revision=revision)
-    pipeline = load_pipeline(options, choose_dtype(dtype, device))
+    own = getattr(chosen, "load_pipeline", None)
+    if own is not None:
+        pipeline = own(str(source), choose_dtype(dtype, device))
+    elif adapter is None and _is_small_photo(source):
+        pipeline = _small_photo(source, dtype)
+    else:
+        options = PipelineOptions(str(source), revision=revision)
+        pipeline = load_pipeline(options, choose_dtype(dtype, device))
     pipeline.set_progress_bar_config(disable=True)
     return (chosen or adapt)(pipeline.to(device))
 
@@ -109,3 +121,23 @@ def find_adapter(name: str) -> Callable[[Any], FlowModel]:
     except AttributeError as error:
         raise UsageError(f"adapter {name}: {module} has no {attribute}") from error
     return found
+
+
+def _is_small_photo(source: str | Path) -> bool:
+    index = Path(source) / "model_index.json"
+    if not index.is_file():
+        return str(source) == SMALL_PHOTO
+    try:
+        return bool(json.loads(index.read_bytes())["_class_name"] == "SmallPhotoPipeline")
+    except (ValueError, LookupError, TypeError):
+        return False  # diffusers will say what is wrong with it
+
+
+def _small_photo(source: str | Path, dtype: str) -> Any:
+    """Load the small model, in float32 unless another dtype is asked for."""
+    import torch
+
+    from realbench.train.demo.pipeline import load_small_photo
+
+    pipeline: Any = load_small_photo(None if str(source) == SMALL_PHOTO else source)
+    return pipeline if dtype == "auto" else pipeline.to(getattr(torch, dtype))
