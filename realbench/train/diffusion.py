@@ -238,6 +238,8 @@ class _Training:
         if earlier is not None:
             run_folder.check_reward(out, earlier["reward"], self.reward.describe())
         self.heldout = heldout or heldout_judge(config.evaluation.heldout, self.reward, device)
+        if self.heldout is not None and prompts.evaluation.groups[-1] < 1:
+            raise UsageError("a held-out judge needs two evaluation prompts at least")
         self.model = model or _load_model(config, device)
         self.parameters, self.optimizer = self._prepare()
         self.ema = (
