@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import io
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -176,13 +179,21 @@ def _load(source: str, revision: str | None, dtype: str) -> tuple[Any, Any]:
             raise RealBenchError("GGUF files are read with gguf: pip install 'realgen[train]'")
         place = {"gguf_file": gguf.name}
         folder = str(gguf.parent)
-    tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left", **place)
-    model = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=getattr(torch, dtype), use_safetensors=True, **place
-    )
+    with _no_bars():
+        tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left", **place)
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=getattr(torch, dtype), use_safetensors=True, **place
+        )
     if gguf is not None:
         _forget_quantisation(model, gguf)
     return model, tokenizer
+
+
+@contextlib.contextmanager
+def _no_bars() -> Iterator[None]:
+    """Keep the bars that heed no setting from the terminal: the one of reading GGUF files."""
+    with contextlib.redirect_stderr(io.StringIO()):
+        yield
 
 
 def _forget_quantisation(model: Any, gguf: Path) -> None:

@@ -94,7 +94,7 @@ def _facts(
 
 def _main_plot(evaluated: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Draw the reward, its terms' means and the held-out score of the evaluations."""
-    lines = []
+    lines: list[Line] = []
     for name, key in (("reward", "reward"), ("held-out score", "heldout")):
         found = [(one["iteration"], one["evaluation"][key] or {}) for one in evaluated]
         points = [(n, e.get("mean"), e.get("low"), e.get("high")) for n, e in found]
