@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+    from realbench.detection.cards import Precision
     from realbench.scoring.run import Progress, ScoreRun
 
 
@@ -62,6 +63,12 @@ def score(
         typer.Option(metavar="RUN", help="Write scores.csv, summary.json, run.json, report.html."),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps, …")] = "auto",
+    precision: Annotated[
+        str,
+        typer.Option(
+            help="float32, or bfloat16: faster for published networks, their scores move a little."
+        ),
+    ] = "float32",
     batch_size: Annotated[
         int | None, typer.Option(min=1, help="Images a batch. (default: by device)")
     ] = None,
@@ -105,6 +112,7 @@ def score(
             weights=parse_weights(weights or []),
             out=out,
             device=device,
+            precision=checked_precision(precision),
             max_pixels=max_pixels,
             workers=workers,
             batch_size=batch_size,
@@ -113,6 +121,21 @@ def score(
             progress=progress,
         )
     return finish(run, out=out, quiet=quiet, json_=json_, strict=strict)
+
+
+def checked_precision(precision: str) -> Precision:
+    """Return what ``--precision`` says.
+
+    Raises:
+        UsageError: it is no precision.
+    """
+    from realbench.errors import UsageError
+
+    if precision == "float32":
+        return "float32"
+    if precision == "bfloat16":
+        return "bfloat16"
+    raise UsageError(f"--precision {precision!r}: give float32 or bfloat16")
 
 
 def finish(

@@ -39,6 +39,10 @@ _TAKEN = ("folder", "image", "prompt_id", "sha256", "status", "reason", "realism
 
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Triple = tuple[float, float, float]
+Precision = Literal["float32", "bfloat16"]
+
+# They reduce precision by themselves where it is free, or have a way of their own.
+_OWN_PRECISION = ("whole-image", "native-crops", "vlm")
 
 
 class _Strict(BaseModel):
@@ -75,7 +79,7 @@ class ModelSpec(_Strict):
         default=(), description="blocks whose patch statistics are judged; none: a classifier"
     )
     options: dict[str, Any] = Field(default_factory=dict)
-    precision: Literal["float32", "bfloat16"] | None = Field(
+    precision: Precision | None = Field(
         default=None, description="of a published network's products of matrices; none: float32"
     )
 
@@ -302,6 +306,16 @@ class Card(NetworkCard):
     question: str | None = None
     output: OutputSpec = OutputSpec()
     calibration: CalibrationSpec = CalibrationSpec()
+
+    def with_precision(self, precision: Precision) -> Self:
+        """Return the card of the same network computed in ``precision``: another fingerprint.
+
+        Families that choose for themselves stay as they are, and so does a card that says
+        something itself when ``"float32"``, the default, is asked for.
+        """
+        if precision == "float32" or self.family in _OWN_PRECISION:
+            return self
+        return self.changed(model=self.model.model_copy(update={"precision": precision}))
 
     def _code(self) -> dict[str, str]:
         from realbench.detection.families import FAMILIES

@@ -377,6 +377,8 @@ def _command(manifest: Mapping[str, Any]) -> str:
     for option in ("prompts", "reference"):
         if arguments.get(option):
             command += [f"--{option}", str(arguments[option])]
+    if arguments.get("precision", "float32") != "float32":
+        command += ["--precision", str(arguments["precision"])]
     for option in ("detector", "quality"):
         for one in manifest.get("detectors" if option == "detector" else option) or []:
             command += [f"--{option}", str(one["name"])]

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from realbench.detection.preparation import prepare_for
 from realbench.errors import RealBenchError
 from realbench.images import (
     UnreadableImage,
@@ -26,6 +27,7 @@ from realbench.images import (
     printable,
     read_bytes_and_hash,
 )
+from realbench.scoring.batch_size import is_memory_shortage
 from realbench.scoring.cache import ScoreCache, Stat, file_stat
 from realbench.scoring.layout import Layout, use_threads
 
@@ -63,10 +65,23 @@ class Timings:
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """Loaded detectors, by name, and how they share the processor."""
+    """Loaded detectors, by name, and how they share the processor.
+
+    ``batch_sizes`` has the images a batch of detectors for which they were found out.
+    """
 
     detectors: Mapping[str, Detector]
     layout: Layout
+    batch_sizes: Mapping[str, int] = field(default_factory=dict)
+
+    def images(self, name: str, views: int) -> int:
+        """Return the images a batch for a detector that sees ``views`` views of each."""
+        return self.batch_sizes.get(name) or self.layout.images(views)
+
+    @property
+    def largest_batch(self) -> int:
+        """The most images that any batch has."""
+        return max([self.layout.batch_size, *self.batch_sizes.values()])
 
 
 class _PixelBudget:
@@ -282,7 +297,7 @@ class _Run:
             self.p.add_time("read_and_decode", time.perf_counter() - start)
             detectors = self._loaded().detectors
             start = time.perf_counter()
-            prepared = {name: detectors[name].prepare(image) for name in names}
+            prepared = prepare_for(detectors, names, image)
             self.p.add_time("prepare", time.perf_counter() - start)
         except UnreadableImage:
             self.slots.release()
@@ -305,7 +320,7 @@ class _Run:
                 layout = engine.layout
                 # Every detector may hold an unfinished batch while the forward threads hold two.
                 self.slots.release(
-                    layout.batch_size * (len(engine.detectors) + 2 * layout.forwards)
+                    engine.largest_batch * (len(engine.detectors) + 2 * layout.forwards)
                 )
                 self.forwards = ThreadPoolExecutor(
                     layout.forwards,
@@ -355,7 +370,7 @@ class _Run:
         self.unfinished[read.sha256] = outcome
         for name, tensor in read.prepared.items():
             self.batches[name].append((read.sha256, tensor))
-            if self.engine and len(self.batches[name]) >= self.engine.layout.images(len(tensor)):
+            if self.engine and len(self.batches[name]) >= self.engine.images(name, len(tensor)):
                 self._submit(name)
         return 0
 
@@ -390,12 +405,10 @@ class _Run:
     # --- forward threads ---
 
     def _forward(self, name: str, batch: Sequence[tuple[str, torch.Tensor]]) -> None:
-        import torch
-
         try:
             start = time.perf_counter()
             shas, tensors = zip(*batch, strict=True)
-            logits = self._loaded_already()[name].logits(torch.stack(tensors)).tolist()
+            logits = score_batch(self._loaded_already()[name], tensors)
             self.p.add_time("forward", time.perf_counter() - start)
             if not all(map(math.isfinite, logits)):
                 raise RealBenchError(
@@ -411,8 +424,28 @@ class _Run:
         return self.engine.detectors
 
 
+def score_batch(detector: Detector, tensors: Sequence[torch.Tensor]) -> list[float]:
+    """Return the logits of prepared images; where memory is short, in smaller batches.
+
+    Raises:
+        RuntimeError, MemoryError: it is too short for a single image.
+    """
+    import torch
+
+    try:
+        logits: list[float] = detector.logits(torch.stack(list(tensors))).tolist()
+        return logits
+    except (RuntimeError, MemoryError) as error:
+        if len(tensors) == 1 or not is_memory_shortage(error):
+            raise
+    if torch.cuda.is_available():  # out of the handler, which held the failed batch's tensors
+        torch.cuda.empty_cache()
+    middle = len(tensors) // 2
+    return score_batch(detector, tensors[:middle]) + score_batch(detector, tensors[middle:])
+
+
 def _explained(error: BaseException, name: str) -> BaseException:
     """Turn torch's many ways to say that memory is short into a message for the user."""
-    if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
+    if is_memory_shortage(error):
         return RealBenchError(f"not enough memory to run {name}: try a smaller --batch-size")
     return error

@@ -160,4 +160,8 @@ def published(card: Card, network: nn.Module, outputs: int) -> ViewsDetector:
             f"{card.path}: the network has {outputs} outputs: say in [output] that they are "
             'classes and which is real (kind = "classes", real = 0)'
         )
-    return ViewsDetector(card, Normalized(network, card), views(card), embedded=False)
+    spec = card.input
+    seen = ("published", spec.size, spec.fit, spec.resize, spec.squash_first)
+    return ViewsDetector(
+        card, Normalized(network, card), views(card), embedded=False, preparation=seen
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Self
 
 import numpy as np
@@ -33,11 +33,18 @@ class ViewsDetector:
         prepare: maps uint8 RGB (H, W, 3) to its views, uint8 of shape (views, S, S, 3).
         embedded: whether the network is one of this project's: its layers are fused, and
             pictures of nothing get a set score. A published network computes what it did where
-            it was published.
+            it was published, unless its card asks for another precision.
+        preparation: names what ``prepare`` does, see :mod:`realbench.detection.preparation`.
     """
 
     def __init__(
-        self, card: Card, network: nn.Module, prepare: Prepare, *, embedded: bool = True
+        self,
+        card: Card,
+        network: nn.Module,
+        prepare: Prepare,
+        *,
+        embedded: bool = True,
+        preparation: Hashable = None,
     ) -> None:
         self.card = card
         self.name = card.name
@@ -46,6 +53,7 @@ class ViewsDetector:
         network = network.eval().requires_grad_(False)
         self.network = fuse(network, card.input.size) if embedded else network
         self.embedded = embedded
+        self.preparation = preparation
         self.network.to(memory_format=torch.channels_last)
         self._prepare = prepare
         self._device = torch.device("cpu")
@@ -61,7 +69,9 @@ class ViewsDetector:
     def logits(self, batch: Tensor) -> Tensor:
         """See :meth:`realbench.detection.detector.Detector.logits`."""
         fake = self.card.output.kind == "logit-fake"
-        raw = raw_logits(self.network, batch, self._device, fake=fake, blanks=self.embedded)
+        reduced = self.card.model.precision == "bfloat16" and not self.embedded
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=reduced):
+            raw = raw_logits(self.network, batch, self._device, fake=fake, blanks=self.embedded)
         calibration = self.card.calibration
         return ((raw + calibration.bias) / calibration.temperature).cpu()
 

@@ -34,4 +34,9 @@ def build(card: Card) -> ViewsDetector:
     """Build the detector of a ``whole-image`` card."""
     network = load_network(card)
     size, resample = card.input.size, _FILTERS[card.input.resize]
-    return ViewsDetector(card, network, lambda image: whole_image(image, size, resample))
+    return ViewsDetector(
+        card,
+        network,
+        lambda image: whole_image(image, size, resample),
+        preparation=("whole-image", size, resample),
+    )
