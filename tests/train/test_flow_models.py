@@ -12,6 +12,7 @@ import torch
 
 from realbench.errors import UsageError
 from realbench.train.flow_models import adapt, concatenate, load_flow_model, take
+from realbench.train.flow_models.checking import difference_from_pipeline
 from realbench.train.flow_models.flow_model import FlowModel
 from realbench.train.loss import kl_to_base, policy_loss
 from realbench.train.rollout import Rollout, replay, rollout
@@ -77,17 +78,41 @@ def sample(
 def test_our_images_are_the_pipelines_own(name: str) -> None:
     case = CASES[name]
     pipeline = case.make()
+    model = adapt(pipeline)
+    settings = {"steps": STEPS, "height": HEIGHT, "width": WIDTH}
+    difference = difference_from_pipeline(
+        model, PROMPTS, guidance=case.guidance, call=case.call, **settings
+    )
+    assert difference < 1e-4
     call = {"num_inference_steps": STEPS, "height": HEIGHT, "width": WIDTH} | case.call
-    latents = pipeline(list(PROMPTS), generator=generators(), output_type="latent", **call).images
     images = pipeline(list(PROMPTS), generator=generators(), output_type="pt", **call).images
-    ours = sample(adapt(pipeline), case.guidance)
-    assert latents.std() > 0.1
-    assert (latents[0] - latents[1]).abs().mean() > 0.1
-    torch.testing.assert_close(ours.latents, latents, atol=1e-4, rtol=1e-4)
-    difference = ours.images.int() - (images * 255).round().int()
-    assert difference.abs().max() <= 1
+    ours = sample(model, case.guidance)
+    assert (ours.latents[0] - ours.latents[1]).abs().mean() > 0.1
+    difference_of_pixels = ours.images.int() - (images * 255).round().int()
+    assert difference_of_pixels.abs().max() <= 1
     assert ours.images.dtype == torch.uint8
     assert tuple(ours.images.shape) == (2, 3, HEIGHT, WIDTH)
+
+
+def test_a_wrong_adapter_is_told_from_a_right_one() -> None:
+    """A tenth more guidance than the pipeline has, a time that is 1 % off, a sign."""
+    case = CASES["sd3"]
+    settings: dict[str, Any] = {"steps": STEPS, "height": HEIGHT, "width": WIDTH}
+    model = adapt(case.make())
+    much = difference_from_pipeline(
+        model, PROMPTS, guidance=1.1 * case.guidance, call=case.call, **settings
+    )
+    assert much > 1e-2
+    velocity = model.velocity
+    for change in (
+        lambda latents, sigma, rows, **rest: velocity(latents, sigma * 0.99, rows, **rest),
+        lambda latents, sigma, rows, **rest: -velocity(latents, sigma, rows, **rest),
+    ):
+        model.velocity = change  # type: ignore[method-assign]
+        off = difference_from_pipeline(
+            model, PROMPTS, guidance=case.guidance, call=case.call, **settings
+        )
+        assert off > 1e-3
 
 
 @pytest.mark.parametrize("name", CLASSES)
@@ -234,7 +259,8 @@ def test_what_cannot_be_trained_is_named(tmp_path: Path) -> None:
     for adapter, says in {
         "no_colon": "is not of the form module:Class",
         "no_such_module:It": "there is no module no_such_module",
-        "realbench.errors:It": "realbench.errors has no It",
+        "realbench.errors:It": "'realbench.errors' has no attribute 'It'",
+        "realbench.errors:__doc__": "realbench.errors:__doc__ is no class",
     }.items():
         with pytest.raises(UsageError, match=says):
             load_flow_model(tmp_path / "sd1", device="cpu", adapter=adapter)

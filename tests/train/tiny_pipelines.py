@@ -218,6 +218,43 @@ def tiny_z_image() -> Any:
     )
 
 
+def tiny_aura_flow() -> Any:
+    """Make an AuraFlow pipeline, for which there is no adapter: UMT5, VAE of factor 2."""
+    from diffusers import (
+        AuraFlowPipeline,
+        AuraFlowTransformer2DModel,
+        FlowMatchEulerDiscreteScheduler,
+    )
+    from transformers import UMT5Config, UMT5EncoderModel
+
+    torch.manual_seed(4)
+    tokenizer = make_tokenizer()
+    language = UMT5Config(
+        vocab_size=len(tokenizer), d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2
+    )
+    transformer = AuraFlowTransformer2DModel(
+        sample_size=16,
+        num_mmdit_layers=1,
+        num_single_dit_layers=1,
+        attention_head_dim=8,
+        num_attention_heads=2,
+        joint_attention_dim=16,
+        caption_projection_dim=16,
+        pos_embed_max_size=64,
+    )
+    vae = autoencoder(4)
+    vae.register_to_config(shift_factor=None)
+    return _silent(
+        AuraFlowPipeline(
+            scheduler=FlowMatchEulerDiscreteScheduler(shift=1.73),
+            vae=vae,
+            text_encoder=UMT5EncoderModel(language).eval(),
+            tokenizer=tokenizer,
+            transformer=_spread(transformer),
+        )
+    )
+
+
 def qwen_config(tokenizer: Any) -> Any:
     """Make the configuration of a Qwen2.5-VL of two layers of 32 channels."""
     from transformers import Qwen2_5_VLConfig

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 import sys
-from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
 
 from realbench.errors import RealBenchError, UsageError
@@ -112,14 +112,17 @@ def find_adapter(name: str) -> Callable[[Any], FlowModel]:
     if not (module and colon and attribute):
         raise UsageError(f"adapter {name!r} is not of the form module:Class")
     here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.append(here)
+    sys.path.append(here)
     try:
-        found: Callable[[Any], FlowModel] = getattr(import_module(module), attribute)
+        found: Callable[[Any], FlowModel] = resolve_name(name)
     except ModuleNotFoundError as error:
         raise UsageError(f"adapter {name}: there is no module {error.name}") from error
-    except AttributeError as error:
-        raise UsageError(f"adapter {name}: {module} has no {attribute}") from error
+    except (AttributeError, ImportError, ValueError, SyntaxError) as error:
+        raise UsageError(f"adapter {name}: {' '.join(str(error).split())}") from error
+    finally:
+        sys.path.remove(here)
+    if not callable(found):
+        raise UsageError(f"adapter {name} is no class")
     return found
 
 

@@ -133,7 +133,7 @@ class DiffusersFlowModel:
     def decode(self, latents: Tensor, height: int, width: int) -> Tensor:
         """Return the images of latents at σ = 0, uint8 (n, 3, height, width)."""
         vae = self.pipeline.vae
-        latents = latents / vae.config.scaling_factor + vae.config.shift_factor
+        latents = latents / vae.config.scaling_factor + (vae.config.shift_factor or 0.0)
         return as_uint8(vae.decode(latents.to(vae.dtype), return_dict=False)[0])
 
 
