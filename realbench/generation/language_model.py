@@ -149,8 +149,10 @@ def gguf_path(source: str) -> Path | None:
 
 def _packaged(source: str) -> Path:
     package, _, name = source.removeprefix(_PACKAGE).partition("/")
+    if not package.isidentifier():
+        raise UsageError(f"{printable(source)}: give package:NAME/FILE.gguf")
     try:
-        found = importlib.util.find_spec(package) if package.isidentifier() else None
+        found = importlib.util.find_spec(package)
     except (ImportError, ValueError):
         found = None
     if found is None or not found.submodule_search_locations:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from accelerate.utils import broadcast_object_list
 from transformers import TrainerCallback
 from transformers.trainer_callback import ExportableState
 
@@ -173,6 +174,9 @@ class _Run:
         if self.is_main:
             self.log = run_folder.rewind_log(self.out, done)
             self._restore_watch(checkpoint)
+        self.trainer.accelerator.wait_for_everyone()
+        if not self.is_main:
+            self.log = run_folder.read_log(self.out)
         self._start_trackers(done + 1)
         if done < self.config.training.iterations and not self.is_hacked():
             self.trainer.train(
@@ -195,20 +199,21 @@ class _Run:
         reward = next((one["reward"] for one in reversed(self.log) if "reward" in one), None)
         self.tell(Progress(stage, done, self.config.training.iterations, reward))
 
-    def evaluate(self, iteration: int) -> dict[str, Any] | None:
+    def evaluate(self, iteration: int) -> dict[str, Any]:
         """Evaluate the model as it is; only the first process does, the others wait."""
-        found = None
+        found: list[Any] = [None]
         if self.is_main:
             self.tell_stage("evaluating", iteration)
             model = self.trainer.accelerator.unwrap_model(self.trainer.model)
             model.eval()
-            found = self.evaluation(iteration, self._writer(model))
+            found = [self.evaluation(iteration, self._writer(model))]
             model.train()
             self.tell_stage("training", iteration)
-            if found["warning"]:
-                warnings.warn(str(found["warning"]), RealBenchWarning, stacklevel=2)
-        self.trainer.accelerator.wait_for_everyone()
-        return found
+            if found[0]["warning"]:
+                warnings.warn(str(found[0]["warning"]), RealBenchWarning, stacklevel=2)
+        broadcast_object_list(found)  # all processes stop at the same warning
+        evaluated: dict[str, Any] = found[0]
+        return evaluated
 
     def write_down(self, record: dict[str, Any]) -> None:
         """Add a line to the log, and to what tracks the run."""

@@ -220,6 +220,39 @@ def test_what_cannot_go_on_is_one_line(
     assert "no-such-detector" in refused(tmp_path / "d", evaluation=inside)
 
 
+def test_a_gamed_reward_ends_the_run_if_asked(
+    config: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from realbench.errors import RealBenchWarning
+    from realbench.train.prompt.config import PromptTrainConfig
+    from realbench.train.prompt.run import train
+    from realbench.train.watch import HackingWatch
+
+    compare = HackingWatch.observe
+
+    def alarmed(self: Any, step: int, reward: Any, heldout: Any) -> str | None:
+        assert len(reward) == len(heldout) == 3
+        assert compare(self, step, reward, heldout) is None
+        return "the reward rises while the held-out score falls" if step == 2 else None
+
+    monkeypatch.setattr(HackingWatch, "observe", alarmed)
+    wary = config["evaluation"] | {"stop_on_hacking": True}
+    settings = PromptTrainConfig.model_validate(
+        config | {"evaluation": wary, "checkpoints": {"every": 3}}
+    )
+    with pytest.warns(RealBenchWarning, match="held-out score falls"):
+        result = train(settings, out=tmp_path / "run")
+    assert result.stop_reason == "hacking"
+    assert result.log[-1]["iteration"] == 2
+    assert result.summary["warnings"][0]["iteration"] == 2
+    # The same command again goes no further, and a lost export is made again.
+    (result.rewriter / "rewriter.json").unlink()
+    again = train(settings, out=tmp_path / "run")
+    assert again.stop_reason == "hacking"
+    assert len(again.log) == len(result.log)
+    assert (again.rewriter / "rewriter.json").is_file()
+
+
 def test_all_weights_can_be_trained_and_a_base_model_writes_on(
     config: dict[str, Any], suite: Path, tmp_path: Path
 ) -> None:
