@@ -97,8 +97,22 @@ def contradictions(entries: Mapping[str, Entry]) -> Iterator[str]:
     Args:
         entries: by place, such as ``results/x.json``.
     """
-    told = told_results(entries)
-    for (place, one), (other_place, other) in combinations(entries.items(), 2):
+    claims: dict[tuple[str, str], list[str]] = {}
+    for place, entry in entries.items():
+        if entry.arena_scoring is not None:
+            key = (entry.arena_scoring.run, entry.arena_scoring.contestant)
+            claims.setdefault(key, []).append(place)
+    shared = {place for places in claims.values() if len(places) > 1 for place in places}
+    for (_, contestant), places in claims.items():
+        if len(places) > 1:
+            yield (
+                f"{places[0]}: arena: it and {places[1]} are both {contestant!r} of one arena: "
+                "remove one"
+            )
+    # Of two that claim one contestant's results, neither is held against the others.
+    sole = {place: entry for place, entry in entries.items() if place not in shared}
+    told = told_results(sole)
+    for (place, one), (other_place, other) in combinations(sole.items(), 2):
         arena, theirs = one.arena_scoring, other.arena_scoring
         if arena is None or theirs is None or arena.run != theirs.run:
             continue

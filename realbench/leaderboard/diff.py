@@ -52,7 +52,7 @@ def diff_boards(before: Standings | None, after: Standings) -> BoardDiff:
     changes = []
     for key in [*new, *(key for key in old if key not in new)]:
         was, is_ = _place(old.get(key), by), _place(new.get(key), by)
-        if was != is_:
+        if was != is_ and not _only_more(was, is_, len(new) - len(old)):
             changes.append(Change(model=(new.get(key) or old[key]).name, before=was, after=is_))
     # What came and went first, then what it moved.
     changes.sort(key=lambda one: one.before is not None and one.after is not None)
@@ -63,6 +63,14 @@ def diff_boards(before: Standings | None, after: Standings) -> BoardDiff:
         n_after=len(new),
         changes=changes,
     )
+
+
+def _only_more(was: Place | None, is_: Place | None, more: int) -> bool:
+    """Whether all that changed is the number of models that cannot be told from this one."""
+    if was is None or is_ is None:
+        return False
+    same = was.rank == is_.rank and was.value == is_.value
+    return same and is_.rank_high - was.rank_high == more
 
 
 def _by_slug(standings: Standings | None) -> Mapping[str, Row]:

@@ -78,6 +78,9 @@ def headline(standings: Standings) -> str:
         return f"{leaders[0]} leads {len(rows)} models"
     if len(leaders) == len(rows):
         return f"The data name no best of these {len(rows)} models"
+    if len(leaders) > len(rows) / 2:
+        shared = f"{len(leaders)} of {len(rows)} models share the first rank"
+        return f"{shared}: the data hardly tell them apart"
     return f"{listing(leaders, 3)} share the first rank among {len(rows)} models"
 
 

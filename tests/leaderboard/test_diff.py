@@ -40,6 +40,14 @@ def test_a_new_leader_moves_the_others_down(states: tuple[Path, Path]) -> None:
     assert "bad: rank 2 → 3" in text
 
 
+def test_one_more_that_cannot_be_told_apart_moves_nobody(tmp_path: Path) -> None:
+    after = fill_board(tmp_path, dict.fromkeys("abcd", 0.0), photographs=None, arena=False)
+    before = Path(shutil.copytree(after, tmp_path / "before"))
+    (before / "results" / "d.json").unlink()
+    diff = diff_boards(standings(before), standings(after))
+    assert [one.model for one in diff.changes] == ["d"]
+
+
 def test_markdown_shows_names_and_obeys_none(states: tuple[Path, Path]) -> None:
     text = diff_markdown(diff_boards(*map(standings, states)))
     assert "<b>" not in text

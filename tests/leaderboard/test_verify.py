@@ -234,6 +234,16 @@ def test_a_board_file_that_cannot_be_used_is_one_line(
     assert "board.toml" in str(caught.value)
 
 
+def test_a_copied_entry_is_blamed_alone(board: Path) -> None:
+    record = json.loads((board / "results" / "beta.json").read_bytes())
+    record["model"]["name"] = "beta again"
+    (board / "results" / "beta-again.json").write_text(json.dumps(record))
+    found = violations(board)
+    assert len(found) == 2, found
+    assert any("duplicate" in line for line in found)
+    assert any("are both 'beta' of one arena" in line for line in found)
+
+
 @pytest.fixture
 def two_folds(tmp_path: Path) -> Path:
     board = fill_board(tmp_path, {"alpha": 1.0, "beta": 0.0}, arena=False)
