@@ -204,7 +204,7 @@ def test_two_optimiser_steps_of_lora(name: str, tmp_path: Path) -> None:
     assert losses[2] < losses[1] < losses[0]
     assert all(bool(torch.isfinite(weight).all()) for weight in weights)
     changed = [not torch.equal(one, two) for one, two in zip(weights, start, strict=True)]
-    assert sum(changed) > 0.8 * len(changed)  # the last text block of Qwen-Image feeds nothing
+    assert sum(changed) > 0.9 * len(changed)
 
     trained = sample(model, case.guidance).latents
     type(model.pipeline).save_lora_weights(
@@ -216,6 +216,32 @@ def test_two_optimiser_steps_of_lora(name: str, tmp_path: Path) -> None:
     fresh.load_lora_weights(tmp_path)
     torch.testing.assert_close(sample(adapt(fresh), case.guidance).latents, trained)
     assert not torch.allclose(trained, before)
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_every_lora_weight_gets_a_gradient_with_one_call_of_the_network(name: str) -> None:
+    """What distributed training asks for; in bfloat16 under float32 LoRA, as on a GPU."""
+    from peft import LoraConfig
+
+    case = CLASSES[name]
+    model = adapt(case.make().to(torch.bfloat16))
+    model.transformer.requires_grad_(False)
+    targets = list(model.lora_targets)
+    model.transformer.add_adapter(LoraConfig(r=2, target_modules=targets, init_lora_weights=False))
+    weights = {n: p for n, p in model.transformer.named_parameters() if p.requires_grad}
+    for weight in weights.values():
+        weight.data = weight.data.float()
+    found = sample(model, case.guidance, window=range(1, 2), noise_level=0.7)
+    calls = []
+    model.transformer.register_forward_pre_hook(lambda *_: calls.append(1))
+    (step,) = found.steps
+    settings = {"guidance": case.guidance, "height": HEIGHT, "width": WIDTH, "noise_level": 0.7}
+    again = replay(model, found.conditioning, step, **settings)
+    assert calls == [1]
+    assert found.latents.dtype == again.velocity.dtype == torch.float32
+    torch.testing.assert_close(again.log_prob, step.log_prob, rtol=0, atol=1e-5)
+    again.log_prob.sum().backward()
+    assert {n for n, p in weights.items() if p.grad is None or not p.grad.abs().sum() > 0} == set()
 
 
 def test_conditionings_of_different_lengths_are_joined() -> None:

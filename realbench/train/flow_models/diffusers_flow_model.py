@@ -38,6 +38,9 @@ class DiffusersFlowModel:
         "attn.add_v_proj",
         "attn.to_add_out",
     )
+    # Those of them that nothing uses in the last of the transformer's blocks; weights that get no
+    # gradient are an error to distributed training.
+    idle_at_the_end: tuple[str, ...] = ()
 
     def __init__(self, pipeline: Any) -> None:
         _check_scheduler(pipeline)
@@ -46,6 +49,8 @@ class DiffusersFlowModel:
         # Kept here since a wrapped transformer has neither.
         self.config = pipeline.transformer.config
         self.dtype: torch.dtype = pipeline.transformer.dtype
+        if self.idle_at_the_end:
+            self.lora_targets = self._layers_at_work()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({type(self.pipeline).__name__}, {self.dtype})"
@@ -135,6 +140,15 @@ class DiffusersFlowModel:
         vae = self.pipeline.vae
         latents = latents / vae.config.scaling_factor + (vae.config.shift_factor or 0.0)
         return as_uint8(vae.decode(latents.to(vae.dtype), return_dict=False)[0])
+
+    def _layers_at_work(self) -> tuple[str, ...]:
+        """Return the full names of the layers that LoRA goes to, without the idle ones."""
+        blocks: Any = self.transformer.transformer_blocks
+        last = f"transformer_blocks.{len(blocks) - 1}."
+        idle = tuple(last + layer for layer in self.idle_at_the_end)
+        ends = tuple(f".{target}" for target in self.lora_targets)
+        names = [name for name, _ in self.transformer.named_modules() if name.endswith(ends)]
+        return tuple(name for name in names if name not in idle)
 
 
 def as_uint8(pixels: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from realbench.train.flow_models.diffusers_flow_model import (
     rounded_time,
     unpack,
 )
-from realbench.train.flow_models.flow_model import Conditioning
+from realbench.train.flow_models.flow_model import Conditioning, concatenate
 
 EMPTY_PROMPT = " "  # what the model's authors guide away from
 
@@ -32,6 +32,12 @@ class QwenImage(DiffusersFlowModel):
         *DiffusersFlowModel.lora_targets,
         "img_mlp.net.0.proj",
         "img_mlp.net.2",
+        "txt_mlp.net.0.proj",
+        "txt_mlp.net.2",
+    )
+    idle_at_the_end = (
+        "attn.add_q_proj",
+        "attn.to_add_out",
         "txt_mlp.net.0.proj",
         "txt_mlp.net.2",
     )
@@ -65,33 +71,31 @@ class QwenImage(DiffusersFlowModel):
     ) -> Tensor:
         """Return the velocity; latents are packed, (n, height / 16 · width / 16, 64)."""
         distilled = bool(self.config["guidance_embeds"])
-        scale = None
-        if distilled:
-            scale = torch.full((len(latents),), guidance, device=latents.device)
-        time = rounded_time(per_image(sigma, latents), self.dtype)
-        grid = (1, *packed_grid(self, height, width))
-
-        def predict(prefix: str) -> Tensor:
-            mask = conditioning[f"{prefix}text_mask"]
-            predicted: Tensor = self.transformer(
-                hidden_states=latents.to(self.dtype),
-                timestep=time,
-                guidance=scale,
-                encoder_hidden_states=conditioning[f"{prefix}text"],
-                # without a mask the quicker kinds of attention can be used
-                encoder_hidden_states_mask=None if bool(mask.all()) else mask,
-                img_shapes=[[grid]] * len(latents),
-                return_dict=False,
-            )[0]
-            return predicted.float()
-
-        conditional = predict("")
-        if distilled or guidance <= 1:
-            return conditional
-        guided = guide(conditional, predict("empty_"), guidance)
+        guided = guidance > 1 and not distilled
+        text = {"text": conditioning["text"], "mask": conditioning["text_mask"]}
+        if guided:
+            # both in one pass: distributed training wants the network called once for a gradient
+            empty = {"text": conditioning["empty_text"], "mask": conditioning["empty_text_mask"]}
+            text = concatenate([text, empty])
+        rows = latents.repeat(2, 1, 1) if guided else latents
+        mask = text["mask"]
+        predicted = self.transformer(
+            hidden_states=rows.to(self.dtype),
+            timestep=rounded_time(per_image(sigma, latents), self.dtype).repeat(1 + guided),
+            guidance=torch.full((len(rows),), guidance, device=rows.device) if distilled else None,
+            encoder_hidden_states=text["text"],
+            # without a mask the quicker kinds of attention can be used
+            encoder_hidden_states_mask=None if bool(mask.all()) else mask,
+            img_shapes=[[(1, *packed_grid(self, height, width))]] * len(rows),
+            return_dict=False,
+        )[0].float()
+        if not guided:
+            return predicted
+        conditional, unconditional = predicted.chunk(2)
+        combined = guide(conditional, unconditional, guidance)
         # The pipeline gives each token the length that it has without guidance.
         length = torch.linalg.vector_norm(conditional, dim=-1, keepdim=True)
-        return guided * (length / torch.linalg.vector_norm(guided, dim=-1, keepdim=True))
+        return combined * (length / torch.linalg.vector_norm(combined, dim=-1, keepdim=True))
 
     @torch.no_grad()
     def decode(self, latents: Tensor, height: int, width: int) -> Tensor:

@@ -19,6 +19,8 @@ from realbench.train.flow_models.flow_model import Conditioning
 class StableDiffusion3(DiffusersFlowModel):
     """``StableDiffusion3Pipeline``; classifier-free guidance against the empty prompt above 1."""
 
+    idle_at_the_end = ("attn.add_q_proj",)
+
     @property
     def size_multiple(self) -> int:
         """The VAE's factor times the transformer's patch size."""
