@@ -10,8 +10,10 @@ Images per second of the embedded detectors on the same images, in every round o
 - *server, k clients*: ``realbench serve`` in a process of its own; k threads, each a client with
   one connection, send ``--group`` images at a time until all are rewarded.
 
-Clients run on the same machine, so what encoding and sending costs is in the figures. With
-``--bare`` the reward is a constant: what is left is the server's own limit.
+Clients run on the same machine, so what encoding and sending costs is in the figures. The
+processor time of server and clients together, in milliseconds an image, is what to look at on a
+machine that is busy with other things. With ``--bare`` the reward is a constant: what is left is
+the server's own limit.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
+import psutil
 
 REALBENCH = [sys.executable, "-c", "from realbench.cli import main; main()"]
 BARE = "def constant(images, prompts):\n    return [0.5] * len(images)\n"
@@ -48,8 +51,8 @@ def make_images(count: int, size: int) -> list[np.ndarray]:
 
 
 @contextmanager
-def server(folder: Path, device: str) -> Iterator[str]:
-    """Run the server on a free port; yield its address."""
+def server(folder: Path, device: str) -> Iterator[tuple[str, int]]:
+    """Run the server on a free port; yield its address and its process id."""
     process = subprocess.Popen(
         [*REALBENCH, "serve", "--config", "reward.toml", "--port", "0", "--device", device],
         cwd=folder,
@@ -61,7 +64,7 @@ def server(folder: Path, device: str) -> Iterator[str]:
         line = process.stdout.readline()
         if not line:
             raise SystemExit("the server did not start")
-        yield line.split(" on ")[1].split()[0]
+        yield line.split(" on ")[1].split()[0], process.pid
     finally:
         process.terminate()
         process.wait()
@@ -115,7 +118,8 @@ def main() -> None:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         (folder / "bare.py").write_text(BARE)
         (folder / "reward.toml").write_text(CONFIG.format(kind=kind, more=more))
-        url = stack.enter_context(server(folder, options.device))
+        url, pid = stack.enter_context(server(folder, options.device))
+        processes = [psutil.Process(), psutil.Process(pid)]
         ways: dict[str, Callable[[], float]] = {}
         if not options.bare:
             ways["in process"] = in_process(images, options.group, options.device)
@@ -125,10 +129,17 @@ def main() -> None:
         for run in ways.values():
             run()  # warm
         seconds: dict[str, list[float]] = {name: [] for name in ways}
+        busy: dict[str, list[float]] = {name: [] for name in ways}
         for _ in range(options.rounds):
             for name, run in ways.items():
+                before = processor_seconds(processes)
                 seconds[name].append(run())
-    report(seconds, options)
+                busy[name].append(processor_seconds(processes) - before)
+    report(seconds, busy, options)
+
+
+def processor_seconds(processes: Sequence[psutil.Process]) -> float:
+    return sum(sum(one.cpu_times()[:2]) for one in processes)
 
 
 def in_process(images: Sequence[np.ndarray], group: int, device: str) -> Callable[[], float]:
@@ -145,8 +156,10 @@ def in_process(images: Sequence[np.ndarray], group: int, device: str) -> Callabl
     return run
 
 
-def report(seconds: dict[str, list[float]], options: argparse.Namespace) -> None:
-    """Print images per second (median of the rounds), and each way's ratio to the first's."""
+def report(
+    seconds: dict[str, list[float]], busy: dict[str, list[float]], options: argparse.Namespace
+) -> None:
+    """Print each way's speed (median of the rounds), its ratio to the first's, and its cost."""
     first = next(iter(seconds))
     print(
         f"{options.images} images of {options.size} px as {options.encoding}, {options.group} a "
@@ -157,7 +170,8 @@ def report(seconds: dict[str, list[float]], options: argparse.Namespace) -> None
         low, high = min(ratios), max(ratios)
         print(
             f"{name:20} {options.images / statistics.median(taken):9.1f} images/s   "
-            f"{statistics.median(ratios):5.2f} of {first} ({low:.2f} to {high:.2f})"
+            f"{statistics.median(ratios):5.2f} of {first} ({low:.2f} to {high:.2f})   "
+            f"{1000 * statistics.median(busy[name]) / options.images:7.2f} ms of processor an image"
         )
 
 

@@ -136,6 +136,7 @@ class RewardApp:
         self._memory.take(decoded)
         try:
             images = await asyncio.get_running_loop().run_in_executor(self._decoders, sent.decode)
+            form.images.clear()
             return await _while_there(request, self._batcher(images, prompts))
         finally:
             self._memory.give_back(decoded)

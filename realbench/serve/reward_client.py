@@ -96,12 +96,20 @@ class RewardClient:
             UsageError: images or prompts of another kind or number, or refused by the server.
             RealBenchError: the server is away after all retries, or its reward fails.
         """
-        return self.each(images, prompts)[0]
+        return self.with_components(images, prompts)[0]
 
-    def each(
+    def each(self, images: Images, prompts: Sequence[str]) -> dict[str, np.ndarray]:
+        """Return what the server's components say, by name; float32 (n,) each.
+
+        Raises:
+            UsageError, RealBenchError: as for calling the client.
+        """
+        return self.with_components(images, prompts)[1]
+
+    def with_components(
         self, images: Images, prompts: Sequence[str]
     ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """Return the reward, and what the server's components say, by name; float32 (n,) each.
+        """Return the reward, and what :meth:`each` returns, of one call.
 
         Raises:
             UsageError, RealBenchError: as for calling the client.

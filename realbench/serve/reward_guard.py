@@ -56,8 +56,9 @@ class Guard:
     """Checks a request's head before anything of its body is read.
 
     Refused are: whoever does not show the token (all but ``/health`` need it); web pages, which
-    have no business here (``Origin``), also under a name of their own for this machine (DNS
-    rebinding); new work while the server drains; bodies that are too large, or come too slowly.
+    have no business here (``Origin``), and, where no token keeps them out, those that have given
+    this machine a name of their own (DNS rebinding); new work while the server drains; bodies that
+    are too large, or come too slowly.
 
     Args:
         app: What answers the rest.
@@ -81,7 +82,8 @@ class Guard:
         on_refusal: Callable[[str], None],
     ) -> None:
         self._app = app
-        self._local = is_loopback(host)
+        # With a token, the name does not matter, and a proxy may keep that of its own address.
+        self._only_local_names = token is None and is_loopback(host)
         self._token = token
         self._limits = limits
         self._gate = gate
@@ -113,7 +115,7 @@ class Guard:
 
     def _check(self, scope: MutableMapping[str, Any], headers: dict[bytes, list[bytes]]) -> None:
         hosts = headers.get(b"host", [])
-        if self._local and (len(hosts) != 1 or not is_loopback(_name(hosts[0]))):
+        if self._only_local_names and (len(hosts) != 1 or not is_loopback(_name(hosts[0]))):
             raise Refusal(403, "this server does not answer to that name", "foreign")
         site = headers.get(b"sec-fetch-site", [b"none"])
         if b"origin" in headers or site != [b"none"]:

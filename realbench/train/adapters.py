@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -23,6 +23,13 @@ class RewardCall(Protocol):
     :class:`~realbench.serve.reward_client.RewardClient`, or a function of the same signature."""
 
     def __call__(self, images: Any, prompts: Sequence[str], /) -> np.ndarray: ...
+
+
+@runtime_checkable
+class _Divisible(Protocol):
+    def with_components(
+        self, images: Any, prompts: Sequence[str], /
+    ) -> tuple[np.ndarray, dict[str, np.ndarray]]: ...
 
 
 class TrlReward:
@@ -63,7 +70,7 @@ class TrlReward:
             prompts: Texts or conversations, one for each completion.
             completions: Texts or conversations, as the model wrote them.
             columns: The data set's other columns, and TRL's own (``log_metric`` is used: the mean
-                of each component of a :class:`~realbench.train.reward.Reward` is logged).
+                of each component is logged).
 
         Raises:
             UsageError: a column is missing.
@@ -113,8 +120,8 @@ def flow_grpo_reward(reward: RewardCall) -> FlowGrpoReward:
 
     ``images`` is what Flow-GRPO and its descendants hand over: a float tensor (n, 3, H, W) in
     [0, 1], or uint8 arrays (n, H, W, 3), or PIL images. ``scores`` is float32 (n,) in [0, 1];
-    ``info`` has the values of each component of a :class:`~realbench.train.reward.Reward`, by
-    name, and is empty for other rewards. ``metadata`` and further arguments are not looked at.
+    ``info`` has the values of each component, by name, and is empty where the reward is a
+    function. ``metadata`` and further arguments are not looked at.
 
     Args:
         reward: What rewards the images.
@@ -132,11 +139,8 @@ def _rewarded(
     reward: RewardCall, images: Any, prompts: Sequence[str]
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Return the rewards, and their components where they are known."""
-    from realbench.train.reward import Reward
-
-    if isinstance(reward, Reward):
-        components = reward.each(images, prompts)
-        return reward.total(components), components
+    if isinstance(reward, _Divisible):
+        return reward.with_components(images, prompts)
     return np.asarray(reward(images, prompts), np.float32), {}
 
 

@@ -113,6 +113,13 @@ class Reward:
             return {one.name: np.zeros(0, np.float32) for one in self.components}
         return {one.name: _checked(one(arrays, texts), one, len(arrays)) for one in self.components}
 
+    def with_components(
+        self, images: Images, prompts: Sequence[str]
+    ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Return the reward, and what :meth:`each` returns, of one pass."""
+        values = self.each(images, prompts)
+        return self.total(values), values
+
     def total(self, values: dict[str, np.ndarray]) -> np.ndarray:
         """Return the weighted mean of what :meth:`each` returned, float32 (n,)."""
         terms = [w * values[name].astype(np.float64) for name, w in self.weights.items() if w]

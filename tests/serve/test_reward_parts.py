@@ -271,6 +271,14 @@ def test_a_connection_without_a_byte_is_closed(url: str) -> None:
         assert raw.recv(10) == b""
 
 
+@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "", "x[::1]"])
+def test_without_a_token_foreign_names_are_refused(url: str, host: str) -> None:
+    for path in ("/v1/reward", "/health", "/metrics"):
+        assert httpx.get(url + path, headers={"Host": host}).status_code == 403
+    for own in ("localhost", "127.0.0.1:80", "[::1]:80"):
+        assert httpx.get(f"{url}/health", headers={"Host": own}).status_code == 200
+
+
 def test_a_client_that_goes_away_leaves_nothing_behind(url: str) -> None:
     for _ in range(20):
         with _socket(url) as raw:

@@ -58,6 +58,9 @@ def test_the_reward_is_the_weighted_mean() -> None:
     each = reward.each(pictures(2), ["a", "b"])
     np.testing.assert_array_equal(each["one"], np.float32([0, 1]))
     np.testing.assert_array_equal(reward.total(each), values)
+    total, components = reward.with_components(pictures(2), ["a", "b"])
+    np.testing.assert_array_equal(total, values)
+    assert components.keys() == each.keys()
 
 
 def test_of_weight_0_a_component_is_measured_only() -> None:

@@ -175,7 +175,7 @@ def test_the_flow_grpo_example_is_called_as_there(url: str, red: Red) -> None:
     scores, info = factory("cpu")(images, ("a", "b", "c"), [{}, {}, {}])
     np.testing.assert_allclose(scores, [0.2, 0.4, 1.0], atol=1e-6)
     assert isinstance(scores, np.ndarray)
-    assert info == {}
+    np.testing.assert_array_equal(info["red"], scores)
     assert red.prompts == ["a", "b", "c"]
 
 
@@ -195,6 +195,8 @@ def test_every_form_of_images_is_the_same_to_it(red: Red) -> None:
         scores, info = score(images, ["a", "b"], None, only_strict=True)
         np.testing.assert_allclose(scores, array[..., 0].mean(axis=(1, 2)) / 255, rtol=1e-6)
         np.testing.assert_array_equal(info["red"], scores)
+    plain = flow_grpo_reward(lambda images, prompts: np.full(len(prompts), 0.5))
+    assert plain(array, ["a", "b"], [{}, {}])[1] == {}
     assert score((tensor.float() / 255).bfloat16(), ["a", "b"])[0].shape == (2,)
 
 

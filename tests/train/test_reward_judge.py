@@ -52,9 +52,7 @@ def test_the_detectors_answer_as_they_do_in_the_arena(
     levels = {"a": "semantic", "b": "feature", "c": "feature"}
     cards = [
         str(make_card(tmp_path / "cards", name, level=level, seed=seed))
-        for seed, (name, level) in enumerate(
-            [("a", "semantic"), ("b", "feature"), ("c", "feature")]
-        )
+        for seed, (name, level) in enumerate(levels.items())
     ]
     config = RewardConfig.model_validate({"components": [table(photos, suite, detectors=cards)]})
     reward = build_reward(config, device="cpu")
