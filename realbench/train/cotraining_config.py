@@ -10,14 +10,18 @@ from realbench.train.config_files import Table
 
 
 class CotrainingConfig(Table):
-    """``[cotraining]``: see :mod:`realbench.train.cotrain`; the defaults are RealGen-V2's.
+    """``[cotraining]``: see :mod:`realbench.train.cotrain`.
+
+    Threshold, accuracy, epochs, learning rate, smoothing and the share of past images are
+    RealGen-V2's by default. Its mean of the weights is slower (0.99).
 
     Attributes:
         paired: photographs with captions, a folder or a JSONL file (see
             :class:`~realbench.train.paired.PairedImages`); None switches co-training off.
         detectors: names of the reward's detectors that are trained; empty for all that can be.
         part: ``"head"`` trains the last layer alone, which needs little time and memory;
-            ``"all"`` the network, but for the guards of patch statistics.
+            ``"experts"`` also the experts of a detector that has some (OmniAID; RealGen-V2 trains
+            these two); ``"all"`` the network, but for the guards of patch statistics.
         threshold: mean reward of an iteration above which the detectors are trained.
         accuracy: balanced accuracy at which an update ends.
         epochs: after which it ends in any case.
@@ -33,7 +37,7 @@ class CotrainingConfig(Table):
 
     paired: str | None = None
     detectors: tuple[str, ...] = ()
-    part: Literal["head", "all"] = "head"
+    part: Literal["head", "experts", "all"] = "head"
     threshold: float = Field(default=0.6, ge=0, le=1)
     accuracy: float = Field(default=0.9, gt=0.5, le=1)
     epochs: int = Field(default=20, ge=1)

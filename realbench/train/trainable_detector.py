@@ -13,11 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from realbench.detection.families.clip_experts import ExpertLinear
 from realbench.detection.families.patch_statistics import PatchStatistics
 from realbench.detection.families.views import ViewsDetector, raw_logits
 from realbench.train.cotraining_config import CotrainingConfig
 
-Part = Literal["head", "all"]
+Part = Literal["head", "experts", "all"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,20 +48,21 @@ def trained_weights(network: nn.Module, part: Part) -> dict[str, nn.Parameter]:
 
     Of patch statistics these are the layer that tells photographs from generated images and, for
     ``"all"``, the transformer. The layers that reject noise and broken output stay, or a generator
-    that breaks would teach them to take it. Of other networks it is the last layer, or everything.
+    that breaks would teach them to take it. Of other networks it is the last layer, that and the
+    experts (of OmniAID, as RealGen-V2 trains it), or everything.
     """
     floating = {name: p for name, p in network.named_parameters() if p.is_floating_point()}
     if isinstance(network, PatchStatistics):
-        starts: tuple[str, ...] = ("real.",) if part == "head" else ("real.", "backbone.")
+        starts: tuple[str, ...] = ("real.", "backbone.") if part == "all" else ("real.",)
     elif part == "all":
         return floating
     else:
-        layers = [
-            name
-            for name, module in network.named_modules()
-            if isinstance(module, nn.Linear | nn.Conv2d) and module.weight.is_floating_point()
-        ]
+        modules = list(network.named_modules())
+        layers = [name for name, one in modules if isinstance(one, nn.Linear | nn.Conv2d)]
         starts = (f"{layers[-1]}.",) if layers else ()
+        if part == "experts":
+            experts = [name for name, one in modules if isinstance(one, ExpertLinear)]
+            starts += tuple(f"{name}.{matrix}" for name in experts for matrix in "usv")
     return {name: p for name, p in floating.items() if name.startswith(starts)}
 
 
@@ -181,7 +183,7 @@ class TrainableDetector:
     @property
     def _only_judges(self) -> bool:
         """Whether what the images are judged by does not change while the detector learns."""
-        return isinstance(self.network, PatchStatistics) and self._config.part == "head"
+        return isinstance(self.network, PatchStatistics) and self._config.part != "all"
 
     @torch.no_grad()
     def _inputs(self, images: Sequence[np.ndarray]) -> Tensor:

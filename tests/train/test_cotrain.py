@@ -18,6 +18,8 @@ from realbench.errors import UsageError
 from realbench.train.cotrain import Cotraining, PastImages, build_cotraining
 from realbench.train.cotraining_config import CotrainingConfig
 from realbench.train.reward import FunctionConfig, Reward, RewardConfig, build_reward
+from realbench.train.trainable_detector import TrainableDetector
+from tests.detection.families.test_dino_experts import checkpoint, tiny_dino
 from tests.train.tiny_detectors import save_tiny_detector
 
 PROMPTS = [f"caption {n}" for n in range(8)]
@@ -153,6 +155,23 @@ def test_whole_networks_are_trained_too(tmp_path: Path, photographs: Path, kind:
         assert torch.equal(network.usual.bias, before["usual.bias"])
     scores = realism(reward, batch(2))
     assert np.isfinite(scores).all()
+
+
+def test_a_published_detectors_experts_are_trained(tmp_path: Path) -> None:
+    """OmniAID on DINOv3, tiny: its experts and its head change, its router does not."""
+    model = tiny_dino()
+    torch.save({"model": checkpoint(model), "epoch": 0}, tmp_path / "checkpoint.pth")
+    detector: Any = load_detector("omniaid-dino", weights=tmp_path / "checkpoint.pth")
+    before = {name: p.detach().clone() for name, p in detector.network.named_parameters()}
+    config = CotrainingConfig(part="experts", learning_rate=1e-3, epochs=2, accuracy=1.0)
+    trainable = TrainableDetector(detector, config)
+    real, generated = [[make(n) for n in range(3)] for make in (rough, smooth)]
+    trainable.fit(real, generated, np.random.default_rng(0))
+    changed = {n for n, p in detector.network.named_parameters() if not torch.equal(p, before[n])}
+    experts = {name for name in before if name.endswith(("experts.u", "experts.s", "experts.v"))}
+    assert len(experts) == 2 * 4 * 3
+    assert changed == experts | {"network.head.weight", "network.head.bias"}
+    assert all(bool(torch.isfinite(p).all()) for p in detector.network.parameters())
 
 
 def test_a_resumed_run_goes_on_to_the_same_weights(tmp_path: Path, photographs: Path) -> None:
