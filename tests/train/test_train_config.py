@@ -1,0 +1,61 @@
+"""The settings of a training: shipped, from a file, changed on the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from realbench.errors import UsageError
+from realbench.train.config import config_text, load_config, shipped_configs
+
+
+def test_the_shipped_configs_are_those_of_the_paper() -> None:
+    assert set(shipped_configs()) >= {"flux1-dev", "sd35-medium", "z-image"}
+    flux, z_image = load_config("flux1-dev"), load_config("z-image")
+    assert (flux.sampling.steps, flux.sampling.guidance, flux.sampling.window) == (28, 3.5, 3)
+    assert (flux.sampling.height, flux.sampling.width) == (1024, 1024)
+    assert (flux.sampling.noise_level, flux.training.group_size) == (0.9, 24)
+    assert (flux.lora.rank, flux.lora.alpha) == (64, 128)
+    assert (flux.training.learning_rate, flux.loss.clip, flux.loss.kl) == (1e-4, 4e-6, 4e-4)
+    assert flux.model.dtype == "bfloat16"
+    assert flux.ema.enabled
+    assert (z_image.sampling.steps, z_image.sampling.guidance) == (40, 4.0)
+    assert (z_image.training.learning_rate, z_image.loss.clip, z_image.loss.kl) == (
+        4e-4,
+        1e-4,
+        1e-5,
+    )
+    for name in ("flux1-dev", "sd35-medium", "z-image"):
+        config = load_config(name)
+        assert config.reward is not None
+        rewarded = {
+            one for part in config.reward.components for one in getattr(part, "detectors", ())
+        }
+        assert "omniaid-realgen" in rewarded
+        assert not rewarded & set(config.evaluation.heldout)
+
+
+def test_a_printed_config_can_be_changed_and_read(tmp_path: Path) -> None:
+    path = tmp_path / "my.toml"
+    path.write_text(config_text("flux1-dev").replace("group_size = 24", "group_size = 8"))
+    config = load_config(path, ["seed=7", "loss.clip=1e-5", 'lora.targets=["attn.to_q"]'])
+    assert config.training.group_size == 8
+    assert (config.seed, config.loss.clip, config.lora.targets) == (7, 1e-5, ("attn.to_q",))
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("loss.clp=1", r"flux1-dev: loss\.clp: there is no such key"),
+        ("training.group_size=1", r"training\.group_size: .*greater than or equal to 2"),
+        ("sampling.window=15", r"sampling: window 15 does not fit in the first half of 28 steps"),
+        ("training.updates_per_iteration=5", r"384 images an iteration .* among 5 updates"),
+        ("seed", r"--set seed: give TABLE\.KEY=VALUE"),
+        ("seed.x.y=1", "is not a table|no such key|valid integer"),
+    ],
+)
+def test_a_mistake_is_one_line_that_names_it(override: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message) as caught:
+        load_config("flux1-dev", [override])
+    assert "\n" not in str(caught.value)
