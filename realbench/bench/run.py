@@ -17,7 +17,7 @@ from realbench.bench import shortcuts
 from realbench.bench.measures import ENSEMBLE, correlations, measure, robustness
 from realbench.bench.protocol import DEGRADATIONS, Degradation, Protocol, UnderProtocol
 from realbench.bench.speed import images_per_second
-from realbench.detection.ensemble import combine, probability
+from realbench.detection.ensemble import combine, fused_terms, probability
 from realbench.detection.registry import DEFAULT_DETECTORS
 from realbench.errors import RealBenchError, UsageError
 from realbench.images import DEFAULT_MAX_PIXELS, ImageFile, UnreadableImage, printable, read_image
@@ -277,7 +277,7 @@ class _Run:
             table[name] = probability(values)
         if len(logits) > 1:
             levels = {name: one.level for name, one in self.detectors.items()}
-            table[ENSEMBLE] = combine(logits, levels)
+            table[ENSEMBLE] = combine(logits, levels, fused_terms(self.cards))
         return table
 
     def describe(

@@ -9,9 +9,17 @@ from typing import Annotated, Any
 import typer
 
 from realbench.cli.bench import bench_command
+from realbench.cli.calibrate import as_folder, calibrate_command
+from realbench.cli.check import check_command
+from realbench.cli.fuse import fuse_command
 
-app = typer.Typer(no_args_is_help=True, help="List, show, measure and train detectors.")
+app = typer.Typer(
+    no_args_is_help=True, help="List, check, measure, calibrate, fuse and train detectors."
+)
 app.command("bench")(bench_command)
+app.command("calibrate")(calibrate_command)
+app.command("fuse")(fuse_command)
+app.command("check")(check_command)
 
 
 @app.command("list")
@@ -20,6 +28,7 @@ def list_command() -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from realbench.detection.ensembles import list_ensembles
     from realbench.detection.registry import (
         DEFAULT_DETECTORS,
         find_card,
@@ -40,6 +49,9 @@ def list_command() -> None:
         table.add_row(card.name, card.level, card.family, weights, card.description)
     console = Console()
     console.print(table)
+    for name, ensemble in list_ensembles().items():
+        members = ", ".join(ensemble.detectors)
+        console.print(f"ensemble:{name}: {members}", markup=False, highlight=False)
     if missing:
         console.print("realbench detectors show NAME tells how to get the weights of one.")
     for line in left_out:
@@ -166,7 +178,7 @@ def _trained(results: dict[str, Any], out: Path) -> Iterator[str]:
         yield from (f"Note: {note}" for note in figures.get("notes", ()))
     made = [name for name in results if name != "ensemble"]
     yield f"Records: {', '.join(str(out / name / 'README.md') for name in made)}"
-    used = " ".join(f"--detector {_as_folder(out / name)}" for name in made)
+    used = " ".join(f"--detector {as_folder(out / name)}" for name in made)
     yield f"Use: realbench score FOLDER {used}"
 
 

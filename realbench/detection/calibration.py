@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import tomllib
+from pathlib import Path
+
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from realbench.detection.cards import CalibrationSpec
+from realbench.detection.registry import CALIBRATION_FILE
+from realbench.errors import UsageError
+from realbench.files import write_whole
 
 
 def fit_calibration(logits: np.ndarray, real: np.ndarray) -> CalibrationSpec:
@@ -31,3 +39,67 @@ def fit_calibration(logits: np.ndarray, real: np.ndarray) -> CalibrationSpec:
 def calibrated(logits: np.ndarray, calibration: CalibrationSpec) -> np.ndarray:
     """Return the calibrated logits, of the same shape."""
     return (np.asarray(logits) + calibration.bias) / calibration.temperature
+
+
+class SavedCalibration(BaseModel):
+    """A user's calibration of a detector, as ``calibration.toml`` has it.
+
+    Attributes:
+        detector: the name of the detector, or the path of its folder from the file's.
+        weights_sha256: of the card that was calibrated, where it says one.
+        prior: the share of photographs that P(real) supposes.
+        n_real, n_generated: the images that it was fitted on.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    detector: str
+    temperature: float = Field(gt=0)
+    bias: float
+    prior: float = Field(default=0.5, gt=0, lt=1)
+    n_real: int = Field(ge=1)
+    n_generated: int = Field(ge=1)
+    weights_sha256: str | None = None
+
+    def base(self, folder: Path) -> str | Path:
+        """Return the detector that the file in ``folder`` is of: its name, or its folder."""
+        if self.detector.startswith((".", "/")):
+            return folder / self.detector
+        return self.detector
+
+    def write(self, folder: Path) -> Path:
+        """Write ``calibration.toml`` into ``folder``, whole, and return its path.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        fields = self.model_dump(mode="json", exclude_none=True)
+        lines = [
+            f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in fields.items()
+        ]
+        head = (
+            f"# Calibration on images of one's own: --detector {folder}\n"
+            "# Calibrated logit = (logit + bias) / temperature.\n"
+        )
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / CALIBRATION_FILE
+        text = head + "\n".join(lines) + "\n"
+        write_whole(path, lambda partial: partial.write_text(text, encoding="utf-8"))
+        return path
+
+
+def read_calibration(folder: Path) -> SavedCalibration:
+    """Read ``folder/calibration.toml``.
+
+    Raises:
+        UsageError: it cannot be read or is not valid.
+    """
+    path = folder / CALIBRATION_FILE
+    try:
+        return SavedCalibration(**tomllib.loads(path.read_text(encoding="utf-8")))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UsageError(f"{path} cannot be read: {error}") from error
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise UsageError(f"{path} is no calibration: {where}: {first['msg']}") from error

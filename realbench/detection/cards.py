@@ -10,6 +10,7 @@ import json
 import re
 import tomllib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
@@ -156,6 +157,14 @@ class CalibrationSpec(_Strict):
     bias: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class Term:
+    """What a detector adds to a fused ensemble's logit: weight · its calibrated logit + offset."""
+
+    weight: float
+    offset: float = 0.0
+
+
 class NetworkCard(_Strict):
     """What cards have in common: a network of some family, its input and its weights."""
 
@@ -223,7 +232,8 @@ class NetworkCard(_Strict):
     def changed(self, **fields: Any) -> Self:
         """Return a copy with other fields, which finds the same files."""
         card = type(self)(**(self.model_dump() | fields), path=self.path)
-        card._given = self._given
+        for name in self.__private_attributes__:
+            setattr(card, name, getattr(self, name))
         return card
 
     @property
@@ -306,6 +316,18 @@ class Card(NetworkCard):
     question: str | None = None
     output: OutputSpec = OutputSpec()
     calibration: CalibrationSpec = CalibrationSpec()
+    _fused: Term | None = PrivateAttr(default=None)
+
+    @property
+    def fused(self) -> Term | None:
+        """Its part of a fused ensemble; None where levels weigh the same."""
+        return self._fused
+
+    def fused_with(self, term: Term) -> Self:
+        """Return the card as a member of a fused ensemble; its own scores stay as they are."""
+        card = self.changed()
+        card._fused = term
+        return card
 
     def with_precision(self, precision: Precision) -> Self:
         """Return the card of the same network computed in ``precision``: another fingerprint.

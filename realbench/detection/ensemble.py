@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from realbench.detection.cards import Card, Term
 
 
 def weights(levels: Mapping[str, str]) -> dict[str, float]:
@@ -19,16 +23,31 @@ def weights(levels: Mapping[str, str]) -> dict[str, float]:
     return {name: 1 / (len(sizes) * sizes[level]) for name, level in levels.items()}
 
 
-def combine(logits: Mapping[str, np.ndarray], levels: Mapping[str, str]) -> np.ndarray:
+def fused_terms(cards: Iterable[Card]) -> dict[str, Term]:
+    """Return each detector's part of a fused ensemble; nothing where they are not of one."""
+    return {card.name: card.fused for card in cards if card.fused is not None}
+
+
+def combine(
+    logits: Mapping[str, np.ndarray],
+    levels: Mapping[str, str],
+    fused: Mapping[str, Term] | None = None,
+) -> np.ndarray:
     """Return the ensemble's P(real): the sigmoid of the weighted mean of calibrated logits.
 
     Args:
         logits: detector name to calibrated logits, float of shape (n,).
         levels: detector name to level, for the same names.
+        fused: the parts of a fused ensemble, for the same names; its logit is their sum.
 
     Returns:
         float32 array of shape (n,), in [0, 1].
     """
+    if fused:
+        parts = [
+            fused[n].weight * np.asarray(v, np.float64) + fused[n].offset for n, v in logits.items()
+        ]
+        return probability(np.sum(parts, axis=0))
     share = weights({name: levels[name] for name in logits})
     mean = sum(share[name] * np.asarray(values, np.float64) for name, values in logits.items())
     return probability(np.asarray(mean))

@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from realbench.content import content_path
-from realbench.detection.cards import CARD_FILE, Card, read_card
+from realbench.detection.cards import CARD_FILE, CalibrationSpec, Card, read_card
 from realbench.detection.plugins import find_plugins
 from realbench.errors import RealBenchError, UsageError
 
 if TYPE_CHECKING:
     from realbench.detection.detector import Detector
 
+ENSEMBLE_PREFIX = "ensemble:"
+CALIBRATION_FILE = "calibration.toml"
 DEFAULT_DETECTORS: tuple[str, ...] = ("semantic-lite", "trace-lite")
 
 
@@ -52,6 +54,8 @@ def find_card(name_or_folder: str | Path) -> Card:
         UsageError: no such detector, or its card is not valid.
     """
     name = str(name_or_folder)
+    if name.startswith(ENSEMBLE_PREFIX):
+        raise UsageError(f"{name} is an ensemble, and one detector is wanted here")
     bundled = _bundled()
     if name in bundled:
         return read_card(content_path("detectors") / name)
@@ -59,6 +63,8 @@ def find_card(name_or_folder: str | Path) -> Card:
     if name in plugins.usable:
         return plugins.usable[name].card()
     folder = Path(name_or_folder)
+    if (folder / CALIBRATION_FILE).is_file():
+        return _calibrated(folder)
     if folder.is_dir():
         return read_card(folder)
     left_out = [line for line in plugins.problems if line.startswith(f"plug-in {name!r} ")]
@@ -72,6 +78,20 @@ def find_card(name_or_folder: str | Path) -> Card:
     close = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {close[0]}?" if close else "give a name or a folder with a card.toml"
     raise UsageError(f"no detector {name!r} (known: {', '.join(known)}): {hint}")
+
+
+def _calibrated(folder: Path) -> Card:
+    """Return a card with the user's calibration, which lies beside it or stands for it."""
+    from realbench.detection.calibration import read_calibration
+
+    saved = read_calibration(folder)
+    base = read_card(folder) if (folder / CARD_FILE).is_file() else find_card(saved.base(folder))
+    if saved.weights_sha256 not in (None, base.weights.sha256):
+        raise UsageError(
+            f"{folder / CALIBRATION_FILE} is of other weights than {base.name} has now: "
+            "calibrate it again"
+        )
+    return base.changed(calibration=CalibrationSpec(temperature=saved.temperature, bias=saved.bias))
 
 
 def check_names(names: Sequence[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -60,6 +61,7 @@ def describe_run(
                 "fingerprint": card.fingerprint,
                 "weights_sha256": card.digests.get("weights"),
             }
+            | ({} if card.fused is None else {"fused": asdict(card.fused)})
             for card in cards
         ],
         "quality": [

@@ -16,8 +16,9 @@ import pandas as pd
 
 from realbench.allocator import keep_freed_memory
 from realbench.detection.cards import Card, Precision
-from realbench.detection.ensemble import combine, disagreement, probability
-from realbench.detection.registry import DEFAULT_DETECTORS, check_names, find_card
+from realbench.detection.ensemble import combine, disagreement, fused_terms, probability
+from realbench.detection.ensembles import choose_cards
+from realbench.detection.registry import DEFAULT_DETECTORS, check_names
 from realbench.errors import UsageError
 from realbench.images import DEFAULT_MAX_PIXELS, ImageFile, find_images, printable
 from realbench.prompts import load_suite
@@ -195,7 +196,7 @@ def score(
             max_pixels=max_pixels,
         )
         pipeline.run([file.path for _, file in files], counter.take)
-        table = _table(files, counter.outcomes, {card.name: card.level for card in cards})
+        table = _table(files, counter.outcomes, cards)
         notes = add_quality(
             measures,
             table,
@@ -261,7 +262,7 @@ def find_cards(
 ) -> list[Card]:
     """Return the cards of names or folders, with the user's files; each once, at least one."""
     each = [detectors] if isinstance(detectors, str | Path) else detectors
-    cards = [find_card(one) for one in each]
+    cards = choose_cards(each)
     names = [card.name for card in cards]
     check_names(names)
     for name in weights:
@@ -341,7 +342,7 @@ def display_names(folders: Sequence[Path]) -> list[str]:
 def _table(
     files: Sequence[tuple[str, ImageFile]],
     outcomes: Mapping[int, Outcome],
-    levels: Mapping[str, str],
+    cards: Sequence[Card],
 ) -> pd.DataFrame:
     results = [outcomes[n] for n in range(len(files))]
     table = pd.DataFrame(
@@ -356,10 +357,11 @@ def _table(
     )
     logits = {
         name: np.array([result.logits.get(name, np.nan) for result in results], np.float64)
-        for name in levels
+        for name in [card.name for card in cards]
     }
     probabilities = {name: probability(values) for name, values in logits.items()}
-    table["realism"] = combine(logits, levels)
+    levels = {card.name: card.level for card in cards}
+    table["realism"] = combine(logits, levels, fused_terms(cards))
     for name, values in probabilities.items():
         table[name] = values
     table["disagreement"] = disagreement(np.stack(list(probabilities.values()), axis=1))

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from realbench.allocator import keep_freed_memory
-from realbench.detection.cards import Card, Precision
-from realbench.detection.ensemble import combine, disagreement, probability
+from realbench.detection.cards import Card, Precision, Term
+from realbench.detection.ensemble import combine, disagreement, fused_terms, probability
+from realbench.detection.ensembles import choose_cards
 from realbench.detection.preparation import prepare_for
-from realbench.detection.registry import DEFAULT_DETECTORS, check_names, find_card, load_detector
+from realbench.detection.registry import DEFAULT_DETECTORS, check_names, load_detector
 from realbench.errors import UsageError
 from realbench.scoring.layout import choose_layout, use_threads
 
@@ -45,12 +46,17 @@ class Scores:
         return len(self.realism)
 
     @classmethod
-    def from_logits(cls, logits: Mapping[str, np.ndarray], levels: Mapping[str, str]) -> Scores:
-        """Combine calibrated logits (n,) by detector into scores."""
+    def from_logits(
+        cls,
+        logits: Mapping[str, np.ndarray],
+        levels: Mapping[str, str],
+        fused: Mapping[str, Term] | None = None,
+    ) -> Scores:
+        """Combine calibrated logits (n,) by detector into scores; see :func:`combine`."""
         values = {name: np.asarray(value, np.float32) for name, value in logits.items()}
         detectors = {name: probability(value) for name, value in values.items()}
         spread = disagreement(np.stack(list(detectors.values()), axis=1))
-        return cls(combine(values, levels), detectors, values, spread)
+        return cls(combine(values, levels, fused), detectors, values, spread)
 
 
 def choose_device(device: str) -> str:
@@ -80,7 +86,7 @@ class Scorer:
     >>> scorer([Image.open("a.png"), Image.open("b.jpg")]).realism
 
     Args:
-        detectors: names, card folders or loaded detectors.
+        detectors: names, ensembles (``"ensemble:NAME"``), card folders or loaded detectors.
         device: ``"auto"``, ``"cpu"``, ``"cuda:0"`` and so on.
         batch_size: images a forward pass; by default one that suits the device.
         precision: of published networks that are given by name or folder; ``"bfloat16"`` is
@@ -97,12 +103,13 @@ class Scorer:
     ) -> None:
         if isinstance(detectors, str | Path):
             detectors = [detectors]
-        named = [find_card(one) if isinstance(one, str | Path) else one for one in detectors]
+        named = _named(detectors)
         chosen = [one.with_precision(precision) if isinstance(one, Card) else one for one in named]
         keep_freed_memory()
         self.device = choose_device(device)
         self.detectors = load_detectors(chosen, self.device)
         self.levels = {name: one.level for name, one in self.detectors.items()}
+        self._fused = fused_terms(one for one in chosen if isinstance(one, Card))
         self._layout = choose_layout(self.device, batch_size)
 
     def __repr__(self) -> str:
@@ -134,7 +141,8 @@ class Scorer:
         for part in parts:
             for name, values in part.items():
                 logits[name] += values
-        return Scores.from_logits({n: np.array(v) for n, v in logits.items()}, self.levels)
+        arrays_of = {name: np.array(values) for name, values in logits.items()}
+        return Scores.from_logits(arrays_of, self.levels, self._fused)
 
     def reward(
         self,
@@ -157,6 +165,19 @@ class Scorer:
             name: one.logits(torch.stack([own[name] for own in prepared])).tolist()
             for name, one in self.detectors.items()
         }
+
+
+def _named(detectors: Sequence[str | Path | Detector]) -> list[Card | Detector]:
+    """Return cards for what is named; what is loaded stays."""
+    found: list[Card | Detector] = []
+    for one in detectors:
+        if isinstance(one, str | Path):
+            found += choose_cards([one])
+        else:
+            found.append(one)
+    if len(detectors) > 1 and any(isinstance(one, Card) and one.fused for one in found):
+        raise UsageError("an ensemble with fitted weights is given alone, without other detectors")
+    return found
 
 
 def load_detectors(

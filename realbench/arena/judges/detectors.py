@@ -16,8 +16,9 @@ from realbench.allocator import keep_freed_memory
 from realbench.arena.judges import JudgeOptions
 from realbench.arena.judges.cross_fit import Fold, read_folds
 from realbench.arena.judges.judge import Judgment, Picture, Showing, Verdict
-from realbench.detection.ensemble import probability, weights
-from realbench.detection.registry import DEFAULT_DETECTORS, check_names, find_card
+from realbench.detection.ensemble import fused_terms, probability, weights
+from realbench.detection.ensembles import choose_cards
+from realbench.detection.registry import DEFAULT_DETECTORS, check_names
 from realbench.errors import UsageError
 from realbench.images import DEFAULT_MAX_PIXELS, printable
 from realbench.scoring.cache import cache_path, open_cache
@@ -169,9 +170,11 @@ class _Ensemble:
 
     def __init__(self, detectors: Sequence[str | Path], options: JudgeOptions) -> None:
         self._options = options
-        self._cards = [find_card(one) for one in detectors]
+        self._cards = choose_cards(detectors)
         check_names([card.name for card in self._cards])
-        self.weights = weights({card.name: card.level for card in self._cards})
+        fused = fused_terms(self._cards)
+        levels = {card.name: card.level for card in self._cards}
+        self.weights = {n: one.weight for n, one in fused.items()} or weights(levels)
         self.outcomes: dict[Path, Outcome] = {}
         self._engine: Engine | None = None
 
@@ -208,7 +211,7 @@ class _Ensemble:
             from realbench.scoring.scorer import choose_device, load_detectors
 
             device = choose_device(self._options.device)
-            loaded = load_detectors([card.path for card in self._cards], device)
+            loaded = load_detectors(self._cards, device)
             self._engine = Engine(loaded, choose_layout(device, self._options.batch_size))
         return self._engine
 

@@ -56,7 +56,7 @@ def read_folders(
     """
     _each_once([*photos, *generated])
     real = [(_name(folder), file) for folder in photos for file in find_images(folder)]
-    made = _generators(generated)
+    made = generators(generated)
     notes: list[str] = []
     real, made = _usable(real, made, notes)
     for files, what in ((real, "photographs"), (made, "generated images")):
@@ -95,7 +95,7 @@ def _name(folder: Path) -> str:
     return printable(Path(os.path.realpath(folder)).name)
 
 
-def _generators(folders: Sequence[Path]) -> list[tuple[str, ImageFile]]:
+def generators(folders: Sequence[Path]) -> list[tuple[str, ImageFile]]:
     """Return the images with their generators' names, which differ."""
     found: dict[tuple[Path, str], list[ImageFile]] = {}
     for folder in folders:

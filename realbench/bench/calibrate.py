@@ -1,0 +1,144 @@
+"""Calibrates detectors on the user's own images, and says what that changes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from realbench.bench.labelled import Labelled, log_losses, score_labelled
+from realbench.bench.measures import estimate
+from realbench.content import content_path
+from realbench.detection.calibration import SavedCalibration, calibrated, fit_calibration
+from realbench.detection.cards import CARD_FILE, CalibrationSpec, Card
+from realbench.detection.ensemble import probability
+from realbench.detection.ensembles import choose_cards
+from realbench.detection.registry import CALIBRATION_FILE, check_names, list_detectors
+from realbench.errors import UsageError
+from realbench.stats import bootstrap_auc, bootstrap_mean, detection_measures
+
+LEAST_IMAGES = 50  # of each class
+DEFAULT_OUT = Path("calibrated-detectors")
+
+
+def calibrate(
+    detectors: Sequence[str | Path],
+    real: Sequence[Path],
+    generated: Sequence[Path],
+    *,
+    out: Path | None = None,
+    prior: float = 0.5,
+    seed: int = 0,
+    **options: Any,
+) -> list[dict[str, Any]]:
+    """Fit temperature and bias of each detector, measure what they change, and save them.
+
+    Each image is judged by a calibration that was fitted without its prompt. Figures are at even
+    odds; the prior shifts the saved bias afterwards.
+
+    Args:
+        out: receives ``NAME/calibration.toml``; by default beside the card of a folder of the
+            user's, and in ``calibrated-detectors`` for detectors that are named.
+        prior: the share of photographs that P(real) shall suppose, between 0 and 1.
+        options: those of :func:`score_labelled`.
+
+    Returns:
+        an entry per detector: the calibration, ``before`` and ``after`` with calibration error and
+        log loss, the ``difference`` of the latter, AUC, notes and the folder.
+
+    Raises:
+        UsageError: an unknown detector, or fewer than 50 images of a class.
+    """
+    if not 0 < prior < 1:
+        raise UsageError(f"--prior must be between 0 and 1, not {prior:g}")
+    cards = choose_cards(detectors)
+    check_names([card.name for card in cards])
+    folders = [_folder(one, card, out) for one, card in zip(_flat(detectors), cards, strict=True)]
+    labelled = score_labelled(cards, real, generated, **options)
+    labelled.need(LEAST_IMAGES, "calibration")
+    found = []
+    for card, (folder, named) in zip(cards, folders, strict=True):
+        entry, spec = _measured(card, labelled, seed)
+        shift = float(np.log(prior / (1 - prior)))
+        saved = SavedCalibration(
+            detector=named,
+            temperature=spec.temperature,
+            bias=round(spec.bias + spec.temperature * shift, 4),
+            prior=prior,
+            n_real=int(labelled.real.sum()),
+            n_generated=int((~labelled.real).sum()),
+            weights_sha256=card.weights.sha256,
+        )
+        saved.write(folder)
+        found.append(entry | {"calibration": saved.model_dump(mode="json"), "folder": str(folder)})
+    return found
+
+
+def _flat(detectors: Sequence[str | Path]) -> list[str | Path]:
+    """Return one name or folder for each card, members in place of an ensemble."""
+    flat: list[str | Path] = []
+    for one in detectors:
+        cards = choose_cards([one])
+        flat += [one] if len(cards) == 1 else [card.path for card in cards]
+    return flat
+
+
+def _folder(given: str | Path, card: Card, out: Path | None) -> tuple[Path, str]:
+    """Return where a calibration goes, and how it names its detector."""
+    shipped = card.path.is_relative_to(content_path("detectors"))
+    named = shipped or str(given) in list_detectors()
+    source = Path(given)
+    if not named and (source / CALIBRATION_FILE).exists() and not (source / CARD_FILE).exists():
+        named = card.name in list_detectors()  # calibrated before: calibrate its detector anew
+    beside = DEFAULT_OUT / card.name if named else card.path
+    folder = beside if out is None else out / card.name
+    if folder.resolve().is_relative_to(content_path("detectors")):
+        raise UsageError(f"{folder} is part of the package: choose another --out")
+    if named:
+        return folder, card.name
+    relative = os.path.relpath(card.path.resolve(), folder.resolve())
+    return folder, relative if relative.startswith(".") else f"./{relative}"
+
+
+def _measured(card: Card, labelled: Labelled, seed: int) -> tuple[dict[str, Any], CalibrationSpec]:
+    logits, real, prompt = labelled.logits[card.name], labelled.real, labelled.prompt
+    raw = logits * card.calibration.temperature - card.calibration.bias
+    after = np.empty_like(raw)
+    folds = labelled.prompt_folds()
+    for fold in range(folds.max() + 1):
+        mine = folds == fold
+        spec = fit_calibration(raw[~mine], real[~mine])
+        after[mine] = calibrated(raw[mine], spec)
+    area = bootstrap_auc(logits[real], logits[~real], prompt[real], prompt[~real], seed=seed)
+    saved_loss = log_losses(logits, real) - log_losses(after, real)
+    notes = list(labelled.notes)
+    if not area.low > 0.5:
+        notes.append(
+            f"{card.name} does not tell these photographs from these generated images, so "
+            "calibration can but say that it does not know"
+        )
+    return {
+        "detector": card.name,
+        "n_real": int(real.sum()),
+        "n_generated": int((~real).sum()),
+        "auc": estimate(area),
+        "before": _figures(logits, labelled, seed),
+        "after": _figures(after, labelled, seed),
+        "log_loss_saved": estimate(bootstrap_mean(saved_loss, prompt, seed=seed)),
+        "notes": notes,
+    }, fit_calibration(raw, real)
+
+
+def _figures(logits: np.ndarray, labelled: Labelled, seed: int) -> dict[str, Any]:
+    """Calibration error and log loss at even odds, with intervals over prompts."""
+    real, prompt = labelled.real, labelled.prompt
+    p = probability(logits).astype(np.float64)
+    measures = detection_measures(p[real], p[~real], prompt[real], prompt[~real], seed=seed)
+    losses = log_losses(logits, real)
+    return {
+        "calibration_error": estimate(measures["calibration_error"]),
+        "log_loss": estimate(bootstrap_mean(losses, prompt, seed=seed)),
+    }

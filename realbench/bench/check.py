@@ -1,0 +1,117 @@
+"""Tries detectors out: each is loaded and scores a test card."""
+
+from __future__ import annotations
+
+import resource
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from realbench import rendering
+from realbench.bench.speed import images_per_second
+from realbench.detection.cards import Card
+from realbench.detection.ensemble import probability
+from realbench.errors import RealBenchError
+
+if TYPE_CHECKING:
+    from realbench.detection.detector import Detector
+
+TEST_CARD_SIZE = 512
+_IMAGES = 4  # a pass of the measurement of speed
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What became of a detector.
+
+    Attributes:
+        name: the detector's.
+        missing: what it lacks on this machine; empty where it is complete.
+        failure: why it could not be used though it is complete; empty where it could.
+        realism: P(real) of the test card, in [0, 1].
+        speed: images of the test card's size a second, decoding left out.
+        memory: bytes by which the process grew, or on a GPU the most that was in use there.
+    """
+
+    name: str
+    missing: str = ""
+    failure: str = ""
+    realism: float = float("nan")
+    speed: float = float("nan")
+    memory: int = 0
+
+
+def check_detectors(
+    cards: Sequence[Card],
+    *,
+    device: str = "auto",
+    report: Callable[[Checked], None] | None = None,
+) -> list[Checked]:
+    """Load each detector whose weights are here, and have it score the test card.
+
+    The hub is not asked for what is missing. A detector that fails does not keep others from being
+    tried.
+
+    Args:
+        report: called with each as soon as it is done.
+
+    Raises:
+        UsageError: the device cannot be used.
+    """
+    from realbench.scoring.scorer import choose_device
+
+    where = choose_device(device)
+    picture = reference_picture()
+    found = []
+    for card in cards:
+        missing = card.whats_missing()
+        done = Checked(card.name, missing=missing) if missing else _tried(card, where, picture)
+        found.append(done)
+        if report is not None:
+            report(done)
+    return found
+
+
+def reference_picture() -> np.ndarray:
+    """Return the picture that is scored, rendered spheres: uint8 (512, 512, 3)."""
+    return np.asarray(rendering.spheres(TEST_CARD_SIZE, 1))
+
+
+def _tried(card: Card, device: str, picture: np.ndarray) -> Checked:
+    from realbench.detection.registry import load_detector
+
+    before = _memory(device)
+    try:
+        detector = load_detector(card, device)
+        logit = _logit(detector, picture)
+        if not np.isfinite(logit):
+            return Checked(card.name, failure=f"gives {logit} instead of a logit")
+        speed = images_per_second(detector, [picture] * _IMAGES, device)
+    except RealBenchError as error:
+        return Checked(card.name, failure=str(error))
+    except (RuntimeError, ValueError, TypeError, LookupError, MemoryError, OSError) as error:
+        first = (str(error).strip().splitlines() or [""])[0][:200]
+        return Checked(card.name, failure=f"{type(error).__name__}: {first}")
+    realism = float(probability(np.array([logit]))[0])
+    return Checked(card.name, realism=realism, speed=speed, memory=max(0, _memory(device) - before))
+
+
+def _logit(detector: Detector, picture: np.ndarray) -> float:
+    return float(detector.logits(detector.prepare(picture)[None])[0])
+
+
+def _memory(device: str) -> int:
+    """Return the bytes in use: on a GPU those of its tensors at the most, else the process's."""
+    if device.startswith("cuda"):
+        import torch
+
+        return int(torch.cuda.max_memory_allocated(device))
+    status = Path("/proc/self/statm")
+    if status.exists():
+        return int(status.read_text().split()[1]) * resource.getpagesize()
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most * 1024

@@ -1,0 +1,176 @@
+"""Scores of images whose truth is known: what calibration and fusion are fitted on."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from realbench.allocator import keep_freed_memory
+from realbench.bench.protocol import Protocol, UnderProtocol
+from realbench.detection.cards import Card
+from realbench.errors import UsageError
+from realbench.images import DEFAULT_MAX_PIXELS, find_images, printable
+from realbench.scoring.cache import cache_path, open_cache
+from realbench.scoring.layout import choose_layout, decoding_threads
+from realbench.scoring.pipeline import Engine, Outcome, Pipeline
+from realbench.scoring.run import Progress
+
+FOLDS = 5
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Images with their truth and what detectors say of them.
+
+    Attributes:
+        logits: each detector's calibrated logits of P(real), float64 (n,).
+        real: whether each image is a photograph, bool (n,).
+        generator: each generated image's, text (n,); empty for photographs.
+        prompt: the stem of each file, text (n,).
+        notes: what could not be used, a line each.
+    """
+
+    logits: dict[str, np.ndarray]
+    real: npt.NDArray[np.bool_]
+    generator: npt.NDArray[np.str_]
+    prompt: npt.NDArray[np.str_]
+    notes: list[str]
+
+    @property
+    def generators(self) -> list[str]:
+        """The generators' names, sorted."""
+        return sorted(set(self.generator[~self.real].tolist()))
+
+    def need(self, least: int, what: str) -> None:
+        """Refuse fewer than ``least`` photographs or generated images.
+
+        Raises:
+            UsageError: that; ``what`` says for which end they are needed.
+        """
+        real, made = int(self.real.sum()), int((~self.real).sum())
+        if min(real, made) < least:
+            raise UsageError(
+                f"{what} needs at least {least} photographs and {least} generated images that can "
+                f"be read, and there are {real} and {made}: give more"
+            )
+
+    def prompt_folds(self, folds: int = FOLDS) -> npt.NDArray[np.int64]:
+        """Return the fold of each image (n,); images of one prompt share it, of either class."""
+        fold_of = _even(self.prompt[~self.real], folds)
+        rest = [one for one in self.prompt[self.real] if one not in fold_of]
+        fold_of |= _even(rest, folds)
+        return np.array([fold_of[one] for one in self.prompt])
+
+    def generator_folds(self, folds: int = FOLDS) -> npt.NDArray[np.int64]:
+        """Return the fold of each image (n,): a generator's images share it; photographs are dealt.
+
+        With a single generator these are :meth:`prompt_folds`.
+        """
+        names = self.generators
+        if len(names) < 2:
+            return self.prompt_folds(folds)
+        folds = min(folds, len(names))
+        of_photo = _even(self.prompt[self.real], folds)
+        return np.array(
+            [
+                of_photo[prompt] if real else names.index(generator) % folds
+                for real, generator, prompt in zip(
+                    self.real, self.generator, self.prompt, strict=True
+                )
+            ]
+        )
+
+
+def _even(names: Iterable[str], folds: int) -> dict[str, int]:
+    shuffled = sorted(set(names), key=lambda name: hashlib.sha256(name.encode()).digest())
+    return {name: n % folds for n, name in enumerate(shuffled)}
+
+
+def score_labelled(
+    cards: Sequence[Card],
+    real: Sequence[Path],
+    generated: Sequence[Path],
+    *,
+    matched: bool = False,
+    device: str = "auto",
+    batch_size: int | None = None,
+    workers: int | None = None,
+    cache: bool = True,
+    progress: Callable[[Progress], None] | None = None,
+) -> Labelled:
+    """Score photographs and generated images.
+
+    Args:
+        cards: of the detectors.
+        real: folders of photographs.
+        generated: a folder per generator, or folders of such folders.
+        matched: bring all images to one shape, size and format first.
+
+    Other arguments are those of :func:`realbench.scoring.score`.
+
+    Raises:
+        UsageError: a folder is missing, or without images.
+        RealBenchError: a detector cannot be used.
+    """
+    from realbench.detection.training.folders import generators
+    from realbench.scoring.scorer import choose_device, load_detectors
+
+    files = [("", file) for folder in real for file in find_images(folder)]
+    photographs = len(files)
+    files += generators(generated)
+    keep_freed_memory()
+    where = choose_device(device)
+    protocol = Protocol(matched=matched)
+    outcomes: dict[int, Outcome] = {}
+    cached = failed = 0
+
+    def load() -> Engine:
+        loaded = load_detectors(cards, where)
+        under = {name: UnderProtocol(one, protocol) for name, one in loaded.items()}
+        return Engine(under, choose_layout(where, batch_size))  # type: ignore[arg-type]
+
+    def take(index: int, outcome: Outcome) -> None:
+        nonlocal cached, failed
+        outcomes[index] = outcome
+        cached += outcome.cached
+        failed += bool(outcome.reason)
+        if progress is not None:
+            progress(Progress(len(outcomes), len(files), cached, failed))
+
+    with open_cache([cache_path()] if cache else []) as store:
+        Pipeline(
+            {card.name: protocol.fingerprint(card.fingerprint) for card in cards},
+            load,
+            store,
+            decoders=decoding_threads(workers),
+            max_pixels=DEFAULT_MAX_PIXELS,
+        ).run([file.path for _, file in files], take)
+    kept = [n for n in range(len(files)) if not outcomes[n].reason]
+    notes = [
+        f"unreadable, left out: {printable(files[n][1].path)} ({outcomes[n].reason})"
+        for n in range(len(files))
+        if outcomes[n].reason
+    ]
+    return Labelled(
+        {card.name: np.array([outcomes[n].logits[card.name] for n in kept]) for card in cards},
+        np.array([n < photographs for n in kept], bool),
+        np.array([files[n][0] for n in kept], str),
+        np.array([files[n][1].prompt_id for n in kept], str),
+        notes,
+    )
+
+
+def log_losses(logits: np.ndarray, real: npt.NDArray[np.bool_]) -> np.ndarray:
+    """Return each image's log loss, float64 (n,), scaled so that their mean is that at even odds.
+
+    Args:
+        logits: of P(real), (n,).
+    """
+    loss = np.logaddexp(0, np.where(real, -logits, logits))
+    share = np.where(real, real.mean(), (~real).mean())
+    return loss / (2 * share)

@@ -1,0 +1,56 @@
+"""``realbench detectors check``: which detectors work on this machine, and how fast?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from realbench.bench.check import Checked
+
+
+def check_command(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[NAME|CARD_DIR|ensemble:NAME]...", help="Detectors to try. (default: all)"
+        ),
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps, …")] = "auto",
+) -> int:
+    """Load each detector that is complete here and have it score a test card.
+
+    realbench detectors check
+
+    realbench detectors check npr ./my_detectors/mine --device cuda
+
+    Prints P(real) of the test card (a rendered picture), images/s and memory; for a detector that
+    lacks something, what. Nothing is downloaded. The exit code is 1 if one fails that is complete.
+    """
+    from realbench.bench.check import check_detectors
+    from realbench.detection.ensembles import choose_cards
+    from realbench.detection.registry import list_detectors
+
+    cards = choose_cards(names or list_detectors())
+    cards = sorted(cards, key=lambda card: bool(card.whats_missing()))
+    found = check_detectors(cards, device=device, report=_report)
+    failed = [one.name for one in found if one.failure]
+    usable = sum(not one.missing and not one.failure for one in found)
+    typer.echo(f"{usable} of {len(found)} can be used here")
+    if failed:
+        typer.echo(f"error: failed though complete: {', '.join(failed)}", err=True)
+    return 1 if failed else 0
+
+
+def _report(one: Checked) -> None:
+    if one.missing:
+        typer.echo(f"{one.name}: not here: {one.missing}")
+    elif one.failure:
+        typer.echo(f"{one.name}: FAILED: {one.failure}")
+    else:
+        memory = one.memory / 2**20
+        typer.echo(
+            f"{one.name}: works: P(real) {one.realism:.3f}, {one.speed:.1f} images/s, "
+            f"{memory:.0f} MiB"
+        )

@@ -1,0 +1,111 @@
+"""``realbench detectors fuse``: weights of an ensemble, fitted on images whose truth is known."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from realbench.cli.calibrate import number
+from realbench.cli.score import progress_bar
+
+
+def fuse_command(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What the ensemble is called.")],
+    real: Annotated[
+        list[Path], typer.Option(metavar="DIR", help="Folder of photographs; may be repeated.")
+    ],
+    generated: Annotated[
+        list[Path],
+        typer.Option(metavar="DIR", help="Folder of a generator's images; may be repeated."),
+    ],
+    detector: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME|CARD_DIR",
+            help="A detector of the ensemble; repeat it. (default: the embedded pair)",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="File that receives it. (default: ensembles.toml in this folder)"
+        ),
+    ] = None,
+    matched: Annotated[
+        bool,
+        typer.Option(
+            "--matched", help="Bring all images to one shape, size and format: 512 px, JPEG 90."
+        ),
+    ] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps, …")] = "auto",
+    no_cache: Annotated[
+        bool, typer.Option("--no-cache", help="Neither look scores up nor keep them.")
+    ] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 0,
+    json_: Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else.")] = False,
+) -> None:
+    """Fit the weights of an ensemble, and compare it with the plain average on held-out images.
+
+    realbench detectors fuse mine --detector trace-lite --detector ./my_detectors/mine
+    --real photos --generated flux-dev --generated sdxl
+
+    realbench score ./new --detector ensemble:mine
+
+    Weights are at least 0. Use images that the detectors did not learn from.
+    """
+    from realbench.bench.fuse import fuse
+    from realbench.detection.ensembles import own_file
+    from realbench.detection.registry import DEFAULT_DETECTORS
+
+    with progress_bar(shown=not json_) as progress:
+        found = fuse(
+            detector or DEFAULT_DETECTORS,
+            real,
+            generated,
+            name=name,
+            out=out or own_file(),
+            matched=matched,
+            device=device,
+            cache=not no_cache,
+            seed=seed,
+            progress=progress,
+        )
+    if json_:
+        import json
+
+        typer.echo(json.dumps(found))
+        return
+    for line in _lines(found):
+        typer.echo(line)
+
+
+_VERDICTS = {
+    (True, True): "The fusion is better than the plain average, in ranks and probabilities.",
+    (True, False): "The fusion ranks better than the plain average; its probabilities are no "
+    "better.",
+    (False, True): "The fusion is not better at ranking than the plain average, but its "
+    "probabilities are: for rankings and rewards the average will do.",
+    (False, False): "The fusion is not better than the plain average on these images: prefer that.",
+}
+
+
+def _lines(found: dict[str, Any]) -> Iterator[str]:
+    shown = ", ".join(f"{name} {weight:g}" for name, weight in found["weights"].items())
+    yield f"ensemble:{found['name']}: {shown}, bias {found['bias']:g}"
+    for key, label in (("average", "plain average"), ("fusion", "fusion")):
+        one = found[key]
+        yield f"  {label}: AUC {number(one['auc'])}, log loss {number(one['log_loss'])}"
+    yield (
+        f"  the fusion gains {number(found['auc_gained'])} of AUC and saves "
+        f"{number(found['log_loss_saved'])} of log loss"
+    )
+    yield (
+        f"  ({found['n_real']} photographs, {found['n_generated']} generated images, fitted "
+        f"without their {found['held_out']}; 95 % intervals over prompts)"
+    )
+    yield f"  {_VERDICTS[found['ranks_better'], found['better_probabilities']]}"
+    yield from (f"  Note: {note}" for note in found["notes"])
+    yield f"  Saved in {found['path']}; use: --detector ensemble:{found['name']}"

@@ -1,0 +1,206 @@
+"""Named ensembles: lists of detectors, and fused ones with fitted weights, from ``ensembles.toml``.
+
+``ensemble:NAME`` stands for one wherever detectors are named. The user's own file is looked into
+first: ``$REALBENCH_ENSEMBLES``, or else ``ensembles.toml`` in the working directory. The presets
+are in ``detectors/ensembles.toml``.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+import os
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from realbench.content import content_path
+from realbench.detection.cards import Card, Term, check_name
+from realbench.detection.registry import ENSEMBLE_PREFIX, find_card
+from realbench.errors import UsageError
+from realbench.images import printable
+
+ENSEMBLES_FILE = "ensembles.toml"
+
+
+class Ensemble(BaseModel):
+    """Detectors that judge together.
+
+    Attributes:
+        description: what it is for.
+        detectors: names, or folders relative to the file's.
+        weights: of the detectors' calibrated logits, at least 0, which need not sum to 1; none:
+            each level weighs the same.
+        bias: added to the weighted sum, which is the logit of P(real).
+        path: the file that defines it.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    description: str = ""
+    detectors: tuple[str, ...] = Field(min_length=1)
+    weights: tuple[float, ...] | None = None
+    bias: float = 0.0
+    path: Path = Field(exclude=True)
+
+    @model_validator(mode="after")
+    def _fits(self) -> Ensemble:
+        if self.weights is None:
+            if self.bias:
+                raise ValueError("bias goes with weights")
+            return self
+        if len(self.weights) != len(self.detectors):
+            raise ValueError(f"{len(self.weights)} weights for {len(self.detectors)} detectors")
+        if not all(math.isfinite(one) and one >= 0 for one in (*self.weights, abs(self.bias))):
+            raise ValueError("weights must be finite and at least 0, and bias finite")
+        if not any(self.weights):
+            raise ValueError("one of the weights must be above 0")
+        return self
+
+
+def own_file() -> Path:
+    """Return where the user's ensembles are, or would be."""
+    return Path(os.environ.get("REALBENCH_ENSEMBLES") or ENSEMBLES_FILE)
+
+
+def presets() -> dict[str, Ensemble]:
+    """Return the ensembles that come with the package."""
+    return read_ensembles(content_path("detectors") / ENSEMBLES_FILE)
+
+
+def list_ensembles() -> dict[str, Ensemble]:
+    """Return all ensembles by name, the presets first.
+
+    Raises:
+        UsageError: the user's file cannot be read, is not valid, or takes a preset's name.
+    """
+    shipped = presets()
+    path = own_file()
+    if not path.exists():
+        if os.environ.get("REALBENCH_ENSEMBLES"):
+            raise UsageError(f"{printable(path)} ($REALBENCH_ENSEMBLES) is missing")
+        return shipped
+    own = read_ensembles(path)
+    for name in own:
+        if name in shipped:
+            raise UsageError(f"{printable(path)}: {name!r} is a preset's name: choose another")
+    return shipped | own
+
+
+def read_ensembles(path: Path) -> dict[str, Ensemble]:
+    """Read a file with a table per ensemble.
+
+    Raises:
+        UsageError: it cannot be read or is not valid; the message names the field.
+    """
+    shown = printable(path)
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"{shown} cannot be read ({error.strerror})") from error
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UsageError(f"{shown} cannot be read as TOML: {error}") from error
+    found = {}
+    for name, fields in tables.items():
+        if not isinstance(fields, dict):
+            raise UsageError(f"{shown}: {name!r} must be a table, as in [{name}]")
+        try:
+            found[name] = Ensemble(**fields, path=path)
+        except (ValidationError, TypeError) as error:
+            raise UsageError(f"{shown}: [{name}] {_first_problem(error)}") from error
+    return found
+
+
+def _first_problem(error: Exception) -> str:
+    if not isinstance(error, ValidationError):
+        return str(error)
+    first = error.errors(include_url=False)[0]
+    return " ".join(filter(None, [".".join(map(str, first["loc"])), first["msg"]]))
+
+
+def find_ensemble(name: str) -> Ensemble:
+    """Return an ensemble by name.
+
+    Raises:
+        UsageError: there is none, or the user's file is not valid.
+    """
+    known = list_ensembles()
+    if name in known:
+        return known[name]
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {close[0]}?" if close else f"{own_file()} may define others"
+    raise UsageError(f"no ensemble {printable(name)!r} (known: {', '.join(known)}): {hint}")
+
+
+def choose_cards(detectors: Sequence[str | Path]) -> list[Card]:
+    """Return the cards of names, folders and ensembles (``ensemble:NAME``), in their order.
+
+    The cards of a fused ensemble carry their weights.
+
+    Raises:
+        UsageError: one is unknown or not valid, or a fused ensemble is not given alone.
+    """
+    cards: list[Card] = []
+    for one in detectors:
+        if not str(one).startswith(ENSEMBLE_PREFIX):
+            cards.append(find_card(one))
+            continue
+        name = str(one).removeprefix(ENSEMBLE_PREFIX)
+        ensemble = find_ensemble(name)
+        if ensemble.weights is not None and len(detectors) > 1:
+            raise UsageError(
+                f"{one} has fitted weights, which further detectors would void: give it alone"
+            )
+        cards += _members(ensemble)
+    return cards
+
+
+def _members(ensemble: Ensemble) -> list[Card]:
+    folder = ensemble.path.parent
+    cards = [
+        find_card(folder / one if one.startswith((".", "/")) else one) for one in ensemble.detectors
+    ]
+    if ensemble.weights is None:
+        return cards
+    offset = ensemble.bias / len(cards)
+    return [
+        card.fused_with(Term(weight, offset))
+        for card, weight in zip(cards, ensemble.weights, strict=True)
+    ]
+
+
+def add_ensemble(path: Path, name: str, ensemble: Ensemble) -> None:
+    """Append an ensemble to a user's file, which is made where it is missing.
+
+    Raises:
+        UsageError: the name is not one, is taken, or the file is not valid.
+        OSError: it cannot be written.
+    """
+    check_free(path, name)
+    fields = ensemble.model_dump(mode="json", exclude_none=True)
+    lines = [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in fields.items()]
+    before = path.read_text(encoding="utf-8").rstrip() + "\n\n" if path.exists() else ""
+    text = before + "\n".join([f"[{json.dumps(name)}]", *lines]) + "\n"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    from realbench.files import write_whole
+
+    write_whole(path, lambda partial: partial.write_text(text, encoding="utf-8"))
+
+
+def check_free(path: Path, name: str) -> None:
+    """Refuse a name for a new ensemble that is not one, or is taken.
+
+    Raises:
+        UsageError: that, or the file is not valid.
+    """
+    check_name(name)
+    if name in presets():
+        raise UsageError(f"{name!r} is a preset's name: choose another --name")
+    if path.exists() and name in read_ensembles(path):
+        raise UsageError(
+            f"{printable(path)} has an ensemble {name!r} already: choose another --name, or take "
+            "it out of the file"
+        )
