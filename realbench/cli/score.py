@@ -66,7 +66,7 @@ def score(
     precision: Annotated[
         str,
         typer.Option(
-            help="float32, or bfloat16: faster for published networks, their scores move a little."
+            help="float32, or bfloat16 for published networks: for GPUs; scores move a little."
         ),
     ] = "float32",
     batch_size: Annotated[

@@ -133,8 +133,8 @@ def score(
             ``"backbone"``).
         out: folder that receives CSV, summary, manifest and report.
         device: where the networks run; ``"auto"`` prefers a GPU.
-        precision: of published networks; ``"bfloat16"`` is faster where the processor has it, and
-            moves their scores a little (the embedded detectors choose for themselves).
+        precision: of published networks; ``"bfloat16"`` is meant for GPUs, and moves their
+            scores a little (the embedded detectors choose for themselves).
         max_pixels: larger images are reported, not decoded.
         workers: decoding threads, by default one per core.
         batch_size: images a forward pass, by default one that suits the device.

@@ -90,7 +90,7 @@ class Scorer:
         device: ``"auto"``, ``"cpu"``, ``"cuda:0"`` and so on.
         batch_size: images a forward pass; by default one that suits the device.
         precision: of published networks that are given by name or folder; ``"bfloat16"`` is
-            faster where the processor has it, and moves their scores a little.
+            meant for GPUs, and moves their scores a little.
     """
 
     def __init__(
