@@ -1,0 +1,122 @@
+"""``realgen-train demo`` and ``pretrain-demo``: a small model that is trained on the spot."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+def demo(
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="The run's folder; goes on there.")
+    ] = Path("realgen-demo"),
+    seed: Annotated[int, typer.Option(min=0, help="Of every random choice.")] = 0,
+    iterations: Annotated[
+        int | None, typer.Option(min=1, help="Fewer or more than the config's.")
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+    json_: Annotated[
+        bool, typer.Option("--json", help="Print the summary as JSON, and nothing else.")
+    ] = False,
+) -> None:
+    """Improve a small text-to-image model by Flow-GRPO, on a CPU in minutes.
+
+    The model (32 pixels), the detector that rewards it and the judge that does not are shipped;
+    nothing is downloaded.
+    """
+    from realbench.cli.train import check_installed, progress_bar
+
+    check_installed()
+    shown = not quiet and not json_
+    if not shown:
+        warnings.simplefilter("ignore")
+    from realbench.train.demo.run import run_demo
+
+    with progress_bar(shown=shown) as progress:
+        summary = run_demo(out, seed=seed, iterations=iterations, progress=progress)
+    if json_:
+        typer.echo(json.dumps(summary, indent=1))
+    elif shown:
+        _print_summary(summary, out)
+
+
+def pretrain_demo(
+    data: Annotated[
+        Path, typer.Option(metavar="DIR", help="Photographs with a prompts.jsonl beside them.")
+    ],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Receives the model.")],
+    detectors: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Also train the demo's two judges; receives their folders."
+        ),
+    ] = None,
+    work: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Checkpoint and samples [default: OUT-training]."),
+    ] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Other than 3200.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of every random choice.")] = 0,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+) -> None:
+    """Make the demo's small model from captioned photographs (about 40 minutes on one core).
+
+    Run it again with the same OUT to go on after an interruption.
+    """
+    from realbench.cli.progress import stage_bar
+    from realbench.cli.train import check_installed
+
+    check_installed()
+    from realbench.train.demo.making import make_demo
+
+    with stage_bar(shown=not quiet, stage="photographs") as bar:
+
+        def on_step(done: int, total: int, loss: float) -> None:
+            if bar is not None:
+                bar.enter("training", total)
+                bar.show(done, total, f"loss {loss:.3f}")
+
+        record = make_demo(
+            data,
+            out,
+            steps=steps,
+            seed=seed,
+            work=work,
+            detectors=detectors,
+            on_step=on_step,
+            report=(lambda _: None) if quiet else typer.echo,
+        )
+    if not quiet:
+        loss = record["loss"][-1][1]
+        typer.echo(f"{record['photographs']} photographs, {record['settings']['steps']} steps, ")
+        typer.echo(f"loss {loss:.3f}, {record['seconds']:.0f} s: {out}")
+
+
+def _print_summary(summary: dict[str, Any], out: Path) -> None:
+    for label, name in (("reward", "reward"), ("held-out", "heldout")):
+        start, end = (_figure(summary, f"{name}_{when}") for when in ("start", "end"))
+        typer.echo(f"{label:9} {start} -> {end}")
+    quality = summary["quality"]
+    failed = [name for name, one in quality["measures"].items() if not one["passed"]]
+    typer.echo(
+        f"{'quality':9} {quality['usual_start']:.3f} -> {quality['usual_end']:.3f} of the measures "
+        "are as photographs' are; "
+        + (f"worse than before: {', '.join(failed)}" if failed else "none left their range")
+    )
+    typer.echo(
+        f"On {summary['n_images']} pictures of {summary['n_prompts']} prompts that were not "
+        f"trained on, before and after {summary['iterations']} iterations of "
+        f"{summary['wall_seconds']:.0f} s in all; in brackets 95 % intervals"
+    )
+    for one in summary["warnings"]:
+        typer.echo(f"warning: iteration {one['iteration']}: {one['warning']}")
+    typer.echo(f"Report: {out / 'report.html'}")
+
+
+def _figure(summary: dict[str, Any], name: str) -> str:
+    low, high = summary[f"{name}_interval"]
+    return f"{summary[name]:.3f} [{low:.3f}, {high:.3f}]"

@@ -1,0 +1,85 @@
+"""``realgen-train demo``: the small model is improved by Flow-GRPO, and judged before and after."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from realbench.content import content_path
+from realbench.prompts import load_prompts
+from realbench.train import run_folder
+from realbench.train.config import DiffusionConfig, load_config
+from realbench.train.demo.flow_model import SmallPhoto
+from realbench.train.demo.pipeline import load_small_photo
+from realbench.train.demo.quality import QualityGuard
+from realbench.train.diffusion import Progress, train
+
+CONFIG = "small-photo"
+GUARD_FILE = "photographs.json"
+PROMPTS_FILE = "prompts.jsonl"
+
+
+def run_demo(
+    out: Path,
+    *,
+    seed: int = 0,
+    iterations: int | None = None,
+    progress: Callable[[Progress], None] | None = None,
+) -> dict[str, Any]:
+    """Train the shipped model in ``out``; a run that was cut off goes on there.
+
+    Args:
+        seed: Of the training's pictures and of those that are judged.
+        iterations: Other than the config's.
+
+    Returns:
+        What ``summary.json`` holds: that of every training, ``"quality"`` (the guard's verdict)
+        and ``"wall_seconds"``.
+
+    Raises:
+        UsageError: ``out`` holds another run.
+        RealBenchError: a part of the installation is missing.
+    """
+    started = time.monotonic()
+    config = demo_config(seed, iterations)
+    folder = content_path("models") / CONFIG
+    guard = QualityGuard.read(folder / GUARD_FILE)
+    training, evaluation = demo_prompts()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # two are slower on a network this small
+    try:
+        result = train(
+            config,
+            out=out,
+            model=SmallPhoto(load_small_photo(folder)),
+            probes=guard.probes(),
+            prompts=training,
+            evaluation_prompts=evaluation,
+            progress=progress,
+        )
+    finally:
+        torch.set_num_threads(threads)
+    summary = dict(result.summary)
+    summary["quality"] = guard.verdict(summary["probes_start"], summary["probes_end"])
+    summary["wall_seconds"] = round(time.monotonic() - started, 1)
+    run_folder.write_json(out / run_folder.SUMMARY_FILE, summary)
+    return summary
+
+
+def demo_config(seed: int = 0, iterations: int | None = None) -> DiffusionConfig:
+    """Return the shipped config with a seed, and with fewer or more iterations."""
+    overrides = [f"seed={seed}"]
+    if iterations is not None:
+        overrides.append(f"training.iterations={iterations}")
+    return load_config(CONFIG, overrides)
+
+
+def demo_prompts() -> tuple[list[str], list[str]]:
+    """Return the captions to train on and, others, to judge."""
+    prompts = load_prompts(content_path("models") / CONFIG / PROMPTS_FILE).values()
+    training = [one.prompt for one in prompts if one.category == "training"]
+    return training, [one.prompt for one in prompts if one.category == "evaluation"]
