@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from realbench.cli.progress import stage_bar
+from realbench.cli.train_demo import demo, pretrain_demo
 from realbench.cli.train_prompt import prompt
 from realbench.errors import RealBenchError
 
@@ -26,6 +27,8 @@ app = typer.Typer(
     help="Train image models and prompt writers with the scorers as the reward.",
 )
 app.command("prompt")(prompt)
+app.command("demo")(demo)
+app.command("pretrain-demo")(pretrain_demo)
 
 
 @app.command()
