@@ -42,7 +42,11 @@ def new_command(
 def add_command(
     runs: Annotated[
         list[Path],
-        typer.Argument(metavar="RUN...", help="Folder of a score run, an arena run, or one each."),
+        typer.Argument(
+            metavar="RUN...",
+            help="Folder of a score run, an arena run, or one each. An anchor with cross_fit takes "
+            "a score run of each fold.",
+        ),
     ],
     board: Annotated[Path, typer.Option(metavar="BOARD_DIR", help="Folder with a board.toml.")],
     model: Annotated[str, typer.Option(metavar="NAME", help="The model's name on the board.")],

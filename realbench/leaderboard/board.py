@@ -42,7 +42,8 @@ class BoardDetector(Strict):
 
     Several fingerprints are versions of it that count as one, such as the folds of a
     cross-fitting, each of which never saw the models that it scores. The first of every detector
-    belong together, as do the second, and so on: an entry has one such set.
+    belong together, as do the second, and so on: an entry has one such set. Only an anchor may
+    have images of several.
     """
 
     name: Key
@@ -63,6 +64,9 @@ class BoardAnchor(Strict):
 
     name: Name
     is_photographs: bool = True
+    cross_fit: bool = Field(
+        default=False, description="Whether several sets of detectors may score its images."
+    )
 
 
 class Settings(Strict):

@@ -16,9 +16,11 @@ from realbench.errors import RealBenchError, UsageError
 from realbench.images import printable
 from realbench.leaderboard.board import Board
 from realbench.leaderboard.figures import detector_figures, letters_of, win_rate
+from realbench.leaderboard.names import slug
 from realbench.leaderboard.schema import (
     FORMAT,
     ArenaScores,
+    CrossFit,
     DetectorScores,
     DetectorUsed,
     Entry,
@@ -93,6 +95,9 @@ def _number(text: str) -> str | int | float:
 def make_entry(runs: Sequence[Path], board: Board, description: Description) -> Entry:
     """Make an entry of a score run, an arena run, or both.
 
+    An anchor to which the board gives ``cross_fit`` may be of several score runs, each with
+    another set of the board's detectors and other images.
+
     Raises:
         UsageError: a folder is neither, the model is not in it, or a field is not what it should.
         RealBenchError: a run's files are damaged, or were made with other prompts.
@@ -103,6 +108,11 @@ def make_entry(runs: Sequence[Path], board: Board, description: Description) -> 
         manifest = read_run(run)
         is_arena = "arena_format" in manifest
         kind = "arena_scoring" if is_arena else "detector_scoring"
+        if kind == "detector_scoring" and kind in parts and _mixes_sets(board, description):
+            check_suite(run, manifest, board.suite)
+            more = _detector_scores(run, manifest, board, description)
+            parts[kind] = _joined(parts[kind], more, run, board)
+            continue
         if kind in parts:
             raise UsageError(
                 f"{printable(run)} is a second {'arena' if is_arena else 'score'} run: an entry "
@@ -230,6 +240,42 @@ def _detector_scores(
         images, [one.name for one in used], _categories(board, description), board.settings.seed
     )
     return DetectorScores(detectors=used, n_failed=len(own) - len(scored), images=images, **figures)
+
+
+def _mixes_sets(board: Board, description: Description) -> bool:
+    anchor = board.anchor_slugs.get(slug(description.model["name"]))
+    return description.is_anchor and anchor is not None and anchor.cross_fit
+
+
+def _joined(
+    scores: DetectorScores, more: DetectorScores, run: Path, board: Board
+) -> DetectorScores:
+    """Add what another set of detectors found on further images of an anchor."""
+    names = [one.name for one in scores.detectors]
+    found = {one.name: one for one in more.detectors}
+    if set(found) != set(names):
+        raise UsageError(f"{printable(run)} has other detectors than the run before it")
+    order = [[one.name for one in more.detectors].index(name) for name in names]
+    used = [found[name].fingerprint for name in names]
+    before = scores.cross_fit or CrossFit.model_construct(
+        sets=[[one.fingerprint for one in scores.detectors]], set_of_image=[0] * len(scores.images)
+    )
+    if used in before.sets:
+        raise UsageError(
+            f"{printable(run)} has the same detectors as a run before it: name one run for each set"
+        )
+    added = [(p, d, realism, [each[n] for n in order]) for p, d, realism, each in more.images]
+    set_of_image = [*before.set_of_image, *[len(before.sets)] * len(added)]
+    rows = sorted(zip([*scores.images, *added], set_of_image, strict=True))
+    images: list[ImageScore] = [image for image, _ in rows]
+    figures: dict[str, Any] = detector_figures(images, names, {}, board.settings.seed)
+    return DetectorScores(
+        detectors=scores.detectors,
+        n_failed=scores.n_failed + more.n_failed,
+        images=images,
+        cross_fit=CrossFit(sets=[*before.sets, used], set_of_image=[n for _, n in rows]),
+        **figures,
+    )
 
 
 def _categories(board: Board, description: Description) -> dict[str, str | None]:

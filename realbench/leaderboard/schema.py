@@ -99,6 +99,18 @@ ImageScore = tuple[Text, ShortDigest, Share, list[Share]]
 """Prompt id, first 16 digits of the file's SHA-256, realism, P(real) of each detector."""
 
 
+class CrossFit(Strict):
+    """Which of several sets of detectors scored which image of an anchor.
+
+    So that photographs are one anchor where each was held out by another fold.
+    """
+
+    sets: list[list[Sha256]] = Field(
+        min_length=2, max_length=100, description="Fingerprints, in the order of the detectors."
+    )
+    set_of_image: list[Count] = Field(description="An index of sets for each image, from 0.")
+
+
 class DetectorScores(Strict):
     """What Detector-Scoring found; every figure follows from ``images``."""
 
@@ -113,6 +125,11 @@ class DetectorScores(Strict):
         max_length=50_000,
         description="Prompt id, first 16 digits of the file's SHA-256, realism, P(real) of each "
         "detector in their order.",
+    )
+    cross_fit: CrossFit | None = Field(
+        default=None,
+        description="Of an anchor that board.toml lets several sets of detectors score; the "
+        "fingerprints of detectors are then the first set's.",
     )
 
 

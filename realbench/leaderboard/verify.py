@@ -9,7 +9,7 @@ from pathlib import Path
 from realbench.errors import RealBenchError
 from realbench.images import printable
 from realbench.leaderboard.arena_checks import arena_problems, contradictions
-from realbench.leaderboard.board import ANCHORS, BOARD_FILE, RESULTS, Board
+from realbench.leaderboard.board import ANCHORS, BOARD_FILE, RESULTS, Board, BoardAnchor
 from realbench.leaderboard.figures import (
     WRITE_AGAIN,
     detector_figures,
@@ -17,7 +17,14 @@ from realbench.leaderboard.figures import (
     possible_realism,
 )
 from realbench.leaderboard.names import skeleton, slug
-from realbench.leaderboard.schema import DetectorScores, Entry, EntryError, Estimate, parse_entry
+from realbench.leaderboard.schema import (
+    CrossFit,
+    DetectorScores,
+    Entry,
+    EntryError,
+    Estimate,
+    parse_entry,
+)
 
 LARGEST = 8_000_000  # bytes of an entry's file
 
@@ -130,15 +137,20 @@ def entry_problems(
     if board.settings.detectors and entry.detector_scoring is None:
         yield f"no detector_scoring: {WRITE_AGAIN}, naming a score run"
     if entry.detector_scoring is not None:
-        yield from _scoring_problems(board, entry.detector_scoring, is_anchor)
+        anchor = board.anchor_slugs.get(slug(entry.model.name)) if is_anchor else None
+        yield from _scoring_problems(board, entry.detector_scoring, anchor, is_anchor)
     if entry.arena_scoring is not None:
         yield from arena_problems(board, entry, is_anchor)
     elif board.settings.rank_by == "arena" and not is_anchor:
         yield f"no arena_scoring, by which the board ranks: {WRITE_AGAIN}, naming an arena run"
 
 
-def _scoring_problems(board: Board, scores: DetectorScores, is_anchor: bool) -> Iterator[str]:
+def _scoring_problems(
+    board: Board, scores: DetectorScores, anchor: BoardAnchor | None, is_anchor: bool
+) -> Iterator[str]:
     yield from _detector_problems(board, scores)
+    if scores.cross_fit is not None:
+        yield from _cross_fit_problems(board, scores, scores.cross_fit, anchor)
     names = [one.name for one in scores.detectors]
     if any(len(image[3]) != len(names) for image in scores.images):
         yield f"images: not every image has {len(names)} detectors' scores: {WRITE_AGAIN}"
@@ -197,6 +209,37 @@ def _detector_problems(board: Board, scores: DetectorScores) -> Iterator[str]:
             "detectors: their fingerprints are of different sets, such as two folds: score with "
             "the detectors of one"
         )
+
+
+def _cross_fit_problems(
+    board: Board, scores: DetectorScores, used: CrossFit, anchor: BoardAnchor | None
+) -> Iterator[str]:
+    """Only an anchor may mix sets of detectors, where the board says so, and only the board's."""
+    if anchor is None or not anchor.cross_fit:
+        yield (
+            "cross_fit: several sets of detectors scored its images, which only an anchor may "
+            "have that board.toml gives cross_fit = true: score all with one set"
+        )
+        return
+    prints = {one.name: one.fingerprints for one in board.settings.detectors}
+    known = set(zip(*(prints.get(one.name, []) for one in scores.detectors), strict=False))
+    for one in used.sets:
+        if tuple(one) not in known:
+            shown = ", ".join(f"{part[:12]}…" for part in one)
+            yield (
+                f"cross_fit: {shown} is no set of the board's detectors: score with the detectors "
+                "of the board's folds"
+            )
+    if used.sets[0] != [one.fingerprint for one in scores.detectors]:
+        yield f"cross_fit: the first set is not that of detectors: {WRITE_AGAIN}"
+    indices = set(used.set_of_image)
+    if len(used.set_of_image) != len(scores.images) or indices != set(range(len(used.sets))):
+        yield (
+            "cross_fit: set_of_image does not give each image a set, and each set an image: "
+            f"{WRITE_AGAIN}"
+        )
+    if len({tuple(one) for one in used.sets}) < len(used.sets):
+        yield f"cross_fit: a set comes twice: {WRITE_AGAIN}"
 
 
 def _few(fingerprints: Iterable[str]) -> str:

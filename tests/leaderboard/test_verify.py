@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from realbench.errors import RealBenchError
+from realbench.errors import RealBenchError, UsageError
 from realbench.leaderboard.board import load_board
 from realbench.leaderboard.build import build_board
 from realbench.leaderboard.verify import verify_board
@@ -274,3 +274,77 @@ def test_every_detector_has_every_fold(two_folds: Path) -> None:
     (two_folds / "board.toml").write_text(text.replace(f', "{"e" * 64}"', ""))
     with pytest.raises(RealBenchError, match="different numbers of fingerprints"):
         load_board(two_folds)
+
+
+@pytest.fixture
+def mixed(two_folds: Path, tmp_path: Path) -> Path:
+    """A board whose photographs were scored by two folds, half of them by each."""
+    runs = []
+    for name, letters, start in (("one", "ab", 0), ("two", "de", 6)):
+        run = write_score_run(tmp_path / name, {"Photographs": 3.0})
+        about = json.loads((run / "run.json").read_bytes())
+        for detector, letter in zip(about["detectors"], letters, strict=True):
+            detector["fingerprint"] = letter * 64
+        (run / "run.json").write_text(json.dumps(about))
+        lines = (run / "scores.csv").read_text().splitlines(keepends=True)
+        (run / "scores.csv").write_text("".join([lines[0], *lines[1:][start : start + 6]]))
+        runs.append(run)
+    with pytest.raises(UsageError, match="is a second score run"):
+        enter(two_folds, runs, "Photographs", is_anchor=True)
+    with (two_folds / "board.toml").open("a") as file:
+        file.write("cross_fit = true\n")
+    enter(two_folds, runs[::-1], "Photographs", is_anchor=True)
+    with pytest.raises(UsageError, match="the same detectors as a run before it"):
+        enter(two_folds, [*runs, runs[0]], "Photographs", is_anchor=True)
+    return two_folds
+
+
+def test_an_anchor_mixes_folds_where_the_board_lets_it(mixed: Path) -> None:
+    assert violations(mixed) == []
+    anchor = json.loads((mixed / "anchors" / "photographs.json").read_bytes())
+    scores = anchor["detector_scoring"]
+    assert scores["realism"]["n"] == 12
+    assert [image[0] for image in scores["images"]] == [f"{n:03d}" for n in range(12)]
+    assert scores["cross_fit"] == {
+        "sets": [["d" * 64, "e" * 64], ["a" * 64, "b" * 64]],
+        "set_of_image": [1] * 6 + [0] * 6,
+    }
+    assert build_board(mixed)
+
+
+def test_nothing_else_mixes_folds(mixed: Path) -> None:
+    anchor = json.loads((mixed / "anchors" / "photographs.json").read_bytes())
+    cross_fit = anchor["detector_scoring"]["cross_fit"]
+    edit(mixed, lambda r: _scores(r).update(cross_fit=cross_fit))
+    (found,) = violations(mixed)
+    assert found.startswith("results/beta.json: cross_fit: several sets")
+    shutil.rmtree(mixed / "results")
+    text = (mixed / "board.toml").read_text()
+    (mixed / "board.toml").write_text(text.replace("cross_fit = true\n", ""))
+    (found,) = violations(mixed)
+    assert found.startswith("anchors/photographs.json: cross_fit: several sets")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"sets": [["d" * 64, "e" * 64], ["a" * 64, "e" * 64]]}, "is no set of the board's"),
+        ({"sets": [["d" * 64, "e" * 64], ["e" * 64, "d" * 64]]}, "is no set of the board's"),
+        ({"sets": [["d" * 64, "e" * 64], ["a" * 64]]}, "is no set of the board's"),
+        ({"sets": [["d" * 64, "e" * 64]] * 2}, "a set comes twice"),
+        ({"sets": [["a" * 64, "b" * 64], ["d" * 64, "e" * 64]]}, "is not that of detectors"),
+        ({"set_of_image": [0] * 12}, "each set an image"),
+        ({"set_of_image": [1] * 6 + [2] * 6}, "each set an image"),
+        ({"set_of_image": [1] * 5 + [0] * 6}, "each image a set"),
+    ],
+)
+def test_a_mixed_anchor_says_rightly_who_scored_what(
+    mixed: Path, change: dict[str, Any], said: str
+) -> None:
+    path = mixed / "anchors" / "photographs.json"
+    record = json.loads(path.read_bytes())
+    record["detector_scoring"]["cross_fit"].update(change)
+    path.write_text(json.dumps(record))
+    (found,) = violations(mixed)
+    assert found.startswith("anchors/photographs.json: cross_fit: ")
+    assert said in found
