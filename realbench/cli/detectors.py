@@ -129,6 +129,14 @@ def train_command(
         Path | None,
         typer.Option(help="Receives each fold's networks as detectors, for cross-fitting."),
     ] = None,
+    generator_folds: Annotated[
+        int | None,
+        typer.Option(
+            min=2,
+            help="Keep so many folds instead, that hold out generators but not their prompts, and "
+            "learn from more.",
+        ),
+    ] = None,
 ) -> None:
     """Train, cross-validate and calibrate the embedded families on your own images.
 
@@ -145,7 +153,10 @@ def train_command(
 
     from realbench.detection.training.recipe import choose_recipes
     from realbench.detection.training.train import train_detectors
+    from realbench.errors import UsageError
 
+    if generator_folds is not None and keep_folds is None:
+        raise UsageError("--generator-folds goes with --keep-folds: say where they are kept")
     recipes = choose_recipes(names or [], recipe, name)
     changes = {
         k: v for k, v in (("training_views", training_views), ("seed", seed)) if v is not None
@@ -160,6 +171,7 @@ def train_command(
         autoencoder=autoencoder,
         workers=workers,
         keep_folds=keep_folds,
+        generator_folds=generator_folds,
         command=_without_paths(sys.argv[1:]),
         report=lambda line: typer.echo(line, err=True),
     )
@@ -196,17 +208,11 @@ def _auc(one: dict[str, Any]) -> str:
     return f"{found}{interval} ({one['n_real']} photographs, {one['n_generated']} generated)"
 
 
-def _as_folder(path: Path) -> str:
-    """Return a path that no detector's name could be taken for."""
-    text = str(path)
-    return text if path.is_absolute() or text.startswith(".") else f"./{text}"
-
-
 def _without_paths(arguments: list[str]) -> str:
     """Return the command line without the folders that decide nothing."""
     import shlex
 
-    names = ("--work", "--keep-folds")
+    names = ("--work", "--keep-folds", "--generator-folds")
     kept = [one for one in arguments if not one.startswith(tuple(f"{n}=" for n in names))]
     for name in names:
         if name in kept:

@@ -80,14 +80,15 @@ def _from_row(folder: Path, row: dict[str, str], recipe: Recipe) -> TrainingImag
     source = path.parent.name if row["label"] == "generated" else row["source"]
     subset = recipe.subset_of(row["path"])
     if row["label"] == "real":
-        fold = hash_fold(_series(path.stem, recipe.photo_series), recipe.folds)
+        fold = hash_fold(series(path.stem, recipe.photo_series), recipe.folds)
         return TrainingImage(folder / path, True, source, subset, fold, fold)
     source_fold = recipe.source_fold(source)
     prompt_fold = recipe.prompt_fold(row["prompt_id"], source)
     return TrainingImage(folder / path, False, source, subset, source_fold, prompt_fold)
 
 
-def _series(stem: str, prefixes: Iterable[str]) -> str:
+def series(stem: str, prefixes: Iterable[str]) -> str:
+    """Return what is held out with a photograph: eight of a numbered series, or it alone."""
     for prefix in prefixes:
         number = stem.removeprefix(prefix)
         if number != stem and number.isdigit():

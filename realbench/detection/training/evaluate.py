@@ -79,9 +79,17 @@ def network_logits(network: nn.Module, images: Iterable[np.ndarray], recipe: Rec
 
 
 def held_out_scores(
-    network: nn.Module, images: Sequence[TrainingImage], recipe: Recipe, fold: int
+    network: nn.Module,
+    images: Sequence[TrainingImage],
+    recipe: Recipe,
+    fold: int,
+    *,
+    calibrates_only: bool = False,
 ) -> pd.DataFrame:
     """Score a fold's held-out images, and degraded copies of some generated ones.
+
+    Args:
+        calibrates_only: score what a calibration is fitted on, and no more.
 
     Returns:
         a row per score: fold, path, real, source, subset, round_trip, change, logit. Changes
@@ -92,12 +100,17 @@ def held_out_scores(
     held_out = [
         i for i in images if i.tests(fold) and i.source not in left_out and i.subset not in left_out
     ]
+    if calibrates_only:
+        held_out = [image for image in held_out if not image.round_trip]
     whole = [_matched(image, recipe) for image in held_out]
     rows: list[tuple[object, ...]] = [
         (fold, image.path, image.real, image.source, image.subset, image.round_trip, "unchanged")
         for image in held_out
     ]
     logits = list(network_logits(network, whole, recipe))
+    columns = ["fold", "path", "real", "source", "subset", "round_trip", "change"]
+    if calibrates_only:
+        return pd.DataFrame(rows, columns=columns).assign(logit=logits)
     generated = [n for n, i in enumerate(held_out) if not i.real and not i.round_trip]
     chosen = rng.permutation(generated)[:NUMBER_OF_DEGRADED]
     for name, change in degradations(fold).items():
@@ -113,7 +126,6 @@ def held_out_scores(
     ]
     rows += [(fold, i.path, False, i.source, "broken", False, "unchanged") for i in broken]
     logits += list(network_logits(network, (_matched(i, recipe) for i in broken), recipe))
-    columns = ["fold", "path", "real", "source", "subset", "round_trip", "change"]
     return pd.DataFrame(rows, columns=columns).assign(logit=logits)
 
 

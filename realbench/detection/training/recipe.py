@@ -68,12 +68,16 @@ class Recipe(BaseModel):
         matching = [s for s in self.subsets if path.startswith(s + "/")]
         return max(matching, key=len) if matching else path.split("/", 1)[0]
 
+    def family(self, source: str) -> str:
+        """Return the first of ``families`` that is in a generator's name, or else the name."""
+        return next((f for f in self.families if f in source.lower()), source.lower())
+
     def source_fold(self, source: str) -> int:
         """Return the fold that holds out ``source``, with its whole family of models.
 
         It is the one that ``source_folds`` gives the source or its family, or else one by hash.
         """
-        family = next((f for f in self.families if f in source.lower()), source.lower())
+        family = self.family(source)
         for name in (source, family):
             if name in self.source_folds:
                 return self.source_folds[name] % self.folds

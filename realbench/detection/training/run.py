@@ -25,13 +25,17 @@ Report = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One fit: ``fold`` None is the final one, on all data; ``statistics`` are files."""
+    """One fit: ``fold`` None is the final one, on all data; ``statistics`` are files.
+
+    One that ``calibrates_only`` is scored on what its calibration needs, not for a record.
+    """
 
     recipe: Recipe
     images: tuple[TrainingImage, ...]
     fold: int | None
     folder: Path
     statistics: tuple[Path, ...]
+    calibrates_only: bool = False
 
     @property
     def label(self) -> str:
@@ -95,7 +99,9 @@ def _do(job: Job) -> str:
         write_whole(job.weights, lambda path: save_file(pack(network.state_dict()), path))
     network.load_state_dict(unpack(load_file(job.weights)))  # as it is shipped, rounded
     if job.fold is not None:
-        table = held_out_scores(network, job.images, job.recipe, job.fold)
+        table = held_out_scores(
+            network, job.images, job.recipe, job.fold, calibrates_only=job.calibrates_only
+        )
         write_whole(job.scores, lambda path: table.to_csv(path, index=False))
     learned = sum(image.trains(job.fold) for image in job.images)
     return f"{learned} images, {time.monotonic() - start:.0f} s"

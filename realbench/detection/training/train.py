@@ -48,6 +48,7 @@ def train_detectors(
     autoencoder: Path | None = None,
     workers: int | None = None,
     keep_folds: Path | None = None,
+    generator_folds: int | None = None,
     command: str = "",
     report: Callable[[str], None] = print,
 ) -> dict[str, Any]:
@@ -63,6 +64,8 @@ def train_detectors(
         autoencoder: folder of the TAEF2 weights; without it no round trips are made.
         workers: fits at a time, one thread each; by default one per core.
         keep_folds: receives the folds' networks as detectors (:func:`publish_folds`).
+        generator_folds: keep that many folds instead, which hold out generators alone and learn
+            from the rest (:func:`generator_jobs`).
         command: what the model cards name as the command that made them.
         report: receives a line per finished step.
 
@@ -72,7 +75,7 @@ def train_detectors(
     Raises:
         UsageError: no data, or too little of a class; a recipe whose network cannot be built.
     """
-    from realbench.detection.training.folds import publish_folds
+    from realbench.detection.training.folds import generator_jobs, publish_folds
     from realbench.detection.training.record import calibrate, ensemble_table, figures
 
     start = time.monotonic()
@@ -111,7 +114,11 @@ def train_detectors(
             run.Job(recipe, tuple(images), fold, folder, statistics)
             for fold in (None, *range(recipe.folds))
         ]
-    run.train([job for some in jobs.values() for job in some], count, report)
+    kept = jobs
+    if keep_folds is not None and generator_folds is not None:
+        kept = {name: generator_jobs(some[0], generator_folds) for name, some in jobs.items()}
+    fits = {job.weights: job for some in (*jobs.values(), *kept.values()) for job in some}
+    run.train(list(fits.values()), count, report)
 
     tables, results = {}, {}
     matched = _matched_subsets(images)
@@ -153,7 +160,7 @@ def train_detectors(
         publish_record(out / "README.md", "# The detectors of this folder together", record)
         run.save_json(out / "record.json", record)
     if keep_folds is not None:
-        report(f"folds kept: {publish_folds(keep_folds, jobs)}")
+        report(f"folds kept: {publish_folds(keep_folds, kept)}")
     report(f"done after {time.monotonic() - start:.0f} s")
     return results
 

@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
 from realbench.arena.judges.cross_fit import read_folds
+from realbench.cli.detectors import app
 from realbench.detection import perturbations
 from realbench.detection.calibration import calibrated
 from realbench.detection.cards import CalibrationSpec
 from realbench.detection.registry import find_card, load_detector
-from realbench.detection.training.folds import level
+from realbench.detection.training.data import TrainingImage, read_manifest
+from realbench.detection.training.folds import (
+    generator_jobs,
+    hold_out_generators,
+    level,
+    publish_folds,
+)
 from realbench.detection.training.record import fold_calibrations
-from realbench.detection.training.train import train_detectors
+from realbench.detection.training.run import Job, held_out, train
+from realbench.detection.training.statistics import compute_statistics
+from realbench.errors import UsageError
 from realbench.images import read_image
 
 pytest.importorskip("onnx", reason="needs realgen[train-detectors]")
@@ -51,30 +64,92 @@ def test_folds_have_one_level_on_their_photographs() -> None:
     assert level(specs, generated) == found, "generated images do not count"
 
 
+def _images() -> list[TrainingImage]:
+    """Eight generators in six families, with prompts in common, and photographs with twins."""
+    names = ["flux-a", "flux-b", "c", "d", "e", "f", "g", "my-flux"]
+    made = [
+        TrainingImage(Path(f"{name}/{n}.png"), False, name, subset, 0, n % 3)
+        for name in names
+        for subset in ("generated", "generated-small")
+        for n in range(5)
+    ]
+    photos = [
+        TrainingImage(Path(f"{n}.jpg"), True, "camera", subset, n % 3, n % 3)
+        for subset, start in (("photos", 0), ("photos-small", 100))
+        for n in range(start, start + 24)
+    ]
+    twins = [
+        replace(one, path=Path("x.png"), real=False, source="round-trip", round_trip=True)
+        for one in photos
+    ]
+    return [*made, *photos, *twins]
+
+
+def test_generator_folds_hold_out_families_and_photographs_but_no_prompt() -> None:
+    recipe = _recipe("trace").model_copy(update={"families": ("flux",)})
+    images = _images()
+    found = hold_out_generators(images, recipe, 4)
+    assert [(one.path, one.source, one.real) for one in found] == [
+        (one.path, one.source, one.real) for one in images
+    ]
+    made = [one for one in found if not one.real and not one.round_trip]
+    folds = {one.source: {i.source_fold for i in made if i.source == one.source} for one in made}
+    assert all(len(own) == 1 for own in folds.values()), "in all subsets"
+    assert folds["flux-a"] == folds["flux-b"] == folds["my-flux"], "with its family"
+    for fold in range(4):
+        tested = {one.source for one in made if one.tests(fold)}
+        assert tested
+        assert tested.isdisjoint(one.source for one in made if one.trains(fold))
+        assert all(one.trains(fold) != one.tests(fold) for one in found), "learns from the rest"
+        prompts = {one.path.stem for one in made if one.trains(fold)}
+        assert prompts == {one.path.stem for one in made if one.tests(fold)}
+    photos = [one for one in found if one.real]
+    for subset in ("photos", "photos-small"):
+        counts = Counter(one.source_fold for one in photos if one.subset == subset)
+        assert sorted(counts.items()) == [(0, 6), (1, 6), (2, 6), (3, 6)], "dealt out evenly"
+    twins = [one for one in found if one.round_trip]
+    assert [one.source_fold for one in twins] == [one.source_fold for one in photos]
+    with pytest.raises(UsageError, match="7 folds need as many generators, and there are 6"):
+        hold_out_generators(images, recipe, 7)
+
+
+def test_generator_folds_need_a_place() -> None:
+    result = CliRunner().invoke(app, ["train", "--generator-folds", "4"])
+    assert isinstance(result.exception, UsageError)
+    assert "--keep-folds" in str(result.exception)
+
+
 @pytest.mark.slow
 def test_folds_are_kept_as_detectors_of_what_they_hold_out(
     data: Path,  # noqa: F811
     tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    recipes = {"tiny-semantic": _recipe("semantic"), "tiny-trace": _recipe("trace")}
-    work, kept = tmp_path / "work", tmp_path / "folds"
-    train_detectors(recipes, out=tmp_path / "out", work=work, data=data, workers=2, keep_folds=kept)
-    folds = read_folds(kept / "folds.toml")
-    assert [fold.contestants for fold in folds] == [("a",), ("b",)]
+    # Few renders and no further processes: what takes long is tested in test_train.py.
+    monkeypatch.setattr("realbench.detection.training.statistics._IMAGES_A_PART", 8)
+    for module in ("statistics", "run"):
+        monkeypatch.setattr(
+            f"realbench.detection.training.{module}.worker_pool", ThreadPoolExecutor
+        )
+    recipe = _recipe("semantic")
+    images = tuple(read_manifest(data, recipe))
+    statistics = compute_statistics(images, recipe, tmp_path / "statistics", workers=1)
+    final = Job(recipe, images, None, tmp_path / "work", statistics)
+    jobs = generator_jobs(final, 2)
+    train(jobs, workers=1, report=print)
+    folds = read_folds(publish_folds(tmp_path / "folds", {"tiny": jobs}))
+    assert sorted(fold.contestants for fold in folds) == [("a",), ("b",)]
+    table = held_out(jobs)
+    assert set(table["change"]) == {"unchanged"}, "no more than a calibration needs"
+    specs = fold_calibrations(table)
     for number, fold in enumerate(folds):
-        assert [Path(card).name for card in fold.detectors] == list(recipes)
-        for card in fold.detectors:
-            name = Path(card).name
-            assert find_card(card).fingerprint != find_card(tmp_path / "out" / name).fingerprint
-            detector = load_detector(card)
-            (folder,) = work.glob(f"{name}-*")
-            table = pd.concat(pd.read_csv(folder / f"fold-{k}.csv") for k in range(2))
-            specs = level(fold_calibrations(table), table)
-            own = table[
-                (table["fold"] == number) & (table["change"] == "unchanged") & ~table["real"]
-            ]
-            expected = calibrated(own["logit"].to_numpy(), specs[number])
-            pictures = [perturbations.matched(read_image(Path(path))) for path in own["path"]]
-            found = [detector.logits(detector.prepare(one)[None]).item() for one in pictures]
-            assert len(found) >= 2
-            np.testing.assert_allclose(found, expected, atol=0.05)
+        (card,) = fold.detectors
+        detector = load_detector(card)
+        own = table[(table["fold"] == number) & ~table["real"]]
+        assert set(own["source"]) == set(fold.contestants)
+        expected = calibrated(own["logit"].to_numpy(), specs[number])
+        pictures = [perturbations.matched(read_image(Path(path))) for path in own["path"]]
+        found = [detector.logits(detector.prepare(one)[None]).item() for one in pictures]
+        assert len(found) == 6
+        np.testing.assert_allclose(found, expected, atol=0.05)
+    assert len({find_card(fold.detectors[0]).fingerprint for fold in folds}) == 2
