@@ -1,15 +1,15 @@
 """Makes the runs of ``leaderboards/gallery-5`` and writes the board's entries from them.
 
     realbench detectors train trace-lite semantic-lite --data ../shared/data \
-        --autoencoder ../shared/weights --out OUT --keep-folds FOLDS
+        --autoencoder ../shared/weights --out OUT --keep-folds FOLDS --generator-folds 10
     python benchmarks/gallery_board.py --data ../shared/data --folds FOLDS --work RUNS
     realbench leaderboard verify leaderboards/gallery-5
     realbench leaderboard build leaderboards/gallery-5
 
 Every model is scored by the fold whose networks learned from none of its pictures, and every
 photograph by the one that held it out. Photographs have no pictures of the board's prompts: in
-the arena five of each fold, drawn by a seed, stand in for them. All commands are RealBench's own
-and are printed; run it again to go on after an interruption.
+the arena five of one fold, both drawn by a seed, stand in for them. All commands are RealBench's
+own and are printed; run it again to go on after an interruption.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from pathlib import Path
 from realbench.arena.judges.cross_fit import Fold, read_folds
 from realbench.content import content_path
 from realbench.detection.training.data import read_manifest
-from realbench.detection.training.folds import FOLDS_FILE
+from realbench.detection.training.folds import FOLDS_FILE, hold_out_generators
 from realbench.detection.training.recipe import read_recipe
 from realbench.leaderboard.board import ANCHORS, RESULTS, load_board
 from realbench.leaderboard.entry import Description, make_entry, write_entry
@@ -36,6 +36,7 @@ from realbench.leaderboard.names import slug
 from realbench.prompts import load_suite
 
 BOARD = Path(__file__).parents[1] / "leaderboards" / "gallery-5"
+PHOTOGRAPHS = "photographs"
 SEED = 0
 
 
@@ -45,34 +46,38 @@ def realbench(*arguments: object) -> None:
     subprocess.run([Path(sys.executable).with_name("realbench"), *command[1:]], check=True)
 
 
-def photographs_of(data: Path, fold: int) -> list[Path]:
-    """Return the photographs of ``data/photos`` that a fold holds out."""
+def photographs_of(data: Path, folds: int) -> list[list[Path]]:
+    """Return the photographs of ``data/photos`` that each fold holds out."""
     recipe = read_recipe(content_path("detectors") / "semantic-lite" / "recipe.toml")
-    images = read_manifest(data, recipe)
-    own = [i for i in images if i.subset == "photos" and i.real and i.tests(fold)]
-    return sorted(image.path for image in own)
+    images = hold_out_generators(read_manifest(data, recipe), recipe, folds)
+    own = [image for image in images if image.subset == "photos" and image.real]
+    return [sorted(image.path for image in own if image.tests(fold)) for fold in range(folds)]
 
 
-def copy_photographs(
-    data: Path, fold: int, prompts: Sequence[str], work: Path
-) -> tuple[Path, Path]:
-    """Copy a fold's photographs, all of them and, by prompt id, those that stand in.
+def copy_photographs(photographs: Sequence[Path], folder: Path) -> Path:
+    """Copy photographs into a folder with the anchor's name."""
+    target = folder / PHOTOGRAPHS
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
+    for path in photographs:
+        shutil.copy2(path, target)
+    return target
+
+
+def copy_stand_ins(
+    photographs: Sequence[Sequence[Path]], prompts: Sequence[str], folder: Path
+) -> tuple[int, Path]:
+    """Copy photographs of one fold, both drawn, named by the prompts that they stand in for.
 
     Returns:
-        the two folders, of one name.
+        the fold, and the folder.
     """
-    name = f"photographs-fold-{fold}"
-    every, drawn = work / "photographs" / name, work / "stand-ins" / name
-    photographs = photographs_of(data, fold)
-    for folder in (every, drawn):
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-    for path in photographs:
-        shutil.copy2(path, every)
-    chosen = random.Random(f"{SEED} {fold}").sample(photographs, len(prompts))
-    for prompt, path in zip(prompts, chosen, strict=True):
-        shutil.copy2(path, drawn / f"{prompt}{path.suffix}")
-    return every, drawn
+    draw = random.Random(SEED)
+    fold = draw.randrange(len(photographs))
+    target = copy_photographs((), folder)
+    for prompt, path in zip(prompts, draw.sample(photographs[fold], len(prompts)), strict=True):
+        shutil.copy2(path, target / f"{prompt}{path.suffix}")
+    return fold, target
 
 
 def write_map(path: Path, folds: Sequence[Fold], contestants: Sequence[Sequence[str]]) -> None:
@@ -101,36 +106,36 @@ def main() -> None:
         for fold in read_folds(arguments.folds / FOLDS_FILE)
     ]
     models = sorted(path.name for path in generated.iterdir() if path.is_dir())
-    runs, every, stand_ins, contestants = [], [], [], []
+    photographs = photographs_of(arguments.data, len(folds))
+    runs, contestants = [], []
     for number, fold in enumerate(folds):
         own = [name for name in models if name in fold.contestants]
-        photographs, drawn = copy_photographs(arguments.data, number, list(suite.prompts), work)
-        stand_ins.append(drawn)
-        every.append(photographs.name)
-        contestants.append([*own, photographs.name])
-        runs.append(work / f"score-fold-{number}")
+        held_out = copy_photographs(photographs[number], work / f"photographs-{number}")
+        contestants.append(own)
+        runs.append(work / f"score-{number}")
         options = [part for card in fold.detectors for part in ("--detector", card)]
         realbench(
-            "score", *(generated / name for name in own), "--reference", photographs,
+            "score", *(generated / name for name in own), held_out,
             "--prompts", generated / "prompts.jsonl", *options, "--out", runs[-1], "--quiet",
         )  # fmt: skip
-    write_map(work / FOLDS_FILE, folds, contestants)
+    drawn, stand_ins = copy_stand_ins(photographs, list(suite.prompts), work / "stand-ins")
+    judged = [[*own, PHOTOGRAPHS] if n == drawn else own for n, own in enumerate(contestants)]
+    write_map(work / FOLDS_FILE, folds, judged)
     arena = work / "arena"
     realbench(
-        "arena", *(generated / name for name in models), *stand_ins, "--judge", "detectors",
+        "arena", *(generated / name for name in models), stand_ins, "--judge", "detectors",
         "--cross-fit", work / FOLDS_FILE, "--prompts", generated / "prompts.jsonl",
         "--out", arena, "--quiet",
     )  # fmt: skip
     board = load_board(arguments.board)
-    for run, names in zip(runs, contestants, strict=True):
-        for name in names:  # as realbench leaderboard add would, all in one process
-            is_anchor = name in every
-            entry = make_entry(
-                [run, arena], board, Description({"name": name}, is_anchor=is_anchor)
-            )
-            folder = arguments.board / (ANCHORS if is_anchor else RESULTS)
-            write_entry(entry, folder / f"{slug(name)}.json")
-    print(f"wrote {len(models)} entries and {len(every)} anchors into {arguments.board}")
+    for run, own in zip(runs, contestants, strict=True):
+        for name in own:  # as realbench leaderboard add would, all in one process
+            entry = make_entry([run, arena], board, Description({"name": name}))
+            write_entry(entry, arguments.board / RESULTS / f"{slug(name)}.json")
+    described = Description({"name": PHOTOGRAPHS}, is_anchor=True)
+    anchor = make_entry([*runs, arena], board, described)
+    write_entry(anchor, arguments.board / ANCHORS / f"{PHOTOGRAPHS}.json")
+    print(f"wrote {len(models)} entries and an anchor into {arguments.board}")
 
 
 if __name__ == "__main__":
