@@ -118,7 +118,11 @@ def _facts(
         ("Device", f"{manifest['device']}, {count(manifest['processes'], 'process', 'processes')}"),
         ("Training took", f"{seconds / 3600:,.1f} h" if seconds > 5400 else f"{seconds:,.0f} s"),
     ]
-    reasons = {"interrupted": "running, or cut off", "hacking": "stopped for reward hacking"}
+    reasons = {
+        "interrupted": "running, or cut off",
+        "hacking": "stopped for reward hacking",
+        "risen": "stopped, since the reward had risen by evaluation.stop_at_rise",
+    }
     state = reasons.get(manifest["stop_reason"])
     return facts + ([("State", state)] if state else [])
 

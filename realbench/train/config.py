@@ -184,6 +184,7 @@ class EvaluationConfig(Table):
         images_per_prompt: of each.
         heldout: detectors (names or card folders) that take no part in the reward.
         stop_on_hacking: end the run when the reward rises while the held-out score falls.
+        stop_at_rise: end it at the first evaluation whose mean reward is so much above the first.
         columns: of the grid of samples.
     """
 
@@ -193,6 +194,7 @@ class EvaluationConfig(Table):
     images_per_prompt: int = Field(default=1, ge=1)
     heldout: tuple[str, ...] = ()
     stop_on_hacking: bool = False
+    stop_at_rise: float | None = Field(default=None, gt=0)
     columns: int = Field(default=8, ge=1)
 
 

@@ -87,7 +87,7 @@ class TrainResult:
         out: the run's folder.
         log: the lines of ``log.jsonl``: iteration 0 is the evaluation before the training.
         summary: as in ``summary.json``.
-        stop_reason: ``"complete"`` or ``"hacking"``.
+        stop_reason: ``"complete"``, ``"hacking"`` or ``"risen"``.
         model: with the trained weights (their running mean, where there is one).
     """
 
@@ -284,7 +284,7 @@ class _Training:
             first,
         )
         for iteration in range(first, total + 1):
-            if self._is_hacked():
+            if self._stop_reason() is not None:
                 break
             self.tell(Progress("training", max(0, iteration - 1), total, self._last_reward()))
             record: dict[str, Any] = {"iteration": iteration}
@@ -343,6 +343,16 @@ class _Training:
             (one.get("evaluation") or {}).get("warning") for one in self.log
         )
 
+    def _stop_reason(self) -> str | None:
+        """Return why the run ends before its last iteration, None where it goes on."""
+        if self._is_hacked():
+            return "hacking"
+        wanted = self.config.evaluation.stop_at_rise
+        rewards = [one["evaluation"]["reward"]["mean"] for one in self.log if "evaluation" in one]
+        if wanted is not None and rewards and rewards[-1] - rewards[0] >= wanted:
+            return "risen"
+        return None
+
     def _last_reward(self) -> float | None:
         return next((one["reward"] for one in reversed(self.log) if "reward" in one), None)
 
@@ -358,12 +368,12 @@ class _Training:
         )
 
     def _finish(self) -> TrainResult:
-        hacked = self._is_hacked()
+        stopped = self._stop_reason()
         last = self.log[-1]["iteration"]
-        if hacked and latest_checkpoint(self.out) is None:
+        if stopped == "risen" or (stopped and latest_checkpoint(self.out) is None):
             self._save(last)
         summary = summarize(self.log, self.manifest["config"])
-        summary["stop_reason"] = self.manifest["stop_reason"] = "hacking" if hacked else "complete"
+        summary["stop_reason"] = self.manifest["stop_reason"] = stopped or "complete"
         self.manifest["finished"] = run_folder.now()
         if self.is_main:
             if self.cotraining is not None:
