@@ -91,9 +91,11 @@ def pretrain_demo(
             report=(lambda _: None) if quiet else typer.echo,
         )
     if not quiet:
-        loss = record["loss"][-1][1]
-        typer.echo(f"{record['photographs']} photographs, {record['settings']['steps']} steps, ")
-        typer.echo(f"loss {loss:.3f}, {record['seconds']:.0f} s: {out}")
+        loss, seconds = record["loss"][-1][1], record["seconds"]
+        typer.echo(
+            f"{record['photographs']} photographs, {record['settings']['steps']} steps, "
+            f"loss {loss:.3f}, {seconds:.0f} s: {out}"
+        )
 
 
 def _print_summary(summary: dict[str, Any], out: Path) -> None:

@@ -245,6 +245,29 @@ def test_the_run_stops_when_the_reward_is_gamed(tmp_path: Path) -> None:
     assert again.log[-1]["iteration"] == stopped
 
 
+def test_the_run_ends_once_the_reward_has_risen_enough(tmp_path: Path) -> None:
+    evaluations = 0
+
+    def reward(images: torch.Tensor, prompts: Sequence[str]) -> np.ndarray:
+        return brightness(images, prompts) / 100 + 0.3 + 0.1 * evaluations
+
+    def heldout(images: torch.Tensor, prompts: Sequence[str]) -> np.ndarray:
+        nonlocal evaluations
+        evaluations += 1
+        return brightness(images, prompts)
+
+    config = settings(
+        training={"iterations": 9},
+        evaluation={"every": 1, "stop_at_rise": 0.15},
+        checkpoints={"every": 9},
+    )
+    result = run(config, tmp_path, reward=reward, heldout=heldout)
+    assert (result.stop_reason, result.log[-1]["iteration"]) == ("risen", 2)
+    assert (tmp_path / "lora" / "pytorch_lora_weights.safetensors").is_file()
+    again = run(config, tmp_path, reward=reward, heldout=heldout)
+    assert again.log[-1]["iteration"] == 2
+
+
 def test_a_gradient_that_is_not_finite_ends_the_run(tmp_path: Path) -> None:
     config = settings(training={"learning_rate": 1e30})
     with pytest.raises(RealBenchError, match="the gradient is not finite"):
