@@ -188,11 +188,11 @@ def _accelerator(config: DiffusionConfig, out: Path) -> Iterator[Accelerator]:
         gradient_accumulation_steps=passes_per_step(config, state.num_processes),
         log_with=list(config.tracking.trackers) or None,
         project_dir=str(out),
-        # The text stream of Qwen-Image's last block leads nowhere: its LoRA gets no gradient.
-        kwargs_handlers=[
-            DistributedDataParallelKwargs(broadcast_buffers=False, find_unused_parameters=True)
-        ],
+        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
     )
+    if str(accelerator.distributed_type).endswith("DEEPSPEED"):
+        # Its optimiser's state is out of reach of our checkpoints: a run could not go on.
+        raise UsageError("DeepSpeed cannot be trained with: shard with FSDP (see docs/train.md)")
     set_seed(config.seed)
     try:
         yield accelerator

@@ -1,0 +1,111 @@
+"""The report of a training: what it says, and how it looks in a browser."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from realbench.errors import UsageError
+from realbench.report.train_plots import Line, fitted_scale, line_chart
+from realbench.report.train_report import render_train_report, write_train_report
+from tests.report.browser import LOWEST_CONTRAST, assert_outlined
+from tests.report.pages import Page
+from tests.report.trainings import make_training
+
+HOSTILE = "<img src=x onerror=alert(1)>" + "long-name" * 20
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_train_report(make_training(tmp_path_factory.mktemp("run"), name=HOSTILE))
+
+
+def test_it_says_what_moved_and_by_how_much(tmp_path: Path) -> None:
+    page = Page(render_train_report(make_training(tmp_path)))
+    assert "The reward rose by 0.20; the held-out score fell by 0.10" in page.text
+    assert "Iteration 40: the reward rises while the held-out score falls" in page.text
+    assert "640, in groups of 8" in page.text
+    assert "trained, too, 8 times" in page.text
+    images = [dict(attributes)["src"] for tag, attributes in page.tags if tag == "img"]
+    assert len(images) == 5 * 8
+    assert all(str(one).startswith("data:image/jpeg;base64,") for one in images)
+    assert "× 10⁻⁵" in page.text  # of the KL
+    assert "nan" not in page.text.lower().replace("finance", "")
+
+
+def test_a_change_within_chance_is_no_finding(tmp_path: Path) -> None:
+    page = Page(render_train_report(make_training(tmp_path, rise=0.0001)))
+    assert "The reward did not move measurably (0.000" in page.text
+
+
+def test_a_run_that_has_only_begun_has_a_report(tmp_path: Path) -> None:
+    make_training(tmp_path, iterations=40)
+    log = tmp_path / "log.jsonl"
+    log.write_text(log.read_text().splitlines(keepends=True)[0] + '{"iteration": 1, "rew')
+    page = Page(render_train_report(tmp_path))
+    assert "has not been evaluated twice yet" in page.text
+    assert "running, or cut off" in page.text
+
+
+def test_another_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="holds no run of realgen-train diffusion"):
+        write_train_report(tmp_path)
+    (tmp_path / "run.json").write_text(json.dumps({"kind": "prompt"}))
+    with pytest.raises(UsageError, match="holds no run"):
+        write_train_report(tmp_path)
+
+
+@given(
+    st.lists(st.floats(-1e12, 1e12), max_size=6), st.booleans(), st.sampled_from([1e-12, 1.0, 1e6])
+)
+def test_an_axis_holds_its_values_with_few_ticks(
+    values: list[float], zero: bool, unit: float
+) -> None:
+    scaled = [value * unit for value in values]
+    scale = fitted_scale(scaled, zero=zero)
+    assert 2 <= len(scale.ticks) <= 7
+    slack = 1e-5 * (scale.high - scale.low)
+    assert all(scale.low - slack <= value <= scale.high + slack for value in scaled)
+    assert scale.low < scale.high
+
+
+def test_long_runs_are_averaged_and_gaps_left_out() -> None:
+    points = [(n, n / 1000 if n % 2 else None, None, float("nan")) for n in range(1000)]
+    drawn = str(line_chart([Line("a", points)], width=300, height=100, label="x"))
+    assert drawn.count("L") < 250
+    assert "nan" not in drawn
+    nothing = str(line_chart([Line("a", [])], width=300, height=100, label="x"))
+    assert "nan" not in nothing
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [1280, 390, 320])
+def test_the_page_fits_its_window_and_can_be_read(
+    browser: Any, report: Path, width: int, scheme: str
+) -> None:
+    page = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
+    heard: list[str] = []
+    page.on("dialog", lambda dialog: heard.append(f"dialog: {dialog.message}"))
+    page.on("console", lambda message: heard.append(f"console: {message.text}"))
+    page.on("request", lambda request: heard.append(f"request: {request.url[:60]}"))
+    page.goto(report.as_uri())
+    page.wait_for_load_state("load")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    contrast, element = page.evaluate(LOWEST_CONTRAST)
+    assert contrast >= 4.5, element
+    broken = "[...document.images].filter(i => !i.complete || !i.naturalWidth).length"
+    page.wait_for_function(f"{broken} === 0", timeout=10_000)
+    assert page.evaluate("document.scripts.length") == 0
+    outside = [one for one in heard if "data:" not in one and report.as_uri() not in one]
+    assert outside == []
+    page.close()
+
+
+@pytest.mark.browser
+def test_the_headings_form_an_outline(browser: Any, report: Path) -> None:
+    assert_outlined(browser, report)
