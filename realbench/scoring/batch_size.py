@@ -68,13 +68,27 @@ def best_batch(seconds: Callable[[int], float], *, most: int = LARGEST) -> int:
     size = fitted = 1 if most < SMALLEST else SMALLEST
     best = 0.0  # images a second
     while size <= most:
-        try:
-            speed = size / max(seconds(size), 1e-9)
-        except (RuntimeError, MemoryError) as error:
-            if not is_memory_shortage(error):
-                raise
-            return max(1, (size if size == fitted else fitted) // 2)
+        speed = _speed(seconds, size)
+        if speed is None:
+            return max(1, fitted // 2) if best else _fitting(seconds, size // 2)
         if best and speed < WORTHWHILE * best:
             return fitted
         best, fitted, size = speed, size, 2 * size
     return fitted
+
+
+def _fitting(seconds: Callable[[int], float], size: int) -> int:
+    """Return the largest of ``size``, its half, its quarter and so on that fits; at least 1."""
+    while size > 1 and _speed(seconds, size) is None:
+        size //= 2
+    return max(1, size)
+
+
+def _speed(seconds: Callable[[int], float], size: int) -> float | None:
+    """Return the images a second of a batch, None where memory was short."""
+    try:
+        return size / max(seconds(size), 1e-9)
+    except (RuntimeError, MemoryError) as error:
+        if not is_memory_shortage(error):
+            raise
+        return None
