@@ -15,6 +15,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -388,8 +389,9 @@ def test_other_methods_are_none(server: Running, method: str) -> None:
 )
 def test_what_is_no_http_ends_alone(server: Running, head: bytes) -> None:
     with _connected(server) as raw:
-        raw.sendall(head)
-        raw.shutdown(socket.SHUT_WR)
+        with suppress(OSError):  # a server may hang up before it has read all
+            raw.sendall(head)
+            raw.shutdown(socket.SHUT_WR)
         _ends(raw)
     still_serves(server)
 
