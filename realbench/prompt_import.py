@@ -184,7 +184,7 @@ def _choose(
             option = "--" + {"prompt_long": "long"}.get(field, field) + "-column"
             raise UsageError(
                 f"{source} has no column {asked or ' or '.join(PROMPT_COLUMNS)!r}; its columns are "
-                f"{', '.join(map(str, present)) or 'none'}: name one with {option}"
+                f"{printable(', '.join(map(str, present))) or 'none'}: name one with {option}"
             )
         if column is not None:
             chosen[field] = column

@@ -97,6 +97,9 @@ class MemoryBudget:
         self.used -= count
 
 
+_ROUNDING = 1e-6  # who waits as long as was asked is let in, whatever the clock's last digits
+
+
 class RateLimit:
     """A bucket of tokens for each address, one token an image.
 
@@ -127,8 +130,8 @@ class RateLimit:
         now = self._clock()
         left, since = self._buckets.pop(address, (self._burst, now))
         left = min(self._burst, left + (now - since) * self._rate)
-        enough = left >= images
-        self._buckets[address] = (left - images if enough else left, now)
+        enough = left >= images - _ROUNDING
+        self._buckets[address] = (max(0.0, left - images) if enough else left, now)
         if len(self._buckets) > self._ADDRESSES:
             self._buckets.popitem(last=False)
         if not enough:
