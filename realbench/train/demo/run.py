@@ -13,6 +13,7 @@ from realbench.content import content_path
 from realbench.prompts import load_prompts
 from realbench.train import run_folder
 from realbench.train.config import DiffusionConfig, load_config
+from realbench.train.demo.contrast import REWARDED
 from realbench.train.demo.flow_model import SmallPhoto
 from realbench.train.demo.pipeline import load_small_photo
 from realbench.train.demo.quality import QualityGuard
@@ -37,8 +38,8 @@ def run_demo(
         iterations: Other than the config's.
 
     Returns:
-        What ``summary.json`` holds: that of every training, ``"quality"`` (the guard's verdict)
-        and ``"wall_seconds"``.
+        What ``summary.json`` holds: that of every training, ``"quality"`` (the guard's verdict,
+        and which of its measures are ``"rewarded"``) and ``"wall_seconds"``.
 
     Raises:
         UsageError: ``out`` holds another run.
@@ -64,7 +65,8 @@ def run_demo(
     finally:
         torch.set_num_threads(threads)
     summary = dict(result.summary)
-    summary["quality"] = guard.verdict(summary["probes_start"], summary["probes_end"])
+    quality = guard.verdict(summary["probes_start"], summary["probes_end"])
+    summary["quality"] = quality | {"rewarded": list(REWARDED)}
     summary["wall_seconds"] = round(time.monotonic() - started, 1)
     run_folder.write_json(out / run_folder.SUMMARY_FILE, summary)
     return summary
