@@ -357,7 +357,7 @@ level = "semantic"
 family = "whole-image"
 description = "For pictures of {size} pixels by small-photo only: the held-out judge of the demo"
 licence = "Apache-2.0"
-citation = ""
+citation = "RealBench, {HELDOUT}"
 
 [input]
 size = {_INPUT}
