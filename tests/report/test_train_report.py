@@ -92,7 +92,7 @@ def test_the_page_fits_its_window_and_can_be_read(
     heard: list[str] = []
     page.on("dialog", lambda dialog: heard.append(f"dialog: {dialog.message}"))
     page.on("console", lambda message: heard.append(f"console: {message.text}"))
-    page.on("request", lambda request: heard.append(f"request: {request.url[:60]}"))
+    page.on("request", lambda request: heard.append(f"request: {request.url[:500]}"))
     page.goto(report.as_uri())
     page.wait_for_load_state("load")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
