@@ -20,7 +20,12 @@ from transformers import TrainerCallback
 from transformers.trainer_callback import ExportableState
 
 from realbench.errors import RealBenchError, RealBenchWarning, UsageError
-from realbench.generation.language_model import REWRITER_FOLDER, find_trained, load_language_model
+from realbench.generation.language_model import (
+    REWRITER_FILE,
+    REWRITER_FOLDER,
+    find_trained,
+    load_language_model,
+)
 from realbench.generation.pipeline import Lora, Pipeline, PipelineOptions
 from realbench.generation.rewriting import (
     end_tokens,
@@ -182,7 +187,7 @@ class _Run:
             self.trainer.train(
                 resume_from_checkpoint=None if checkpoint is None else str(checkpoint)
             )
-        elif find_trained(str(self.out)) is None:
+        elif not (self.out / REWRITER_FOLDER / REWRITER_FILE).is_file():
             self.trainer._load_from_checkpoint(str(checkpoint))
         else:
             return self._result()
