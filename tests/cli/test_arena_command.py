@@ -96,7 +96,7 @@ def test_max_votes_says_how_much_is_open_and_a_rerun_finishes(
         " ".join(result.stdout.split())
     )
     result = realbench(*arguments, environment=environment)
-    assert "open" not in result.stdout
+    assert "pairs are open" not in result.stdout
     assert len(votes(tmp_path / "run")) == 8
     shutil.move(tmp_path / "run", tmp_path / "one")
     realbench(*arguments, "--max-votes", 2, environment=environment)
