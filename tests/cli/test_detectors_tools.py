@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -85,10 +87,12 @@ def test_calibration_is_saved_beside_the_users_card_and_used_from_there(
 def test_calibration_of_a_bundled_name_never_goes_into_the_package(
     place: Path, data: list[object], environment: dict[str, str]
 ) -> None:
-    from realbench.content import content_path
-
+    # The command's package is the installed one, which need not be this checkout.
+    find = "from realbench.content import content_path; print(content_path('detectors'))"
+    run = [sys.executable, "-c", find]
+    package = subprocess.run(run, cwd=place, capture_output=True, text=True, check=True).stdout
     refused = realbench(
-        *("detectors", "calibrate", "trace-lite", *data, "--out", content_path("detectors")),
+        *("detectors", "calibrate", "trace-lite", *data, "--out", package.strip()),
         environment=environment,
         cwd=place,
         code=2,
