@@ -8,7 +8,6 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from realbench.images import printable
 from realbench.prompts import Suite
 from realbench.scoring.files import json_bytes, write_atomically
 from realbench.scoring.manifest import package_versions
+from realbench.versions import installed_versions
 
 MANIFEST_FILE = "run.json"
 MANIFEST_FORMAT = 1
@@ -40,7 +40,7 @@ def describe_arena(
     """Return the manifest of a run that begins: it counts as interrupted until it has ended."""
     return {
         "arena_format": MANIFEST_FORMAT,
-        "versions": package_versions() | _versions(),
+        "versions": package_versions() | installed_versions(_PACKAGES),
         "platform": platform.platform(),
         "arguments": dict(arguments),
         "argv": [without_credentials(printable(part)) for part in sys.argv],
@@ -113,16 +113,6 @@ def without_credentials(text: str) -> str:
     """Return an argument without what an address in it may carry: user, password and query."""
     text = re.sub(r"(\w://)[^/\s@]*@", r"\1", text)
     return re.sub(r"(\w://[^\s?#]*)[?#]\S*", r"\1", text)
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "not installed"
-    return found
 
 
 def _describe_lineup(lineup: Lineup) -> dict[str, Any]:

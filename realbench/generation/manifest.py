@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from filelock import FileLock, Timeout
 from realbench.errors import RealBenchError, UsageError
 from realbench.files import write_whole
 from realbench.images import printable
+from realbench.versions import installed_versions
 
 MANIFEST_FILE = "generation.json"
 MANIFEST_FORMAT = 1
@@ -116,13 +116,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 def versions() -> dict[str, str]:
     """Return the versions of what makes the images; nothing of it is imported."""
-    found = {}
-    for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "not installed"
-    return found
+    return installed_versions(_PACKAGES)
 
 
 def _short(text: str) -> str:

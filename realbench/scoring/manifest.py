@@ -7,7 +7,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import realbench
@@ -16,6 +15,7 @@ from realbench.images import printable
 from realbench.prompts import Suite
 from realbench.quality.cards import MeasureCard
 from realbench.scoring.pipeline import Timings
+from realbench.versions import installed_versions
 
 SCHEMA_VERSION = 1
 _PACKAGES = ("torch", "torchvision", "timm", "numpy", "pillow", "pandas", "scipy", "scikit-learn")
@@ -92,10 +92,5 @@ def describe_run(
 
 def package_versions() -> dict[str, str]:
     """Return the versions of what decides scores; nothing of it is imported."""
-    versions = {"realgen": realbench.__version__, "python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            versions[package] = "not installed"
-    return versions
+    own = {"realgen": realbench.__version__, "python": platform.python_version()}
+    return own | installed_versions(_PACKAGES)

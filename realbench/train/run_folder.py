@@ -7,7 +7,6 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from filelock import FileLock, Timeout
 from realbench.errors import RealBenchError, UsageError
 from realbench.files import write_whole
 from realbench.images import printable
+from realbench.versions import installed_versions
 
 MANIFEST_FILE = "run.json"
 LOG_FILE = "log.jsonl"
@@ -209,13 +209,7 @@ def append_log(folder: Path, record: Mapping[str, Any]) -> None:
 
 def versions() -> dict[str, str]:
     """Return the versions of what trains; nothing of it is imported."""
-    found = {}
-    for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "not installed"
-    return found
+    return installed_versions(_PACKAGES)
 
 
 def now() -> str:
