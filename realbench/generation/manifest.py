@@ -8,11 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from realbench.errors import RealBenchError, UsageError
 from realbench.files import write_whole
 from realbench.images import printable
+from realbench.locking import folder_lock
 from realbench.versions import installed_versions
 
 MANIFEST_FILE = "generation.json"
@@ -93,25 +92,10 @@ def locked(folder: Path) -> Iterator[None]:
     Raises:
         UsageError: another one is at work in it, or it cannot be made.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / _LOCK_FILE)
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise UsageError(
-            f"another realbench generate is at work in {printable(folder)}: give another --out"
-        ) from error
-    except OSError as error:
-        raise UsageError(
-            f"cannot use the folder {printable(folder)}: {error.strerror or error}; give another "
-            "--out"
-        ) from error
-    try:
+    with folder_lock(folder, _LOCK_FILE, holder="realbench generate"):
         for partial in folder.glob(".*.part"):
             partial.unlink(missing_ok=True)
         yield
-    finally:
-        lock.release()
 
 
 def versions() -> dict[str, str]:

@@ -10,11 +10,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from realbench.errors import RealBenchError, UsageError
 from realbench.files import write_whole
 from realbench.images import printable
+from realbench.locking import folder_lock
 from realbench.versions import installed_versions
 
 MANIFEST_FILE = "run.json"
@@ -42,26 +41,11 @@ def locked(folder: Path) -> Iterator[None]:
     Raises:
         UsageError: another one is at work in it, or it cannot be made.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / ".lock")
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise UsageError(
-            f"another training is at work in {printable(folder)}: give another --out"
-        ) from error
-    except OSError as error:
-        raise UsageError(
-            f"cannot use the folder {printable(folder)}: {error.strerror or error}; give another "
-            "--out"
-        ) from error
-    try:
+    with folder_lock(folder, ".lock", holder="training"):
         for partial in folder.rglob(".*.part"):
             if partial.is_file():
                 partial.unlink(missing_ok=True)
         yield
-    finally:
-        lock.release()
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
