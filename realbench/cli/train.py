@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import warnings
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from realbench.cli.progress import stage_bar
+from realbench.cli import training
 from realbench.cli.train_demo import demo, pretrain_demo
 from realbench.cli.train_prompt import prompt
-from realbench.errors import RealBenchError
 
 if TYPE_CHECKING:
-    from realbench.train.diffusion import Progress, TrainResult
-
-INSTALL = "pip install 'realgen[train]'"
+    from realbench.train.diffusion import TrainResult
 
 app = typer.Typer(
     name="realgen-train",
@@ -48,13 +42,8 @@ def diffusion(
             metavar="DIR", help="Real images with captions: the reward's detectors train, too."
         ),
     ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(metavar="RUN", help="The run's folder; goes on there. (default: CONFIG-run)"),
-    ] = None,
-    seed: Annotated[
-        int | None, typer.Option(min=0, help="Of every random choice. (default: the config's)")
-    ] = None,
+    out: training.Out = None,
+    seed: training.Seed = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
 ) -> None:
     """Train a flow-matching image model by Flow-GRPO.
@@ -66,18 +55,16 @@ def diffusion(
 
     if quiet:
         warnings.simplefilter("ignore")
-    overrides = list(set_ or [])
-    if seed is not None:
-        overrides.append(f"seed={seed}")
+    values = training.overrides(set_, seed)
     if paired is not None:
-        overrides.append(f"cotraining.paired={str(paired)!r}")
-    settings = load_config(config, overrides)
-    check_installed()
+        values.append(f"cotraining.paired={str(paired)!r}")
+    settings = load_config(config, values)
+    training.check_installed()
     from realbench.train.diffusion import train
 
     folder = out or Path(f"{Path(config).stem}-run")
-    first = is_first_process()
-    with progress_bar(shown=first and not quiet) as progress:
+    first = training.is_first_process()
+    with training.progress_bar(shown=first and not quiet) as progress:
         result = train(settings, out=folder, progress=progress)
     if first and not quiet:
         print_result(result)
@@ -116,40 +103,6 @@ def report(
     kind = (read_json(run / MANIFEST_FILE) or {}).get("kind")
     write = write_prompt_report if kind == "prompt" else write_train_report
     typer.echo(f"Report: {write(run)}")
-
-
-def is_first_process() -> bool:
-    """Return whether this is the process that prints: of several, accelerate numbers them."""
-    return os.environ.get("RANK", "0") == "0"
-
-
-def check_installed() -> None:
-    """Say how to install what trains.
-
-    Raises:
-        RealBenchError: a package is missing.
-    """
-    from importlib.util import find_spec
-
-    missing = [one for one in ("diffusers", "peft", "accelerate") if find_spec(one) is None]
-    if missing:
-        raise RealBenchError(f"realgen-train needs {', '.join(missing)}: {INSTALL}")
-
-
-@contextlib.contextmanager
-def progress_bar(*, shown: bool) -> Iterator[Callable[[Progress], None] | None]:
-    """Yield a callback that draws a bar with time left, on a terminal alone."""
-    with stage_bar(shown=shown, stage="loading") as bar:
-        if bar is None:
-            yield None
-            return
-
-        def update(progress: Progress) -> None:
-            bar.enter(progress.stage, progress.total or None)
-            reward = "" if progress.reward is None else f"reward {progress.reward:.3f}"
-            bar.show(progress.done, progress.total or None, reward)
-
-        yield update
 
 
 def print_result(result: TrainResult) -> None:

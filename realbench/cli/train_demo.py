@@ -9,6 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
+from realbench.cli.progress import stage_bar
+from realbench.cli.training import check_installed, progress_bar
+
 
 def demo(
     out: Annotated[
@@ -28,8 +31,6 @@ def demo(
     The model (32 pixels), the detector that rewards it and the judge that does not are shipped;
     nothing is downloaded.
     """
-    from realbench.cli.train import check_installed, progress_bar
-
     check_installed()
     shown = not quiet and not json_
     if not shown:
@@ -67,9 +68,6 @@ def pretrain_demo(
 
     Run it again with the same OUT to go on after an interruption.
     """
-    from realbench.cli.progress import stage_bar
-    from realbench.cli.train import check_installed
-
     check_installed()
     from realbench.train.demo.making import make_demo
 

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import warnings
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from realbench.cli.progress import stage_bar
-from realbench.errors import RealBenchError
+from realbench.cli import training
 
 if TYPE_CHECKING:
-    from realbench.train.prompt.run import Progress, PromptTrainResult
+    from realbench.train.prompt.run import PromptTrainResult
 
 _NEEDED = ("trl", "peft", "datasets", "accelerate", "diffusers", "filelock")
 
@@ -31,13 +28,8 @@ def prompt(
             help="Another value than the config's, such as model=FILE.gguf; repeatable.",
         ),
     ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(metavar="RUN", help="The run's folder; goes on there. (default: CONFIG-run)"),
-    ] = None,
-    seed: Annotated[
-        int | None, typer.Option(min=0, help="Of every random choice. (default: the config's)")
-    ] = None,
+    out: training.Out = None,
+    seed: training.Seed = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
 ) -> None:
     """Train a language model to rewrite prompts, by GRPO on the images of its rewrites.
@@ -45,47 +37,19 @@ def prompt(
     Run the same command again to go on after an interruption. On several GPUs:
     accelerate launch -m realbench.cli.train prompt ...
     """
-    from realbench.cli.train import INSTALL, is_first_process
     from realbench.train.prompt.config import load_config
 
     if quiet:
         warnings.simplefilter("ignore")
-    overrides = list(set_ or [])
-    if seed is not None:
-        overrides.append(f"seed={seed}")
-    settings = load_config(config, overrides)
-    _check_installed(INSTALL)
+    settings = load_config(config, training.overrides(set_, seed))
+    training.check_installed(_NEEDED, command="realgen-train prompt")
     from realbench.train.prompt.run import train
 
-    first = is_first_process()
-    with progress_bar(shown=first and not quiet) as progress:
+    first = training.is_first_process()
+    with training.progress_bar(shown=first and not quiet) as progress:
         result = train(settings, out=out or Path(f"{Path(config).stem}-run"), progress=progress)
     if first and not quiet:
         print_result(result, has_images=settings.pipeline is not None)
-
-
-def _check_installed(install: str) -> None:
-    from importlib.util import find_spec
-
-    missing = [one for one in _NEEDED if find_spec(one) is None]
-    if missing:
-        raise RealBenchError(f"realgen-train prompt needs {', '.join(missing)}: {install}")
-
-
-@contextlib.contextmanager
-def progress_bar(*, shown: bool) -> Iterator[Callable[[Progress], None] | None]:
-    """Yield a callback that draws a bar with time left, on a terminal alone."""
-    with stage_bar(shown=shown, stage="loading") as bar:
-        if bar is None:
-            yield None
-            return
-
-        def update(progress: Progress) -> None:
-            bar.enter(progress.stage, progress.total or None)
-            reward = "" if progress.reward is None else f"reward {progress.reward:.3f}"
-            bar.show(progress.done, progress.total or None, reward)
-
-        yield update
 
 
 def print_result(result: PromptTrainResult, *, has_images: bool) -> None:

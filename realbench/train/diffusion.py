@@ -50,6 +50,7 @@ from realbench.train.evaluation import (
 from realbench.train.experiment import Prompts, choose_prompts, make_reward
 from realbench.train.groups import ImagePlan, image_generator, plan_images, window_generator
 from realbench.train.lora import add_lora, write_lora
+from realbench.train.progress import Progress
 from realbench.train.sharding import gathered
 from realbench.train.summary import summarize
 from realbench.train.tracking import check_trackers, flat, log_figures, log_grid, start_trackers
@@ -61,22 +62,6 @@ if TYPE_CHECKING:
 
     from realbench.train.flow_models.flow_model import FlowModel
     from realbench.train.watch import HackingWatch
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far a run is.
-
-    Attributes:
-        stage: ``"loading"``, ``"evaluating"`` or ``"training"``.
-        done, total: iterations.
-        reward: mean of the last iteration, None before the first.
-    """
-
-    stage: str
-    done: int = 0
-    total: int = 0
-    reward: float | None = None
 
 
 @dataclass(frozen=True)

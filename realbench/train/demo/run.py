@@ -17,7 +17,8 @@ from realbench.train.demo.contrast import REWARDED
 from realbench.train.demo.flow_model import SmallPhoto
 from realbench.train.demo.pipeline import load_small_photo
 from realbench.train.demo.quality import QualityGuard
-from realbench.train.diffusion import Progress, train
+from realbench.train.diffusion import train
+from realbench.train.progress import Progress
 
 CONFIG = "small-photo"
 GUARD_FILE = "photographs.json"

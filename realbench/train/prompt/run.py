@@ -36,6 +36,7 @@ from realbench.generation.rewriting import (
 from realbench.images import printable
 from realbench.train import run_folder
 from realbench.train.evaluation import heldout_judge
+from realbench.train.progress import Progress
 from realbench.train.prompt.config import PromptTrainConfig
 from realbench.train.prompt.evaluation import Evaluation
 from realbench.train.prompt.export import export_rewriter
@@ -57,22 +58,6 @@ _FIGURES = {
     "learning_rate": "learning_rate",
     "completions/mean_length": "tokens",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far a run is.
-
-    Attributes:
-        stage: ``"loading"``, ``"evaluating"`` or ``"training"``.
-        done, total: iterations.
-        reward: mean of the last iteration, None before the first.
-    """
-
-    stage: str
-    done: int = 0
-    total: int = 0
-    reward: float | None = None
 
 
 @dataclass(frozen=True)
