@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from realbench.cli import options
 from realbench.cli.progress import stage_bar
 from realbench.errors import RealBenchError, UsageError
 
@@ -29,7 +30,6 @@ _LOCAL = "Judge hf:MODEL, a local model"
 _LOCAL_BOTH = "Judges detectors and hf:MODEL"
 _DETECTORS = "Judge detectors"
 _HUMAN = "Judge human"
-_QUIET = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 _JSON = Annotated[bool, typer.Option("--json", help="Print the ratings as JSON, and nothing else.")]
 
 
@@ -213,9 +213,7 @@ def arena_command(
             min=0, help="Logits of difference that are a tie still.", rich_help_panel=_DETECTORS
         ),
     ] = 0.1,
-    no_cache: Annotated[
-        bool, typer.Option("--no-cache", help="Neither look scores up nor keep them.")
-    ] = False,
+    no_cache: options.NoCache = False,
     host: Annotated[
         str,
         typer.Option(
@@ -237,7 +235,7 @@ def arena_command(
         int, typer.Option(min=0, help="Of the order of pairs and pictures, and of the bootstrap.")
     ] = 0,
     resamples: Annotated[int, typer.Option(min=1, help="Of the bootstrap over prompts.")] = 1000,
-    quiet: _QUIET = False,
+    quiet: options.Quiet = False,
     json_: _JSON = False,
 ) -> int:
     """Rank models: judges compare their images of a prompt, pair by pair.
@@ -314,7 +312,7 @@ def arena_command(
 def merge_command(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders that arena wrote.")],
     out: Annotated[Path, typer.Option(metavar="RUN", help="The new run's folder.")],
-    quiet: _QUIET = False,
+    quiet: options.Quiet = False,
     json_: _JSON = False,
 ) -> int:
     """Join the votes of several runs, exact duplicates once, and rate them."""
@@ -343,7 +341,7 @@ def rate_command(
     seed: Annotated[
         int | None, typer.Option(min=0, help="Of the bootstrap. (default: as before)")
     ] = None,
-    quiet: _QUIET = False,
+    quiet: options.Quiet = False,
     json_: _JSON = False,
 ) -> int:
     """Rate a run's votes again and write its ratings and report; no judge is asked."""

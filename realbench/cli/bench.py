@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from realbench.cli import options
 from realbench.cli.score import estimate, print_table, progress_bar
 
 if TYPE_CHECKING:
@@ -35,12 +36,7 @@ def bench_command(
             help="Weights of a detector that come from elsewhere; may be repeated.",
         ),
     ] = None,
-    matched: Annotated[
-        bool,
-        typer.Option(
-            "--matched", help="Bring all images to one shape, size and format: 512 px, JPEG 90."
-        ),
-    ] = False,
+    matched: options.Matched = False,
     perturb: Annotated[
         bool,
         typer.Option("--perturb", help="Robustness to JPEG, resizing, blur, noise and cropping."),
@@ -52,21 +48,13 @@ def bench_command(
         Path | None,
         typer.Option(metavar="RUN", help="Write bench.csv, bench.json, scores.csv, report.html."),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps, …")] = "auto",
-    batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Images a batch. (default: by device)")
-    ] = None,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Decoding threads. (default: one per core)")
-    ] = None,
-    max_pixels: Annotated[
-        int, typer.Option(min=1, help="Larger images are reported, not decoded.")
-    ] = 250_000_000,
-    no_cache: Annotated[
-        bool, typer.Option("--no-cache", help="Neither look scores up nor keep them.")
-    ] = False,
+    device: options.Device = "auto",
+    batch_size: options.BatchSize = None,
+    workers: options.Workers = None,
+    max_pixels: options.MaxPixels = options.MAX_PIXELS,
+    no_cache: options.NoCache = False,
     seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap and of --sample.")] = 0,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+    quiet: options.Quiet = False,
     json_: Annotated[
         bool, typer.Option("--json", help="Print bench.json, and nothing else.")
     ] = False,

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from realbench.cli import options
 from realbench.cli.score import progress_bar
 
 
@@ -35,16 +36,9 @@ def calibrate_command(
         float,
         typer.Option(help="Share of photographs that P(real) shall suppose, between 0 and 1."),
     ] = 0.5,
-    matched: Annotated[
-        bool,
-        typer.Option(
-            "--matched", help="Bring all images to one shape, size and format: 512 px, JPEG 90."
-        ),
-    ] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps, …")] = "auto",
-    no_cache: Annotated[
-        bool, typer.Option("--no-cache", help="Neither look scores up nor keep them.")
-    ] = False,
+    matched: options.Matched = False,
+    device: options.Device = "auto",
+    no_cache: options.NoCache = False,
     seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 0,
     json_: Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else.")] = False,
 ) -> None:

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from realbench.cli import options
+
 if TYPE_CHECKING:
     from realbench.bench.check import Checked
 
@@ -17,7 +19,7 @@ def check_command(
             metavar="[NAME|CARD_DIR|ensemble:NAME]...", help="Detectors to try. (default: all)"
         ),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps, …")] = "auto",
+    device: options.Device = "auto",
 ) -> int:
     """Load each detector that is complete here and have it score a test card.
 

@@ -7,12 +7,14 @@ from typing import Annotated
 
 import typer
 
+from realbench.cli import options
+
 
 def demo(
     out: Annotated[
         Path, typer.Option(metavar="DIR", help="Receives the pictures and the run.")
     ] = Path("realbench-demo"),
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+    quiet: options.Quiet = False,
     json_: Annotated[
         bool, typer.Option("--json", help="Print the summary as JSON, and nothing else.")
     ] = False,

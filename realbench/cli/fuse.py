@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from realbench.cli import options
 from realbench.cli.calibrate import number
 from realbench.cli.score import progress_bar
 
@@ -34,16 +35,9 @@ def fuse_command(
             metavar="FILE", help="File that receives it. (default: ensembles.toml in this folder)"
         ),
     ] = None,
-    matched: Annotated[
-        bool,
-        typer.Option(
-            "--matched", help="Bring all images to one shape, size and format: 512 px, JPEG 90."
-        ),
-    ] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps, …")] = "auto",
-    no_cache: Annotated[
-        bool, typer.Option("--no-cache", help="Neither look scores up nor keep them.")
-    ] = False,
+    matched: options.Matched = False,
+    device: options.Device = "auto",
+    no_cache: options.NoCache = False,
     seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 0,
     json_: Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else.")] = False,
 ) -> None:

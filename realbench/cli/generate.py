@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from realbench.cli import options
 from realbench.cli.progress import stage_bar
 from realbench.errors import UsageError
 
@@ -42,7 +43,7 @@ def generate(
     limit: Annotated[
         int | None, typer.Option(min=1, help="Only the suite's first so many prompts.")
     ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+    quiet: options.Quiet = False,
     revision: Annotated[
         str | None, typer.Option(help="Branch, tag or commit.", rich_help_panel=_MODEL)
     ] = None,

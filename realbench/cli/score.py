@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from realbench.cli import options
 from realbench.cli.progress import stage_bar
 
 if TYPE_CHECKING:
@@ -62,30 +63,22 @@ def score(
         Path | None,
         typer.Option(metavar="RUN", help="Write scores.csv, summary.json, run.json, report.html."),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps, …")] = "auto",
+    device: options.Device = "auto",
     precision: Annotated[
         str,
         typer.Option(
             help="float32, or bfloat16 for published networks: for GPUs; scores move a little."
         ),
     ] = "float32",
-    batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Images a batch. (default: by device)")
-    ] = None,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Decoding threads. (default: one per core)")
-    ] = None,
-    max_pixels: Annotated[
-        int, typer.Option(min=1, help="Larger images are reported, not decoded.")
-    ] = 250_000_000,
-    no_cache: Annotated[
-        bool, typer.Option("--no-cache", help="Neither look scores up nor keep them.")
-    ] = False,
+    batch_size: options.BatchSize = None,
+    workers: options.Workers = None,
+    max_pixels: options.MaxPixels = options.MAX_PIXELS,
+    no_cache: options.NoCache = False,
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit with 1 if any image is unreadable.")
     ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap.")] = 0,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+    quiet: options.Quiet = False,
     json_: Annotated[
         bool, typer.Option("--json", help="Print the summary as JSON, and nothing else.")
     ] = False,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from realbench.cli import options
 from realbench.errors import UsageError
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def serve(
             help="The token that clients have to show. (default: $REALBENCH_SERVE_TOKEN, if set)",
         ),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps, …")] = "auto",
+    device: options.Device = "auto",
     max_batch: Annotated[
         int, typer.Option(min=1, help="Images at which a forward pass is full.")
     ] = 64,
@@ -61,7 +62,7 @@ def serve(
     drain: Annotated[
         float, typer.Option(min=0, help="Seconds that requests under way have after SIGTERM.")
     ] = 60.0,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Serve the reward over HTTP: images and prompts in, rewards out.
 

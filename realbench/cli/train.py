@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from realbench.cli import training
+from realbench.cli import options, training
 from realbench.cli.train_demo import demo, pretrain_demo
 from realbench.cli.train_prompt import prompt
 
@@ -44,7 +44,7 @@ def diffusion(
     ] = None,
     out: training.Out = None,
     seed: training.Seed = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Train a flow-matching image model by Flow-GRPO.
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from realbench.cli import options
 from realbench.cli.progress import stage_bar
 from realbench.cli.training import check_installed, progress_bar
 
@@ -21,7 +22,7 @@ def demo(
     iterations: Annotated[
         int | None, typer.Option(min=1, help="Fewer or more than the config's.")
     ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+    quiet: options.Quiet = False,
     json_: Annotated[
         bool, typer.Option("--json", help="Print the summary as JSON, and nothing else.")
     ] = False,
@@ -62,7 +63,7 @@ def pretrain_demo(
     ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Other than 3200.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of every random choice.")] = 0,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Make the demo's small model from captioned photographs (about 40 minutes on one core).
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from realbench.cli import training
+from realbench.cli import options, training
 
 if TYPE_CHECKING:
     from realbench.train.prompt.run import PromptTrainResult
@@ -30,7 +30,7 @@ def prompt(
     ] = None,
     out: training.Out = None,
     seed: training.Seed = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Train a language model to rewrite prompts, by GRPO on the images of its rewrites.
 

@@ -1,0 +1,23 @@
+"""Options that several commands have, so that they mean and say the same everywhere."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps, …")]
+BatchSize = Annotated[int | None, typer.Option(min=1, help="Images a batch. (default: by device)")]
+Workers = Annotated[
+    int | None, typer.Option(min=1, help="Decoding threads. (default: one per core)")
+]
+MaxPixels = Annotated[int, typer.Option(min=1, help="Larger images are reported, not decoded.")]
+MAX_PIXELS = 250_000_000
+NoCache = Annotated[bool, typer.Option("--no-cache", help="Neither look scores up nor keep them.")]
+Matched = Annotated[
+    bool,
+    typer.Option(
+        "--matched", help="Bring all images to one shape, size and format: 512 px, JPEG 90."
+    ),
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
