@@ -12,7 +12,7 @@ Workers = Annotated[
     int | None, typer.Option(min=1, help="Decoding threads. (default: one per core)")
 ]
 MaxPixels = Annotated[int, typer.Option(min=1, help="Larger images are reported, not decoded.")]
-MAX_PIXELS = 250_000_000
+MAX_PIXELS = 250_000_000  # images.DEFAULT_MAX_PIXELS, without loading numpy for a help text
 NoCache = Annotated[bool, typer.Option("--no-cache", help="Neither look scores up nor keep them.")]
 Matched = Annotated[
     bool,

@@ -53,15 +53,15 @@ from realbench.train.lora import add_lora, write_lora
 from realbench.train.progress import Progress
 from realbench.train.sharding import gathered
 from realbench.train.summary import summarize
-from realbench.train.tracking import check_trackers, flat, log_figures, log_grid, start_trackers
+from realbench.train.tracking import check_trackers, log_figures, log_grid, start_trackers
 from realbench.train.update import passes_per_step, update
+from realbench.train.watch import HackingWatch
 from realbench.train.window import draw_window
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
     from realbench.train.flow_models.flow_model import FlowModel
-    from realbench.train.watch import HackingWatch
 
 
 @dataclass(frozen=True)
@@ -232,7 +232,7 @@ class _Training:
             if config.ema.enabled
             else None
         )
-        self.watch = _watch() if self.heldout is not None else None
+        self.watch = HackingWatch() if self.heldout is not None else None
         self.cotraining = cotraining or _cotraining(config, self.reward, device)
         self.log: list[dict[str, Any]] = []
         self.manifest: dict[str, Any] = {
@@ -345,12 +345,7 @@ class _Training:
         self.log.append(record)
         if self.is_main:
             run_folder.append_log(self.out, record)
-        shown = {key: value for key, value in record.items() if key != "iteration"}
-        log_figures(
-            self.accelerator,
-            {k: float(v) for k, v in flat(shown).items() if not isinstance(v, str | bool)},
-            record["iteration"],
-        )
+        log_figures(self.accelerator, record)
 
     def _finish(self) -> TrainResult:
         stopped = self._stop_reason()
@@ -559,12 +554,6 @@ class _Training:
         rewards = {name: together[:, column] for column, name in enumerate(names)}
         heldout = together[:, -1] if self.heldout is not None else None
         return self._gather(images, own, len(evaluated)), rewards, heldout
-
-
-def _watch() -> HackingWatch:
-    from realbench.train.watch import HackingWatch
-
-    return HackingWatch()
 
 
 def _cotraining(config: DiffusionConfig, reward: Any, device: str) -> Any | None:

@@ -54,11 +54,13 @@ def start_trackers(
     )
 
 
-def log_figures(accelerator: Accelerator, figures: Mapping[str, float], iteration: int) -> None:
-    """Log numbers; those that are not finite are left out."""
+def log_figures(accelerator: Accelerator, record: Mapping[str, Any]) -> None:
+    """Log the numbers of a line of the run's log; those that are not finite are left out."""
     from math import isfinite
 
-    accelerator.log({k: v for k, v in figures.items() if isfinite(v)}, step=iteration)
+    shown = flat({key: value for key, value in record.items() if key != "iteration"})
+    figures = {k: float(v) for k, v in shown.items() if not isinstance(v, str | bool)}
+    accelerator.log({k: v for k, v in figures.items() if isfinite(v)}, step=record["iteration"])
 
 
 def log_grid(accelerator: Accelerator, grid: Image.Image, iteration: int) -> None:

@@ -46,7 +46,8 @@ from realbench.train.prompt.rewarding import PipelinePainter, Rewarder
 from realbench.train.prompt.trainer import gathered, latest_checkpoint, make_trainer, trl_options
 from realbench.train.reward import build_reward
 from realbench.train.summary import summarize
-from realbench.train.tracking import check_trackers, flat, log_figures, log_grid, start_trackers
+from realbench.train.tracking import check_trackers, log_figures, log_grid, start_trackers
+from realbench.train.watch import HackingWatch
 
 _EVALUATED_AT_ONCE = 16
 # TRL's figures, by the names under which they are logged here.
@@ -211,12 +212,7 @@ class _Run:
         if not self.is_main:
             return
         run_folder.append_log(self.out, record)
-        shown = {key: value for key, value in record.items() if key != "iteration"}
-        log_figures(
-            self.trainer.accelerator,
-            {k: float(v) for k, v in flat(shown).items() if not isinstance(v, str | bool)},
-            record["iteration"],
-        )
+        log_figures(self.trainer.accelerator, record)
         grid = self.evaluation.grid(record["iteration"]) if "evaluation" in record else None
         if grid is not None:
             from PIL import Image
@@ -273,7 +269,7 @@ class _Run:
             seed=config.seed,
             columns=config.evaluation.columns,
             heldout=heldout,
-            watch=_watch() if heldout is not None else None,
+            watch=HackingWatch() if heldout is not None else None,
         )
 
     def _painter(self, device: str) -> PipelinePainter | None:
@@ -430,9 +426,3 @@ class RunCallback(TrainerCallback, ExportableState):
         self._started = time.perf_counter()
         if self._run.is_hacked():
             control.should_save = control.should_training_stop = True
-
-
-def _watch() -> Any:
-    from realbench.train.watch import HackingWatch
-
-    return HackingWatch()
