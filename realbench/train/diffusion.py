@@ -11,12 +11,10 @@ killed goes on to the same numbers.
 from __future__ import annotations
 
 import contextlib
-import resource
-import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,11 +48,13 @@ from realbench.train.evaluation import (
 from realbench.train.experiment import Prompts, choose_prompts, make_reward
 from realbench.train.groups import ImagePlan, image_generator, plan_images, window_generator
 from realbench.train.lora import add_lora, write_lora
+from realbench.train.machine import load_model, save_memory, start_accelerator
 from realbench.train.progress import Progress
 from realbench.train.sharding import gathered
 from realbench.train.summary import summarize
+from realbench.train.timing import Clock, peak_memory
 from realbench.train.tracking import check_trackers, log_figures, log_grid, start_trackers
-from realbench.train.update import passes_per_step, update
+from realbench.train.update import update
 from realbench.train.watch import HackingWatch
 from realbench.train.window import draw_window
 
@@ -132,7 +132,7 @@ def train(
     tell = progress or (lambda _: None)
     with contextlib.ExitStack() as stack:
         folder = Path(out or stack.enter_context(tempfile.TemporaryDirectory()))
-        accelerator = stack.enter_context(_accelerator(config, folder))
+        accelerator = stack.enter_context(start_accelerator(config, folder))
         if accelerator.is_main_process:
             stack.enter_context(run_folder.locked(folder))
         tell(Progress("loading"))
@@ -156,41 +156,6 @@ def train(
                 "training.batch_size, or set memory.gradient_checkpointing and the other options "
                 "of [memory]; checkpoints are kept"
             ) from error
-
-
-@contextlib.contextmanager
-def _accelerator(config: DiffusionConfig, out: Path) -> Iterator[Accelerator]:
-    from accelerate import Accelerator, PartialState
-    from accelerate.state import AcceleratorState
-    from accelerate.utils import DistributedDataParallelKwargs, set_seed
-
-    state = PartialState(cpu=config.model.device == "cpu")
-    dtype = _dtype(config, state.device.type)
-    AcceleratorState._reset_state()  # else a second training in a process could not differ
-    accelerator = Accelerator(
-        cpu=config.model.device == "cpu",
-        mixed_precision="bf16" if dtype == "bfloat16" else "no",
-        gradient_accumulation_steps=passes_per_step(config, state.num_processes),
-        log_with=list(config.tracking.trackers) or None,
-        project_dir=str(out),
-        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
-    )
-    if str(accelerator.distributed_type).endswith("DEEPSPEED"):
-        # Its optimiser's state is out of reach of our checkpoints: a run could not go on.
-        raise UsageError("DeepSpeed cannot be trained with: shard with FSDP (see docs/train.md)")
-    set_seed(config.seed)
-    try:
-        yield accelerator
-    finally:
-        for tracker in accelerator.trackers:
-            tracker.finish()
-        accelerator.free_memory()
-
-
-def _dtype(config: DiffusionConfig, device: str) -> str:
-    if config.model.dtype != "auto":
-        return config.model.dtype
-    return "bfloat16" if device == "cuda" else "float32"
 
 
 class _Training:
@@ -225,7 +190,7 @@ class _Training:
         self.heldout = heldout or heldout_judge(config.evaluation.heldout, self.reward, device)
         if self.heldout is not None and prompts.evaluation.groups[-1] < 1:
             raise UsageError("a held-out judge needs two evaluation prompts at least")
-        self.model = model or _load_model(config, device)
+        self.model = model or load_model(config, device)
         self.parameters, self.optimizer = self._prepare()
         self.ema = (
             Ema(self.parameters, decay=config.ema.decay, every=config.ema.every)
@@ -373,7 +338,7 @@ class _Training:
         """Add LoRA, and let accelerate wrap the model and the optimiser."""
         memory, training = self.config.memory, self.config.training
         trained = add_lora(self.model, self.config.lora)
-        _save_memory(self.model, memory)
+        save_memory(self.model, memory)
         optimizer = torch.optim.AdamW(
             trained.values(),
             lr=training.learning_rate,
@@ -405,7 +370,7 @@ class _Training:
 
     def iterate(self, iteration: int) -> dict[str, Any]:
         """Make images, reward them and train on them; return what the log says of it."""
-        clock = _Clock(self.accelerator.device)
+        clock = Clock(self.accelerator.device)
         plan = self.plan_images(iteration)
         own = plan.of_process(self.accelerator.process_index)
         groups = plan.groups
@@ -450,7 +415,7 @@ class _Training:
             extra = self.cotraining.after_iteration(iteration, images, texts, total)
             clock.lap("cotraining")
             record["cotraining"] = {key: float(value) for key, value in extra.items()}
-        return record | {"seconds": clock.seconds(), "memory_mib": _peak_memory(clock.device)}
+        return record | {"seconds": clock.seconds(), "memory_mib": peak_memory(clock.device)}
 
     def _collect(
         self, iteration: int, own: np.ndarray, groups: np.ndarray, texts: list[str]
@@ -562,71 +527,3 @@ def _cotraining(config: DiffusionConfig, reward: Any, device: str) -> Any | None
     from realbench.train.cotrain import build_cotraining
 
     return build_cotraining(config.cotraining, reward=reward, device=device, seed=config.seed)
-
-
-def _load_model(config: DiffusionConfig, device: str) -> FlowModel:
-    from realbench.train.flow_models import load_flow_model
-
-    return load_flow_model(
-        config.model.source,
-        dtype=_dtype(config, device.partition(":")[0]),
-        device=device,
-        revision=config.model.revision,
-        adapter=config.model.adapter,
-    )
-
-
-def _save_memory(model: FlowModel, memory: Any) -> None:
-    """Switch on what the config asks for.
-
-    Raises:
-        UsageError: the model has no such thing.
-    """
-    vae = getattr(model.pipeline, "vae", None)
-    for wanted, owner, method in (
-        (memory.gradient_checkpointing, model.transformer, "enable_gradient_checkpointing"),
-        (memory.vae_tiling, vae, "enable_tiling"),
-        (memory.vae_slicing, vae, "enable_slicing"),
-    ):
-        if wanted and not hasattr(owner, method):
-            raise UsageError(f"{type(owner).__name__} has no {method}: change [memory]")
-        if wanted:
-            getattr(owner, method)()
-    components = getattr(model.pipeline, "components", {})
-    for wanted, prefix in (
-        (memory.offload_text_encoders, "text_encoder"),
-        (memory.offload_vae, "vae"),
-    ):
-        for name, part in components.items():
-            if wanted and name.startswith(prefix) and isinstance(part, torch.nn.Module):
-                part.to("cpu")
-
-
-class _Clock:
-    """The seconds that the parts of an iteration take, the device's work included."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self._laps: dict[str, float] = {}
-        self._last = time.perf_counter()
-        if device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(device)
-
-    def lap(self, name: str) -> None:
-        """End a part."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        now = time.perf_counter()
-        self._laps[name], self._last = now - self._last, now
-
-    def seconds(self) -> dict[str, float]:
-        """Return the seconds by part, to the millisecond."""
-        return {name: round(value, 3) for name, value in self._laps.items()}
-
-
-def _peak_memory(device: torch.device) -> float:
-    """Return the peak in MiB: of the device in this iteration, on a CPU of the process so far."""
-    if device.type == "cuda":
-        return round(torch.cuda.max_memory_allocated(device) / 2**20, 1)
-    unit = 2**20 if sys.platform == "darwin" else 2**10
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit, 1)
