@@ -7,18 +7,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from realbench.errors import RealBenchError, UsageError
+from realbench.errors import RealBenchError
 from realbench.images import printable
 from realbench.report.gallery import thumbnails
 from realbench.report.page import render_page, write_page
-from realbench.report.train_plots import Line, fitted_scale, line_chart
-from realbench.report.train_report import headline
+from realbench.report.train_plots import Line
+from realbench.report.train_sections import panel, read_run, shared_context, took
 from realbench.report.wording import is_number
 
 REWRITES = 12
-_PANEL = (320, 170)
-_MAIN = {"wide": (900, 300), "narrow": (360, 240)}
-_SERIES = 4
 # Figures of an iteration: key, title, note, whether 0 is on the axis.
 _PANELS = (
     ("zero_groups", "Groups without variance", "nothing is learnt from them", True),
@@ -44,41 +41,23 @@ def write_prompt_report(run: str | Path) -> Path:
 
 def render_prompt_report(run: str | Path) -> str:
     """Return the report as HTML."""
-    from realbench.train.run_folder import MANIFEST_FILE, read_json, read_log
-
     folder = Path(run)
-    manifest = read_json(folder / MANIFEST_FILE)
-    log = read_log(folder)
-    if manifest is None or manifest.get("kind") != "prompt" or not log:
-        raise UsageError(
-            f"{printable(folder)} holds no run of realgen-train prompt with a log to report"
-        )
+    manifest, log = read_run(folder, "prompt")
     trained = [one for one in log if "reward" in one]
     evaluated = [one for one in log if one.get("evaluation")]
     context: dict[str, object] = {
-        "headline": headline(evaluated),
-        "manifest": manifest,
         "facts": _facts(manifest, trained),
-        "main_plot": _main_plot(evaluated),
         "panels": _panels(trained),
-        "evaluations": [{"iteration": one["iteration"]} | one["evaluation"] for one in evaluated],
-        "warnings": [
-            (one["iteration"], one["evaluation"]["warning"])
-            for one in evaluated
-            if one["evaluation"]["warning"]
-        ],
         "rewrites": _rewrites(folder, [one["iteration"] for one in evaluated]),
         "has_images": manifest["config"]["pipeline"] is not None,
-        "config": json.dumps(manifest["config"], indent=2, ensure_ascii=False),
     }
-    return render_page("prompt_report.html", context)
+    return render_page("prompt_report.html", shared_context(manifest, evaluated) | context)
 
 
 def _facts(
     manifest: Mapping[str, Any], trained: Sequence[Mapping[str, Any]]
 ) -> list[tuple[str, str]]:
     training = manifest["config"]["training"]
-    seconds = sum(sum(one["seconds"].values()) for one in trained)
     pipeline = manifest["config"]["pipeline"]
     return [
         ("Language model", str(manifest["model"])),
@@ -88,24 +67,8 @@ def _facts(
         ("Prompts", f"{manifest['n_prompts']:,}"),
         ("Trained weights", f"{manifest['trained_parameters']:,}"),
         ("Device", f"{manifest['device']}, {manifest['processes']} process(es)"),
-        ("Training took", f"{seconds / 3600:,.1f} h" if seconds > 5400 else f"{seconds:,.0f} s"),
+        ("Training took", took(trained)),
     ]
-
-
-def _main_plot(evaluated: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Draw the reward, its terms' means and the held-out score of the evaluations."""
-    lines: list[Line] = []
-    for name, key in (("reward", "reward"), ("held-out score", "heldout")):
-        found = [(one["iteration"], one["evaluation"][key] or {}) for one in evaluated]
-        points = [(n, e.get("mean"), e.get("low"), e.get("high")) for n, e in found]
-        if any(is_number(point[1]) for point in points):
-            lines.append(Line(name, points, f"series{len(lines)}", True))
-    scale = fitted_scale(v for one in lines for point in one.points for v in point[1:])
-    label = "Reward and held-out score by iteration"
-    return {"legend": [(one.name, one.class_) for one in lines]} | {
-        kind: line_chart(lines, width=width, height=height, label=label, scale=scale)
-        for kind, (width, height) in _MAIN.items()
-    }
 
 
 def _panels(trained: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -117,7 +80,7 @@ def _panels(trained: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         for one in trained
     ]
     panels = [
-        _panel(
+        panel(
             "Reward of the training's rewrites",
             "mean and standard deviation; drawn at random, not the likeliest",
             [Line("reward", reward)],
@@ -126,11 +89,11 @@ def _panels(trained: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     ]
     names = list(trained[0]["components"])
     panels += [
-        _panel(f"Term: {name}", "mean", [_line(name, trained, "components", name)], zero=False)
+        panel(f"Term: {name}", "mean", [_line(name, trained, "components", name)], zero=False)
         for name in names
     ]
     panels += [
-        _panel(title, note, [_line(title, trained, key)], zero=zero)
+        panel(title, note, [_line(title, trained, key)], zero=zero)
         for key, title, note, zero in _PANELS
         if any(is_number(one.get(key)) for one in trained)
     ]
@@ -145,12 +108,6 @@ def _line(title: str, trained: Sequence[Mapping[str, Any]], *path: str) -> Line:
             value = (value or {}).get(key)
         points.append((one["iteration"], value, None, None))
     return Line(title, points)
-
-
-def _panel(title: str, note: str, lines: list[Line], *, zero: bool) -> dict[str, Any]:
-    scale = fitted_scale([v for one in lines for point in one.points for v in point[1:]], zero=zero)
-    plot = line_chart(lines, width=_PANEL[0], height=_PANEL[1], label=title, scale=scale)
-    return {"title": title, "unit": scale.unit, "note": note, "plot": plot}
 
 
 def _rewrites(folder: Path, iterations: Sequence[int]) -> list[dict[str, Any]]:

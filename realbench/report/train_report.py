@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from realbench.errors import UsageError
-from realbench.images import printable
 from realbench.report.gallery import thumbnails
 from realbench.report.page import render_page, write_page
-from realbench.report.train_plots import Line, fitted_scale, line_chart
-from realbench.report.wording import count, is_number, number, signed, span
+from realbench.report.train_plots import Line
+from realbench.report.train_sections import (
+    changes,
+    estimates,
+    panel,
+    read_run,
+    shared_context,
+    took,
+)
+from realbench.report.wording import count, is_number
 
 SAMPLE_ROWS, SAMPLE_COLUMNS = 7, 8
 _SERIES = 4
 _COUNTED = "Groups without variance"
-_WIDE, _NARROW, _PANEL = (900, 300), (360, 240), (320, 170)
 
 
 def write_train_report(run: str | Path) -> Path:
@@ -33,73 +37,19 @@ def write_train_report(run: str | Path) -> Path:
 
 def render_train_report(run: str | Path) -> str:
     """Return the report as HTML."""
-    from realbench.train.run_folder import MANIFEST_FILE, read_json, read_log
-
     folder = Path(run)
-    manifest = read_json(folder / MANIFEST_FILE)
-    log = read_log(folder)
-    if manifest is None or manifest.get("kind") != "diffusion" or not log:
-        raise UsageError(
-            f"{printable(folder)} holds no run of realgen-train diffusion with a log to report"
-        )
+    manifest, log = read_run(folder, "diffusion")
     trained = [one for one in log if "reward" in one]
     evaluated = [one for one in log if one.get("evaluation")]
     context: dict[str, object] = {
-        "headline": headline(evaluated),
-        "changes": _changes(evaluated),
-        "manifest": manifest,
+        "changes": changes(evaluated),
         "facts": _facts(manifest, trained),
-        "main_plot": _figure(evaluated),
         "panels": _panels(trained),
         "probes": _probes(evaluated),
-        "evaluations": [{"iteration": one["iteration"]} | one["evaluation"] for one in evaluated],
-        "warnings": [
-            (one["iteration"], one["evaluation"]["warning"])
-            for one in evaluated
-            if one["evaluation"]["warning"]
-        ],
         "cotrained": sum(bool(one.get("cotraining")) for one in trained),
         "samples": _samples(folder, [one["iteration"] for one in evaluated]),
-        "config": json.dumps(manifest["config"], indent=2, ensure_ascii=False),
     }
-    return render_page("train_report.html", context)
-
-
-def headline(evaluated: Sequence[Mapping[str, Any]]) -> str:
-    """Say what the evaluations support: whether the reward and the held-out score moved."""
-    changes = _changes(evaluated)
-    if "reward" not in changes:
-        return "The training has not been evaluated twice yet"
-    text = f"The reward {_moved(changes['reward'])}"
-    if "heldout" in changes:
-        text += f"; the held-out score {_moved(changes['heldout'])}"
-    return text
-
-
-def _moved(change: Mapping[str, Any]) -> str:
-    low, high = change["low"], change["high"]
-    digits = 2 if abs(change["mean"]) >= 0.1 else 3
-    by = number(abs(change["mean"]), digits)
-    if not (is_number(low) and is_number(high)):
-        return f"differs by {signed(change['mean'], digits)}, on too few prompts for an interval"
-    if low > 0:
-        return f"rose by {by}"
-    if high < 0:
-        return f"fell by {by}"
-    moved = f"{signed(change['mean'], digits)}, {span(low, high, digits)}"
-    return f"did not move measurably ({moved})"
-
-
-def _changes(evaluated: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
-    from realbench.train.summary import change
-
-    if len(evaluated) < 2:
-        return {}
-    found = {
-        name: change(evaluated[0]["evaluation"], evaluated[-1]["evaluation"], name)
-        for name in ("reward", "heldout")
-    }
-    return {name: one for name, one in found.items() if one is not None}
+    return render_page("train_report.html", shared_context(manifest, evaluated) | context)
 
 
 def _facts(
@@ -108,7 +58,6 @@ def _facts(
     training = manifest["config"]["training"]
     images = training["prompts_per_iteration"] * training["group_size"]
     done = len(trained)
-    seconds = sum(sum(one["seconds"].values()) for one in trained)
     facts = [
         ("Model", str(manifest["config"]["model"]["source"])),
         ("Iterations", f"{done:,} of {training['iterations']:,}"),
@@ -116,7 +65,7 @@ def _facts(
         ("Prompts", f"{manifest['n_prompts']:,}"),
         ("Trained weights", f"{manifest['trained_parameters']:,}"),
         ("Device", f"{manifest['device']}, {count(manifest['processes'], 'process', 'processes')}"),
-        ("Training took", f"{seconds / 3600:,.1f} h" if seconds > 5400 else f"{seconds:,.0f} s"),
+        ("Training took", took(trained)),
     ]
     reasons = {
         "interrupted": "running, or cut off",
@@ -125,29 +74,6 @@ def _facts(
     }
     state = reasons.get(manifest["stop_reason"])
     return facts + ([("State", state)] if state else [])
-
-
-def _figure(evaluated: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Draw the reward and the held-out score of the evaluations, for wide and narrow pages."""
-    lines = [Line("reward", _estimates(evaluated, lambda one: one["reward"]), "series0", True)]
-    if any(one["evaluation"]["heldout"] for one in evaluated):
-        heldout = _estimates(evaluated, lambda one: one["heldout"])
-        lines.append(Line("held-out score", heldout, "series1", True))
-    scale = fitted_scale(v for one in lines for point in one.points for v in point[1:])
-    label = "Reward and held-out score by iteration"
-    return {
-        "legend": [(one.name, one.class_) for one in lines],
-        "wide": line_chart(lines, width=_WIDE[0], height=_WIDE[1], label=label, scale=scale),
-        "narrow": line_chart(lines, width=_NARROW[0], height=_NARROW[1], label=label, scale=scale),
-    }
-
-
-def _estimates(evaluated: Sequence[Mapping[str, Any]], pick: Any) -> list[tuple[Any, ...]]:
-    points = []
-    for one in evaluated:
-        found = pick(one["evaluation"]) or {}
-        points.append((one["iteration"], found.get("mean"), found.get("low"), found.get("high")))
-    return points
 
 
 def _panels(trained: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -232,7 +158,10 @@ def _panels(trained: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         (f"Co-training: {key}", "", [line(key, lambda one, key=key: _cotraining(one, key))], False)
         for key in extra
     ]
-    return [_panel(*one) for one in wanted]
+    return [
+        panel(title, note, lines, zero=zero, whole=title == _COUNTED)
+        for title, note, lines, zero in wanted
+    ]
 
 
 def _plain(line: Any, key: str, name: str | None = None, series: int = 0) -> Line:
@@ -252,21 +181,11 @@ def _probes(evaluated: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         if table == "components" and len(names) < 2:
             continue
         for name in names:
-            points = _estimates(evaluated, lambda one, table=table, name=name: one[table].get(name))
-            panels.append(_panel(title.format(name), "", [Line(name, points, dots=True)], False))
+            points = estimates(evaluated, lambda one, table=table, name=name: one[table].get(name))
+            panels.append(
+                panel(title.format(name), "", [Line(name, points, dots=True)], zero=False)
+            )
     return panels
-
-
-def _panel(title: str, note: str, lines: list[Line], zero: bool) -> dict[str, Any]:
-    values = [v for one in lines for point in one.points for v in point[1:]]
-    scale = fitted_scale(values, zero=zero, whole=title == _COUNTED)
-    return {
-        "title": title,
-        "unit": scale.unit,
-        "note": note,
-        "legend": [(one.name, one.class_) for one in lines] if len(lines) > 1 else [],
-        "plot": line_chart(lines, width=_PANEL[0], height=_PANEL[1], label=title, scale=scale),
-    }
 
 
 def _class(series: int) -> str:
