@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -45,6 +47,39 @@ LOWEST_CONTRAST = """() => {
   }
   return lowest;
 }"""
+
+
+@contextmanager
+def readable_page(
+    browser: Any, report: Path, width: int, scheme: str, *, unfold: bool = False
+) -> Iterator[Any]:
+    """Open a page, check that it fits and can be read, and yield it.
+
+    No text is below the contrast of WCAG AA, all images load, nothing scrolls sideways, there is
+    no script, and the page neither speaks up nor asks anything of the world outside.
+
+    Args:
+        unfold: open what is folded before the page is measured.
+    """
+    page = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
+    heard: list[str] = []
+    page.on("dialog", lambda dialog: heard.append(f"dialog: {dialog.message}"))
+    page.on("console", lambda message: heard.append(f"console: {message.text}"))
+    page.on("request", lambda request: heard.append(f"request: {request.url[:500]}"))
+    page.goto(report.as_uri())
+    page.wait_for_load_state("load")
+    if unfold:
+        page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    contrast, element = page.evaluate(LOWEST_CONTRAST)
+    assert contrast >= 4.5, element
+    broken = "[...document.images].filter(i => !i.complete || !i.naturalWidth).length"
+    page.wait_for_function(f"{broken} === 0", timeout=10_000)
+    assert page.evaluate("document.scripts.length") == 0
+    yield page
+    outside = [one for one in heard if "data:" not in one and report.as_uri() not in one]
+    assert outside == []
+    page.close()
 
 
 def assert_outlined(browser: Any, report: Path) -> None:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from realbench.bench import bench
 from tests.fakes import make_card
-from tests.report.browser import LOWEST_CONTRAST, assert_outlined
+from tests.report.browser import assert_outlined, readable_page
 
 pytestmark = pytest.mark.browser
 
@@ -50,21 +50,8 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_page_fits_its_window_and_can_be_read(
     browser: Any, report: Path, width: int, scheme: str
 ) -> None:
-    page = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
-    heard: list[str] = []
-    page.on("dialog", lambda dialog: heard.append(f"dialog: {dialog.message}"))
-    page.on("console", lambda message: heard.append(f"console: {message.text}"))
-    page.on("request", lambda request: heard.append(f"request: {request.url[:500]}"))
-    page.goto(report.as_uri())
-    page.wait_for_load_state("load")
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
-    contrast, element = page.evaluate(LOWEST_CONTRAST)
-    assert contrast >= 4.5, element
-    assert page.evaluate("document.scripts.length") == 0
-    assert page.evaluate("document.images.length") == 0  # a folder's name is text, not a tag
-    outside = [one for one in heard if "data:" not in one and report.as_uri() not in one]
-    assert outside == []
-    page.close()
+    with readable_page(browser, report, width, scheme) as page:
+        assert page.evaluate("document.images.length") == 0  # a folder's name is text, not a tag
 
 
 def test_the_headings_form_an_outline_and_the_sections_are_reached(

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from realbench.errors import UsageError
 from realbench.report.train_plots import Line, fitted_scale, line_chart
 from realbench.report.train_report import render_train_report, write_train_report
-from tests.report.browser import LOWEST_CONTRAST, assert_outlined
+from tests.report.browser import assert_outlined, readable_page
 from tests.report.pages import Page
 from tests.report.trainings import make_training
 
@@ -88,22 +88,8 @@ def test_long_runs_are_averaged_and_gaps_left_out() -> None:
 def test_the_page_fits_its_window_and_can_be_read(
     browser: Any, report: Path, width: int, scheme: str
 ) -> None:
-    page = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
-    heard: list[str] = []
-    page.on("dialog", lambda dialog: heard.append(f"dialog: {dialog.message}"))
-    page.on("console", lambda message: heard.append(f"console: {message.text}"))
-    page.on("request", lambda request: heard.append(f"request: {request.url[:500]}"))
-    page.goto(report.as_uri())
-    page.wait_for_load_state("load")
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
-    contrast, element = page.evaluate(LOWEST_CONTRAST)
-    assert contrast >= 4.5, element
-    broken = "[...document.images].filter(i => !i.complete || !i.naturalWidth).length"
-    page.wait_for_function(f"{broken} === 0", timeout=10_000)
-    assert page.evaluate("document.scripts.length") == 0
-    outside = [one for one in heard if "data:" not in one and report.as_uri() not in one]
-    assert outside == []
-    page.close()
+    with readable_page(browser, report, width, scheme):
+        pass
 
 
 @pytest.mark.browser
