@@ -15,6 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from realbench.detection.memory import is_memory_shortage
 from realbench.errors import RealBenchError, UsageError
 from realbench.files import files_sha256
 from realbench.images import printable
@@ -31,7 +32,6 @@ _SMALL_FILES = ["*.json", "*.jinja", "*.txt", "*.model"]
 _WEIGHTS = ["*.safetensors"]
 _CODE = ["*.py"]
 # As torch's allocators and drivers say it.
-_MEMORY_SIGNS = ("out of memory", "not enough memory", "can't allocate memory")
 # "owner/name" or "name", as the hub has them.
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
 
@@ -251,7 +251,7 @@ class VisionLanguageModel:
             try:
                 return self._forward(prepared)
             except (RuntimeError, MemoryError) as error:
-                if not _is_memory_shortage(error):
+                if not is_memory_shortage(error):
                     raise
             # Outside the handler, whose traceback would keep the tensors of the failed pass.
             if torch.cuda.is_available():
@@ -453,7 +453,7 @@ class VisionLanguageModel:
         except RealBenchError:
             raise
         except Exception as error:
-            if _is_memory_shortage(error):
+            if is_memory_shortage(error):
                 raise RealBenchError(
                     f"not enough memory on {self.device} for {printable(self.name)}: use a smaller "
                     "model or dtype, or another device"
@@ -508,11 +508,6 @@ def _is_folder(model: str) -> bool:
             "Qwen/Qwen2.5-VL-7B-Instruct"
         )
     return False
-
-
-def _is_memory_shortage(error: BaseException) -> bool:
-    text = str(error).lower()
-    return isinstance(error, MemoryError) or any(sign in text for sign in _MEMORY_SIGNS)
 
 
 def _first_line(error: BaseException) -> str:

@@ -8,17 +8,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from realbench.detection.memory import is_memory_shortage
+
 if TYPE_CHECKING:
     from realbench.detection.detector import Detector
 
 SMALLEST, LARGEST = 8, 512  # images
 # A batch twice as large must be this much faster per image to be worth its memory.
 WORTHWHILE = 1.05
-
-
-def is_memory_shortage(error: BaseException) -> bool:
-    """Whether an error of torch, or of Python, says that memory is short."""
-    return isinstance(error, MemoryError) or "out of memory" in str(error).lower()
 
 
 def find_batch_sizes(

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from realbench.detection.memory import is_memory_shortage
 from realbench.detection.preparation import prepare_for
 from realbench.errors import RealBenchError
 from realbench.images import (
@@ -27,7 +28,6 @@ from realbench.images import (
     printable,
     read_bytes_and_hash,
 )
-from realbench.scoring.batch_size import is_memory_shortage
 from realbench.scoring.cache import ScoreCache, Stat, file_stat
 from realbench.scoring.layout import Layout, use_threads
 
