@@ -18,10 +18,7 @@ if TYPE_CHECKING:
 
 def bench_command(
     real: Annotated[Path, typer.Option(metavar="DIR", help="Folder of photographs.")],
-    generated: Annotated[
-        list[Path],
-        typer.Option(metavar="DIR", help="Folder of a generator's images; may be repeated."),
-    ],
+    generated: options.Generated,
     detector: Annotated[
         list[str] | None,
         typer.Option(

@@ -20,10 +20,7 @@ def calibrate_command(
         list[Path],
         typer.Option(metavar="DIR", help="Folder of your photographs; may be repeated."),
     ],
-    generated: Annotated[
-        list[Path],
-        typer.Option(metavar="DIR", help="Folder of a generator's images; may be repeated."),
-    ],
+    generated: options.Generated,
     out: Annotated[
         Path | None,
         typer.Option(

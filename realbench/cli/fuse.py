@@ -18,10 +18,7 @@ def fuse_command(
     real: Annotated[
         list[Path], typer.Option(metavar="DIR", help="Folder of photographs; may be repeated.")
     ],
-    generated: Annotated[
-        list[Path],
-        typer.Option(metavar="DIR", help="Folder of a generator's images; may be repeated."),
-    ],
+    generated: options.Generated,
     detector: Annotated[
         list[str] | None,
         typer.Option(

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
+Generated = Annotated[
+    list[Path],
+    typer.Option(metavar="DIR", help="Folder of a generator's images; may be repeated."),
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps, …")]
 BatchSize = Annotated[int | None, typer.Option(min=1, help="Images a batch. (default: by device)")]
 Workers = Annotated[
