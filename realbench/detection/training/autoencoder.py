@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from realbench.detection.precision import reduced_precision
 from realbench.errors import UsageError
 
 LATENT_CHANNELS = 32
@@ -122,7 +123,7 @@ class DiffusionAutoencoder(nn.Module):
             uint8 RGB of the same shape.
         """
         x = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 255
-        with torch.autocast("cpu", torch.bfloat16):
+        with reduced_precision("cpu"):
             latent = self.encoder(x.contiguous(memory_format=torch.channels_last)).float()
             latent = _disturb(latent, rng)
             y = self.decoder(latent).float()
