@@ -232,7 +232,12 @@ def arena_command(
         typer.Option("--no-browser", help="Only print the page's address.", rich_help_panel=_HUMAN),
     ] = False,
     seed: Annotated[
-        int, typer.Option(min=0, help="Of the order of pairs and pictures, and of the bootstrap.")
+        int,
+        typer.Option(
+            min=0,
+            max=options.MAX_SEED,
+            help="Of the order of pairs and pictures, and of the bootstrap.",
+        ),
     ] = 0,
     resamples: Annotated[int, typer.Option(min=1, help="Of the bootstrap over prompts.")] = 1000,
     quiet: options.Quiet = False,
@@ -339,7 +344,8 @@ def rate_command(
         int | None, typer.Option(min=1, help="Of the bootstrap. (default: as before)")
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(min=0, help="Of the bootstrap. (default: as before)")
+        int | None,
+        typer.Option(min=0, max=options.MAX_SEED, help="Of the bootstrap. (default: as before)"),
     ] = None,
     quiet: options.Quiet = False,
     json_: _JSON = False,

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from realbench.cli import options
 from realbench.cli.bench import bench_command
 from realbench.cli.calibrate import as_folder, calibrate_command
 from realbench.cli.check import check_command
@@ -121,7 +122,10 @@ def train_command(
     training_views: Annotated[
         int | None, typer.Option(min=1, help="Fewer or more views of an image than the recipe's.")
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Another seed than the recipe's.")] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(min=0, max=options.MAX_SEED, help="Another seed than the recipe's."),
+    ] = None,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes at a time. (default: one per core)")
     ] = None,

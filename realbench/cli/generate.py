@@ -37,7 +37,10 @@ def generate(
         bool, typer.Option("--long", help="Use the long forms of the prompts.")
     ] = False,
     seed: Annotated[
-        int, typer.Option(min=0, help="With the prompt's id it gives each image's seed.")
+        int,
+        typer.Option(
+            min=0, max=options.MAX_SEED, help="With the prompt's id it gives each image's seed."
+        ),
     ] = 0,
     batch_size: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 1,
     limit: Annotated[

@@ -25,4 +25,5 @@ Matched = Annotated[
         "--matched", help="Bring all images to one shape, size and format: 512 px, JPEG 90."
     ),
 ]
+MAX_SEED = 2**32 - 1  # the largest that numpy's global generator takes
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from realbench.cli import options
 from realbench.cli.progress import stage_bar
 from realbench.errors import RealBenchError
 
@@ -23,7 +24,10 @@ Out = Annotated[
     typer.Option(metavar="RUN", help="The run's folder; goes on there. (default: CONFIG-run)"),
 ]
 Seed = Annotated[
-    int | None, typer.Option(min=0, help="Of every random choice. (default: the config's)")
+    int | None,
+    typer.Option(
+        min=0, max=options.MAX_SEED, help="Of every random choice. (default: the config's)"
+    ),
 ]
 
 

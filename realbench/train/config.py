@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from realbench.train.config_files import Table, read_config, shipped, shipped_text
+from realbench.train.config_files import MAX_SEED, Table, read_config, shipped, shipped_text
 from realbench.train.cotraining_config import CotrainingConfig
 from realbench.train.reward_config import RewardConfig
 
@@ -248,7 +248,7 @@ class DiffusionConfig(Table):
     """
 
     description: str = ""
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, le=MAX_SEED)
     model: ModelConfig
     prompts: PromptsConfig = PromptsConfig()
     sampling: SamplingConfig = SamplingConfig()

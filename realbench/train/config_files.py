@@ -13,6 +13,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from realbench.errors import UsageError
 from realbench.images import printable
 
+MAX_SEED = 2**32 - 1
+"""The largest that numpy's global generator takes."""
+
 Schema = TypeVar("Schema", bound=BaseModel)
 
 

@@ -52,6 +52,7 @@ def test_a_printed_config_can_be_changed_and_read(tmp_path: Path) -> None:
         ("sampling.window=15", r"sampling: window 15 does not fit in the first half of 28 steps"),
         ("training.updates_per_iteration=5", r"384 images an iteration .* among 5 updates"),
         ("seed", r"--set seed: give TABLE\.KEY=VALUE"),
+        ("seed=4294967296", r"flux1-dev: seed: .*4294967295"),
         ("seed.x.y=1", "is not a table|no such key|valid integer"),
     ],
 )

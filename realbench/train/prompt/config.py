@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from realbench.train.config import CheckpointsConfig, TrackingConfig
-from realbench.train.config_files import Table, read_config, shipped, shipped_text
+from realbench.train.config_files import MAX_SEED, Table, read_config, shipped, shipped_text
 from realbench.train.reward import RewardConfig
 
 
@@ -248,7 +248,7 @@ class PromptTrainConfig(Table):
     """
 
     description: str = ""
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, le=MAX_SEED)
     model: ModelConfig
     prompts: PromptsConfig = PromptsConfig()
     writing: WritingConfig = WritingConfig()

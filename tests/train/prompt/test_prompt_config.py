@@ -57,6 +57,7 @@ def test_a_model_may_be_named_by_its_source_alone() -> None:
         ({"training": {"group_size": 1}}, "training.group_size"),
         ({"training": {"batch_size": 5}}, "cannot be divided into batches"),
         ({"writing": {"temperature": 0}}, "writing.temperature"),
+        ({"seed": 2**32}, "4294967295"),
         ({"lora": {"ranks": 3}}, "lora.ranks: there is no such key"),
         ({"loss": {"kl": float("nan")}}, "loss.kl"),
         (
