@@ -108,14 +108,18 @@ def _print_summary(summary: dict[str, Any], out: Path) -> None:
     quality = summary["quality"]
     failed = [name for name, one in quality["measures"].items() if not one["passed"]]
     typer.echo(
-        f"{'quality':9} {quality['usual_start']:.3f} -> {quality['usual_end']:.3f} of the measures "
-        "are as photographs' are; "
-        + (f"worse than before: {', '.join(failed)}" if failed else "none left their range")
+        f"{'quality':9} {quality['usual_start']:.3f} -> {quality['usual_end']:.3f} of a picture's "
+        "measures are within the range of photographs; "
+        + (f"further from it than before: {', '.join(failed)}" if failed else "none got worse")
     )
     typer.echo(
         f"On {summary['n_images']} pictures of {summary['n_prompts']} prompts that were not "
-        f"trained on, before and after {summary['iterations']} iterations of "
-        f"{summary['wall_seconds']:.0f} s in all; in brackets 95 % intervals"
+        f"trained on, before and after {summary['iterations']} iterations; in "
+        "brackets 95 % intervals"
+    )
+    typer.echo(
+        f"Iterations and evaluations took {summary['seconds']:.0f} s, this command "
+        f"{summary['wall_seconds']:.0f} s in all; made again by: {summary['command']}"
     )
     for one in summary["warnings"]:
         typer.echo(f"warning: iteration {one['iteration']}: {one['warning']}")

@@ -46,7 +46,7 @@ def render_prompt_report(run: str | Path) -> str:
     trained = [one for one in log if "reward" in one]
     evaluated = [one for one in log if one.get("evaluation")]
     context: dict[str, object] = {
-        "facts": _facts(manifest, trained),
+        "facts": _facts(manifest, trained) + took(trained, evaluated),
         "panels": _panels(trained),
         "rewrites": _rewrites(folder, [one["iteration"] for one in evaluated]),
         "has_images": manifest["config"]["pipeline"] is not None,
@@ -67,7 +67,6 @@ def _facts(
         ("Prompts", f"{manifest['n_prompts']:,}"),
         ("Trained weights", f"{manifest['trained_parameters']:,}"),
         ("Device", f"{manifest['device']}, {manifest['processes']} process(es)"),
-        ("Training took", took(trained)),
     ]
 
 

@@ -12,12 +12,13 @@ from realbench.report.train_plots import Line
 from realbench.report.train_sections import (
     changes,
     estimates,
+    finished_summary,
     panel,
     read_run,
     shared_context,
     took,
 )
-from realbench.report.wording import count, is_number
+from realbench.report.wording import count, is_number, number, span
 
 SAMPLE_ROWS, SAMPLE_COLUMNS = 7, 8
 _SERIES = 4
@@ -41,19 +42,27 @@ def render_train_report(run: str | Path) -> str:
     manifest, log = read_run(folder, "diffusion")
     trained = [one for one in log if "reward" in one]
     evaluated = [one for one in log if one.get("evaluation")]
+    summary = finished_summary(folder, manifest)
+    quality = summary.get("quality", {})
+    quality = quality if "explanations" in quality else None  # of a demo's first version
     context: dict[str, object] = {
         "changes": changes(evaluated),
-        "facts": _facts(manifest, trained),
-        "panels": _panels(trained),
-        "probes": _probes(evaluated),
+        "facts": _facts(manifest, trained, evaluated),
+        "panels": _panels(trained, has_kl=bool(manifest["config"]["loss"]["kl"])),
+        "probes": _probes(evaluated, quality),
+        "quality": quality,
+        "guard": _guard(quality) if quality else [],
         "cotrained": sum(bool(one.get("cotraining")) for one in trained),
         "samples": _samples(folder, [one["iteration"] for one in evaluated]),
     }
-    return render_page("train_report.html", shared_context(manifest, evaluated) | context)
+    shared = shared_context(manifest, evaluated, summary.get("command"))
+    return render_page("train_report.html", shared | context)
 
 
 def _facts(
-    manifest: Mapping[str, Any], trained: Sequence[Mapping[str, Any]]
+    manifest: Mapping[str, Any],
+    trained: Sequence[Mapping[str, Any]],
+    evaluated: Sequence[Mapping[str, Any]],
 ) -> list[tuple[str, str]]:
     training = manifest["config"]["training"]
     images = training["prompts_per_iteration"] * training["group_size"]
@@ -65,7 +74,7 @@ def _facts(
         ("Prompts", f"{manifest['n_prompts']:,}"),
         ("Trained weights", f"{manifest['trained_parameters']:,}"),
         ("Device", f"{manifest['device']}, {count(manifest['processes'], 'process', 'processes')}"),
-        ("Training took", took(trained)),
+        *took(trained, evaluated),
     ]
     reasons = {
         "interrupted": "running, or cut off",
@@ -76,8 +85,12 @@ def _facts(
     return facts + ([("State", state)] if state else [])
 
 
-def _panels(trained: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return the small plots of an iteration's own figures."""
+def _panels(trained: Sequence[Mapping[str, Any]], *, has_kl: bool) -> list[dict[str, Any]]:
+    """Return the small plots of an iteration's own figures.
+
+    Args:
+        has_kl: whether the divergence from the base model was measured.
+    """
     if not trained:
         return []
 
@@ -114,7 +127,6 @@ def _panels(trained: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             ],
             False,
         ),
-        ("KL to the base model", "mean of the trained steps", [_plain(line, "kl")], True),
         (
             "Ratio − 1",
             "mean and standard deviation; 0 is the policy that sampled",
@@ -153,6 +165,9 @@ def _panels(trained: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             True,
         ),
     ]
+    if has_kl:
+        kl = ("KL to the base model", "mean of the trained steps", [_plain(line, "kl")], True)
+        wanted.insert(2, kl)
     extra = list(dict.fromkeys(key for one in trained for key in one.get("cotraining", {})))
     wanted += [
         (f"Co-training: {key}", "", [line(key, lambda one, key=key: _cotraining(one, key))], False)
@@ -173,8 +188,17 @@ def _cotraining(one: Mapping[str, Any], key: str) -> Any:
     return one.get("cotraining", {}).get(key)
 
 
-def _probes(evaluated: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return a small plot for each further judge of the evaluations, and for each component."""
+def _probes(
+    evaluated: Sequence[Mapping[str, Any]], quality: Mapping[str, Any] | None
+) -> list[dict[str, Any]]:
+    """Return a small plot for each further judge of the evaluations, and for each component.
+
+    Args:
+        quality: the verdict of a guard whose measures are among the judges: they are explained,
+            and drawn with the range of photographs.
+    """
+    explanations = quality["explanations"] if quality else {}
+    measures = quality["measures"] if quality else {}
     panels = []
     for table, title in (("components", "Reward component: {}"), ("probes", "{}")):
         names = list(dict.fromkeys(name for one in evaluated for name in one["evaluation"][table]))
@@ -182,10 +206,47 @@ def _probes(evaluated: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             continue
         for name in names:
             points = estimates(evaluated, lambda one, table=table, name=name: one[table].get(name))
-            panels.append(
-                panel(title.format(name), "", [Line(name, points, dots=True)], zero=False)
-            )
+            lines, note = [Line(name, points, dots=True)], ""
+            if table == "probes":
+                note = explanations.get(name, "")
+                lines = [*_usual_range(points, measures.get(name)), *lines]
+            panels.append(panel(title.format(name), note, lines, zero=False))
     return panels
+
+
+def _usual_range(
+    points: Sequence[tuple[Any, ...]], measure: Mapping[str, Any] | None
+) -> list[Line]:
+    """Return the band of photographs' values behind a measure's curve, or its lower edge."""
+    if measure is None:
+        return []
+    low, high = measure["low"], measure["high"]
+    drawn = (None, low, high) if is_number(high) else (low, None, None)
+    ends = sorted({points[0][0], points[-1][0]})
+    return [Line("photographs", [(n, *drawn) for n in ends], "series2")]
+
+
+def _guard(quality: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the rows of the guard's table."""
+    rows = []
+    for name, one in quality["measures"].items():
+        low, high = one["low"], one["high"]
+        has_top = is_number(high)
+        within = low <= one["end"] and (not has_top or one["end"] <= high)
+        usual = span(low, high, 3) if has_top else f"at least {number(low, 3)}"
+        verdict = "within" if within else "outside, no further than before"
+        rows.append(
+            {
+                "name": name,
+                "rewarded": name in quality.get("rewarded", ()),
+                "start": one["start"],
+                "end": one["end"],
+                "usual": usual,
+                "verdict": verdict if one["passed"] else "worse than before",
+                "passed": one["passed"],
+            }
+        )
+    return rows
 
 
 def _class(series: int) -> str:

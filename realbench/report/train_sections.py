@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from realbench.images import printable
 from realbench.report.train_plots import Line, fitted_scale, line_chart
 from realbench.report.wording import is_number, number, signed, span
 
+CONFIG_FILE = "config.toml"  # what the reader is told to save the configuration as
 _WIDE, _NARROW, _PANEL = (900, 300), (360, 240), (320, 170)
 
 
@@ -36,10 +36,29 @@ def read_run(folder: Path, kind: str) -> tuple[dict[str, Any], list[dict[str, An
     return manifest, log
 
 
+def finished_summary(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a run's summary; empty while it goes on, where an earlier one says nothing of it.
+
+    Raises:
+        RealBenchError: it is damaged.
+    """
+    from realbench.train.run_folder import SUMMARY_FILE, read_json
+
+    return (read_json(folder / SUMMARY_FILE) or {}) if manifest.get("finished") else {}
+
+
 def shared_context(
-    manifest: Mapping[str, Any], evaluated: Sequence[Mapping[str, Any]]
+    manifest: Mapping[str, Any],
+    evaluated: Sequence[Mapping[str, Any]],
+    command: str | None = None,
 ) -> dict[str, object]:
-    """Return what ``training_report.html`` shows of either training."""
+    """Return what ``training_report.html`` shows of either training.
+
+    Args:
+        command: that makes the run again; None for that of its configuration.
+    """
+    from realbench.train.config_files import as_toml
+
     return {
         "headline": headline(evaluated),
         "manifest": manifest,
@@ -50,13 +69,34 @@ def shared_context(
             for one in evaluated
             if one["evaluation"]["warning"]
         ],
-        "config": json.dumps(manifest["config"], indent=2, ensure_ascii=False),
+        "config": as_toml(manifest["config"]),
+        "command": command or _command(manifest),
+        "needs_config": command is None,
     }
 
 
-def took(trained: Sequence[Mapping[str, Any]]) -> str:
-    """Say how long the iterations took, without the evaluations."""
-    seconds = sum(sum(one["seconds"].values()) for one in trained)
+def _command(manifest: Mapping[str, Any]) -> str:
+    """Return the command that makes a run again from its configuration."""
+    program = "realgen-train"
+    if manifest["processes"] > 1:
+        count = manifest["processes"]
+        program = f"accelerate launch --num_processes {count} -m realbench.cli.train"
+    return f"{program} {manifest['kind']} --config {CONFIG_FILE} --out another-run"
+
+
+def took(
+    trained: Sequence[Mapping[str, Any]], evaluated: Sequence[Mapping[str, Any]]
+) -> list[tuple[str, str]]:
+    """Say how long the iterations took, and how long the evaluations between them."""
+    iterations = sum(sum(one["seconds"].values()) for one in trained)
+    evaluations = sum(one["evaluation"]["seconds"] for one in evaluated)
+    return [
+        ("Iterations took", _duration(iterations)),
+        ("Evaluations took", _duration(evaluations)),
+    ]
+
+
+def _duration(seconds: float) -> str:
     return f"{seconds / 3600:,.1f} h" if seconds > 5400 else f"{seconds:,.0f} s"
 
 

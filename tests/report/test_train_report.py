@@ -15,14 +15,16 @@ from realbench.report.train_plots import Line, fitted_scale, line_chart
 from realbench.report.train_report import render_train_report, write_train_report
 from tests.report.browser import assert_outlined, readable_page
 from tests.report.pages import Page
-from tests.report.trainings import make_training
+from tests.report.trainings import add_verdict, make_training
 
 HOSTILE = "<img src=x onerror=alert(1)>" + "long-name" * 20
 
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_train_report(make_training(tmp_path_factory.mktemp("run"), name=HOSTILE))
+    run = make_training(tmp_path_factory.mktemp("run"), name=HOSTILE)
+    add_verdict(run, failed=True)
+    return write_train_report(run)
 
 
 def test_it_says_what_moved_and_by_how_much(tmp_path: Path) -> None:
@@ -30,6 +32,7 @@ def test_it_says_what_moved_and_by_how_much(tmp_path: Path) -> None:
     assert "The reward rose by 0.20; the held-out score fell by 0.10" in page.text
     assert "Iteration 40: the reward rises while the held-out score falls" in page.text
     assert "640, in groups of 8" in page.text
+    assert "Iterations took 3,360 s Evaluations took 100 s" in page.text
     assert "trained, too, 8 times" in page.text
     images = [dict(attributes)["src"] for tag, attributes in page.tags if tag == "img"]
     assert len(images) == 5 * 8
@@ -41,6 +44,46 @@ def test_it_says_what_moved_and_by_how_much(tmp_path: Path) -> None:
 def test_a_change_within_chance_is_no_finding(tmp_path: Path) -> None:
     page = Page(render_train_report(make_training(tmp_path, rise=0.0001)))
     assert "The reward did not move measurably (0.000" in page.text
+
+
+def test_a_guards_verdict_is_shown_with_its_bounds(tmp_path: Path) -> None:
+    plain = Page(render_train_report(make_training(tmp_path)))
+    assert "Quality guard" not in plain.text
+    add_verdict(tmp_path)
+    page = Page(render_train_report(tmp_path))
+    assert "Passed: no measure's mean has left the range of photographs" in page.text
+    assert "a share of 0.875 is within that range before the training, and 0.750" in page.text
+    assert "sharpness tiny part of the reward 3.000 3.000 2.500–9.000 within" in page.text
+    assert "at least 0.200 outside, no further than before" in page.text
+    assert "how much neighbouring pixels differ photographs" in page.text  # above its plot
+    add_verdict(tmp_path, failed=True)
+    page = Page(render_train_report(tmp_path))
+    assert "Not passed: the mean of diversity has left the range" in page.text
+    assert "at least 0.200 worse than before" in page.text
+
+
+def test_it_says_how_the_run_is_made_again(tmp_path: Path) -> None:
+    page = Page(render_train_report(make_training(tmp_path)))
+    assert (
+        "accelerate launch --num_processes 8 -m realbench.cli.train diffusion --config config.toml "
+        "--out another-run"
+    ) in page.text
+    assert 'source = "tiny"' in page.text
+    assert "saved as config.toml" in page.text
+    add_verdict(tmp_path)
+    page = Page(render_train_report(tmp_path))
+    assert "realgen-train demo --seed 3" in page.text
+    assert "saved as config.toml" not in page.text
+
+
+def test_what_was_not_measured_has_no_plot(tmp_path: Path) -> None:
+    make_training(tmp_path)
+    manifest = json.loads((tmp_path / "run.json").read_text())
+    manifest["config"]["loss"]["kl"] = 0.0
+    (tmp_path / "run.json").write_text(json.dumps(manifest))
+    page = Page(render_train_report(tmp_path))
+    assert "KL to the base model" not in page.text
+    assert "divergence from the base model is not measured" in page.text
 
 
 def test_a_run_that_has_only_begun_has_a_report(tmp_path: Path) -> None:

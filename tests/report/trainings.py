@@ -35,6 +35,7 @@ def make_training(
         "kind": "diffusion",
         "config": config,
         "n_prompts": 300,
+        "finished": None,
         "trained_parameters": 18_800_000,
         "device": "cuda",
         "processes": 8,
@@ -54,6 +55,28 @@ def make_training(
                 _samples(folder / "samples" / f"{n:06}", rng)
             log.write(json.dumps(record) + "\n")
     return folder
+
+
+def add_verdict(folder: Path, *, failed: bool = False) -> None:
+    """End a run as ``realgen-train demo`` ends it, with a guard's verdict on two measures."""
+    manifest = json.loads((folder / "run.json").read_text())
+    manifest |= {"finished": "2026-01-01T00:00:00+00:00", "stop_reason": "complete"}
+    (folder / "run.json").write_text(json.dumps(manifest))
+    name = f"sharpness {manifest['config']['model']['source']}"
+    quality = {
+        "passed": not failed,
+        "measures": {
+            name: {"start": 3.0, "end": 3.0, "low": 2.5, "high": 9.0, "passed": True},
+            "diversity": {"start": 0.4, "end": 0.1, "low": 0.2, "high": None, "passed": not failed},
+        },
+        "usual_start": 0.875,
+        "usual_end": 0.75,
+        "explanations": {name: "how much neighbouring pixels differ"},
+        "photographs": 1385,
+        "rewarded": [name],
+    }
+    summary = {"quality": quality, "command": "realgen-train demo --seed 3"}
+    (folder / "summary.json").write_text(json.dumps(summary))
 
 
 def _iteration(n: int, last: int, name: str, rng: np.random.Generator) -> dict[str, Any]:

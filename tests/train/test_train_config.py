@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from realbench.errors import UsageError
-from realbench.train.config import config_text, load_config, shipped_configs
+from realbench.train import config as of_diffusion
+from realbench.train.config import DiffusionConfig, config_text, load_config, shipped_configs
+from realbench.train.config_files import as_toml, check_config
 
 
 def test_the_shipped_configs_are_those_of_the_paper() -> None:
@@ -42,6 +46,20 @@ def test_a_printed_config_can_be_changed_and_read(tmp_path: Path) -> None:
     config = load_config(path, ["seed=7", "loss.clip=1e-5", 'lora.targets=["attn.to_q"]'])
     assert config.training.group_size == 8
     assert (config.seed, config.loss.clip, config.lora.targets) == (7, 1e-5, ("attn.to_q",))
+
+
+def test_values_become_the_file_again() -> None:
+    from realbench.train.prompt import config as of_prompts
+
+    kinds: list[tuple[Any, Any]] = [(of_diffusion, DiffusionConfig)]
+    kinds += [(of_prompts, of_prompts.PromptTrainConfig)]
+    for module, schema in kinds:
+        for name in module.shipped_configs():
+            config = module.load_config(name, ['description=\u201c"quoted"\u201d \x7f \\'])
+            text = as_toml(config.model_dump(mode="json"))
+            assert check_config(schema, tomllib.loads(text), name) == config
+    odd = {"a b": {"c": [{"d": 1, "e": None}, {"f": {"g.h": [{"i": []}, 2]}}]}}
+    assert tomllib.loads(as_toml(odd)) == {"a b": {"c": [{"d": 1}, odd["a b"]["c"][1]]}}
 
 
 @pytest.mark.parametrize(

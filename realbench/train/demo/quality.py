@@ -80,6 +80,16 @@ MEASURES: dict[str, Callable[[Pixels], npt.NDArray[np.float64]]] = {
 }
 """The measures of single pictures."""
 
+EXPLANATIONS = {
+    "sharpness": "how much neighbouring pixels differ: log10 of the mean absolute Laplacian",
+    "contrast": "the standard deviation of the brightness",
+    "colourfulness": "how far and how differently the colours are from grey",
+    "clipped": "the share of values that are fully dark or fully bright",
+    "diversity": "how much two pictures differ in the mean; low where all look the same",
+    "usual": "the share of a picture's other measures that are within the range of photographs",
+}
+"""What the probes measure, for readers of a report."""
+
 
 @dataclass(frozen=True)
 class QualityGuard:
@@ -157,7 +167,8 @@ class QualityGuard:
             start, end: The probes' estimates, with ``"mean"``.
 
         Returns:
-            ``"passed"``, and ``"measures"``: each with start, end, low, high and passed.
+            ``"passed"``; ``"measures"``: each with start, end, low, high and passed;
+            ``"explanations"`` of the probes; and ``"photographs"``, how many gave the bounds.
         """
         measures: dict[str, dict[str, Any]] = {}
         bounds: dict[str, tuple[float, float | None]] = {**self.ranges} | {
@@ -181,6 +192,8 @@ class QualityGuard:
             "measures": measures,
             "usual_start": start["usual"]["mean"],
             "usual_end": end["usual"]["mean"],
+            "explanations": EXPLANATIONS,
+            "photographs": self.n,
         }
 
 

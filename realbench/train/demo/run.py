@@ -11,6 +11,7 @@ import torch
 
 from realbench.content import content_path
 from realbench.prompts import load_prompts
+from realbench.report.train_report import write_train_report
 from realbench.train import run_folder
 from realbench.train.config import DiffusionConfig, load_config
 from realbench.train.demo.contrast import REWARDED
@@ -40,7 +41,8 @@ def run_demo(
 
     Returns:
         What ``summary.json`` holds: that of every training, ``"quality"`` (the guard's verdict,
-        and which of its measures are ``"rewarded"``) and ``"wall_seconds"``.
+        and which of its measures are ``"rewarded"``), the ``"command"`` that comes to the same,
+        and ``"wall_seconds"`` of this call, with loading.
 
     Raises:
         UsageError: ``out`` holds another run.
@@ -69,8 +71,18 @@ def run_demo(
     quality = guard.verdict(summary["probes_start"], summary["probes_end"])
     summary["quality"] = quality | {"rewarded": list(REWARDED)}
     summary["wall_seconds"] = round(time.monotonic() - started, 1)
+    summary["command"] = demo_command(config)
     run_folder.write_json(out / run_folder.SUMMARY_FILE, summary)
+    write_train_report(out)  # again: the guard's verdict is new
     return summary
+
+
+def demo_command(config: DiffusionConfig) -> str:
+    """Return the command that comes to the same figures on the same machine."""
+    usual = demo_config().training.iterations
+    given = config.training.iterations
+    more = "" if given == usual else f" --iterations {given}"
+    return f"realgen-train demo --seed {config.seed}{more}"
 
 
 def demo_config(seed: int = 0, iterations: int | None = None) -> DiffusionConfig:

@@ -40,7 +40,11 @@ def test_an_iteration_from_the_command_to_the_report(tmp_path: Path) -> None:
             low, high = summary[f"{name}_{when}_interval"]
             assert 0 < low < summary[f"{name}_{when}"] < high < 1
     assert set(summary["quality"]["measures"]) >= {"sharpness", "colourfulness", "diversity"}
-    assert "<img" in (out / "report.html").read_text()
+    page = (out / "report.html").read_text()
+    assert "<img" in page
+    assert "Quality guard" in page
+    assert summary["command"] == "realgen-train demo --seed 5 --iterations 1"
+    assert summary["command"] in page
     assert (out / "lora" / "pytorch_lora_weights.safetensors").is_file()
     _loads_into_the_pipeline(out / "lora")
     other = _demo(out, "--iterations", "1", "--seed", "6", "--quiet")
