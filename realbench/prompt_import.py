@@ -14,12 +14,13 @@ from realbench.errors import RealBenchError, UsageError
 from realbench.hub_errors import hub_reason, quiet_hub
 from realbench.images import printable
 from realbench.prompts import Prompt, Suite, collect_prompts, json_lines, read_file
+from realbench.versions import install_command
 
 DATASET_PREFIX = "hf:"
 PROMPT_COLUMNS = ("prompt", "Prompt", "text", "caption")
 """What the column of the prompts may be called where it is not named; the first of these."""
 
-_INSTALL = "pip install 'realgen[datasets]'"
+_INSTALL = install_command("datasets")
 _FORMATS = {
     ".txt": "txt",
     ".jsonl": "jsonl",

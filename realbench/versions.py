@@ -1,4 +1,4 @@
-"""Versions of installed packages, for what a run writes down about itself."""
+"""Which packages are installed, and how those that are missing are."""
 
 from __future__ import annotations
 
@@ -15,3 +15,8 @@ def installed_versions(packages: Iterable[str]) -> dict[str, str]:
         except PackageNotFoundError:
             found[package] = "not installed"
     return found
+
+
+def install_command(extra: str) -> str:
+    """Return how an extra's packages are installed: from the source, for no index has realgen."""
+    return f"python -m pip install '.[{extra}]' in a checkout of RealBench"

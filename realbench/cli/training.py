@@ -13,11 +13,12 @@ import typer
 from realbench.cli import options
 from realbench.cli.progress import stage_bar
 from realbench.errors import RealBenchError
+from realbench.versions import install_command
 
 if TYPE_CHECKING:
     from realbench.train.progress import Progress
 
-INSTALL = "pip install 'realgen[train]'"
+INSTALL = install_command("train")
 
 Out = Annotated[
     Path | None,

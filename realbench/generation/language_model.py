@@ -15,6 +15,7 @@ from realbench.errors import RealBenchError, UsageError
 from realbench.files import file_sha256
 from realbench.hub_errors import hub_reason, quiet_hub
 from realbench.images import printable
+from realbench.versions import install_command
 
 REWRITER_FILE = "rewriter.json"
 REWRITER_FORMAT = 1
@@ -178,7 +179,7 @@ def _load(source: str, revision: str | None, dtype: str) -> tuple[Any, Any]:
         folder = source
     else:
         if importlib.util.find_spec("gguf") is None:
-            raise RealBenchError("GGUF files are read with gguf: pip install 'realgen[train]'")
+            raise RealBenchError(f"GGUF files are read with gguf: {install_command('train')}")
         place = {"gguf_file": gguf.name}
         folder = str(gguf.parent)
     with _no_bars():
@@ -222,7 +223,7 @@ def _load_trained(trained: TrainedRewriter, dtype: str) -> tuple[Any, Any]:
         from peft import PeftModel
     except ImportError as error:
         raise RealBenchError(
-            "a trained rewriter needs peft: pip install 'realgen[generate]'"
+            f"a trained rewriter needs peft: {install_command('generate')}"
         ) from error
     model, _ = _load(trained.base, trained.base_revision, dtype)
     tokenizer = AutoTokenizer.from_pretrained(trained.folder, padding_side="left")

@@ -13,11 +13,12 @@ from realbench.errors import RealBenchError, UsageError
 from realbench.files import file_sha256
 from realbench.hub_errors import hub_reason, quiet_hub
 from realbench.images import printable
+from realbench.versions import install_command
 
 if TYPE_CHECKING:
     from PIL import Image
 
-INSTALL = "pip install 'realgen[generate]'"
+INSTALL = install_command("generate")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 

@@ -77,4 +77,7 @@ def test_what_is_wrong_is_one_line(tmp_path: Path, environment: dict[str, str]) 
         timeout=240,
     )
     assert result.returncode == 1
-    assert "generate needs diffusers: pip install 'realgen[generate]'" in error_line(result)
+    assert (
+        "generate needs diffusers: python -m pip install '.[generate]' in a checkout"
+        in error_line(result)
+    )

