@@ -19,6 +19,7 @@ from realbench.versions import installed_versions
 MANIFEST_FILE = "run.json"
 LOG_FILE = "log.jsonl"
 SUMMARY_FILE = "summary.json"
+CHECKPOINTS = "checkpoints"
 FORMAT = 1
 _PACKAGES = ("realgen", "torch", "diffusers", "peft", "accelerate", "transformers", "trl")
 # What may differ when a run goes on: none of it changes what was computed so far.
@@ -85,6 +86,9 @@ def check_continues(
 ) -> dict[str, Any] | None:
     """Return the manifest of a run that goes on, None where there is none.
 
+    One that ended before its first iteration, as a mistake in its config makes it end, is none:
+    there is nothing in it to go on from, and the mistake may be mended.
+
     Args:
         config: of now, as JSON values.
         prompts: a digest of the prompts of now.
@@ -98,6 +102,8 @@ def check_continues(
         return None
     if earlier.get("train_format") != FORMAT or earlier.get("kind") != kind:
         raise UsageError(f"{printable(folder)} holds a run of another kind: give another --out")
+    if _has_done_nothing(folder):
+        return None
     before, after = _flat(earlier["config"]), _flat(config)
     changed = [
         key for key in sorted(before.keys() | after.keys()) if before.get(key) != after.get(key)
@@ -111,6 +117,12 @@ def check_continues(
     if earlier.get("prompts_sha256") != prompts:
         raise UsageError(f"{printable(folder)} holds a run on other prompts: give another --out")
     return earlier
+
+
+def _has_done_nothing(folder: Path) -> bool:
+    """Return whether a run has neither finished an iteration nor saved anything of one."""
+    saved = any((folder / CHECKPOINTS).glob("[!.]*"))
+    return not saved and not any(one["iteration"] > 0 for one in read_log(folder))
 
 
 def check_reward(folder: Path, before: object, now_: object) -> None:

@@ -184,6 +184,20 @@ def test_another_config_or_reward_is_refused(whole: Path, tmp_path: Path) -> Non
         train(settings(), out=whole, prompts=["else"], evaluation_prompts=EVALUATED)
 
 
+def test_a_run_that_ended_before_its_first_iteration_takes_a_mended_config(
+    whole: Path, tmp_path: Path
+) -> None:
+    def wrong(images: torch.Tensor, prompts: Sequence[str]) -> np.ndarray:
+        raise InterruptionError
+
+    with pytest.raises(InterruptionError):
+        run(settings(loss={"clip": 1e-2}), tmp_path, reward=wrong)
+    assert (tmp_path / "run.json").exists()
+    run(settings(), tmp_path)
+    assert numbers(tmp_path) == numbers(whole)
+    assert "brightness" in (tmp_path / "run.json").read_text()
+
+
 def test_what_saves_memory_changes_nothing(whole: Path, tmp_path: Path) -> None:
     memory = {
         "gradient_checkpointing": True,

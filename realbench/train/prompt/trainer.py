@@ -15,11 +15,11 @@ from realbench.errors import UsageError
 from realbench.generation.rewriting import is_chat, question
 from realbench.train.prompt.config import PromptTrainConfig
 from realbench.train.prompt.rewarding import Original
+from realbench.train.run_folder import CHECKPOINTS
 
 if TYPE_CHECKING:
     from trl import GRPOConfig
 
-CHECKPOINTS = "checkpoints"
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 
 
