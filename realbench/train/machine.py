@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from realbench.errors import UsageError
+from realbench.train import deepspeed
 from realbench.train.config import DiffusionConfig, MemoryConfig
 from realbench.train.update import passes_per_step
 
@@ -24,26 +25,28 @@ def start_accelerator(config: DiffusionConfig, out: Path) -> Iterator[Accelerato
     """Yield accelerate's view of the processes, and end its trackers.
 
     Raises:
-        UsageError: it was launched with DeepSpeed.
+        UsageError: it was launched with DeepSpeed in a way that cannot be trained with.
     """
     from accelerate import Accelerator, PartialState
     from accelerate.state import AcceleratorState
     from accelerate.utils import DistributedDataParallelKwargs, set_seed
 
-    state = PartialState(cpu=config.model.device == "cpu")
-    dtype = _dtype(config, state.device.type)
+    cpu = config.model.device == "cpu"
+    sharded = deepspeed.launched()
+    state = deepspeed.start_processes(cpu) if sharded else PartialState(cpu=cpu)
+    half = _dtype(config, state.device.type) == "bfloat16"
+    passes = passes_per_step(config, state.num_processes)
+    clip = config.training.max_grad_norm
     AcceleratorState._reset_state()  # else a second training in a process could not differ
     accelerator = Accelerator(
-        cpu=config.model.device == "cpu",
-        mixed_precision="bf16" if dtype == "bfloat16" else "no",
-        gradient_accumulation_steps=passes_per_step(config, state.num_processes),
+        cpu=cpu and not sharded,  # with it accelerate leaves DeepSpeed out
+        mixed_precision="bf16" if half and not sharded else "no",
+        gradient_accumulation_steps=passes,
         log_with=list(config.tracking.trackers) or None,
         project_dir=str(out),
         kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
+        deepspeed_plugins=deepspeed.plugin(passes, clip, half) if sharded else None,
     )
-    if str(accelerator.distributed_type).endswith("DEEPSPEED"):
-        # Its optimiser's state is out of reach of our checkpoints: a run could not go on.
-        raise UsageError("DeepSpeed cannot be trained with: shard with FSDP (see docs/train.md)")
     set_seed(config.seed)
     try:
         yield accelerator

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from realbench.train import deepspeed
+
 
 def whole(value: Tensor) -> Tensor:
     """Return a tensor, gathered from all processes where it is a DTensor, in main memory."""
@@ -37,6 +39,9 @@ def optimizer_states(
     optimizer: Any, parameters: Mapping[str, nn.Parameter]
 ) -> dict[str, dict[str, Tensor]]:
     """Return an optimiser's state (moments, steps) by the parameters' names, as whole tensors."""
+    zero = deepspeed.zero(optimizer)
+    if zero is not None:
+        return deepspeed.optimizer_states(zero, parameters)
     states = _inner(optimizer).state
     return {
         name: {key: whole(value) for key, value in states[parameter].items()}
@@ -50,7 +55,12 @@ def restore_optimizer(
     parameters: Mapping[str, nn.Parameter],
     states: Mapping[str, Mapping[str, Tensor]],
 ) -> None:
-    """Put back what :func:`optimizer_states` returned."""
+    """Put back what :func:`optimizer_states` returned; the parameters must be back already."""
+    zero = deepspeed.zero(optimizer)
+    if zero is not None:
+        deepspeed.restore_weights(parameters)
+        deepspeed.restore_optimizer(zero, parameters, states)
+        return
     inner = _inner(optimizer)
     for name, values in states.items():
         parameter = parameters[name]

@@ -154,7 +154,7 @@ def _clip(
     accelerator: Accelerator, parameters: Mapping[str, torch.nn.Parameter], limit: float
 ) -> float:
     norm = accelerator.clip_grad_norm_(list(parameters.values()), limit)
-    value = float("nan") if norm is None else float(norm)  # DeepSpeed clips by itself
+    value = float("nan") if norm is None else float(norm)  # of DeepSpeed, in old versions
     if norm is not None and not math.isfinite(value):
         raise RealBenchError(
             "the gradient is not finite: lower training.learning_rate or sampling.noise_level, or "

@@ -1,0 +1,153 @@
+"""``realgen-train diffusion`` under DeepSpeed, in two processes on a CPU.
+
+CI leaves these runs out, since DeepSpeed compiles a part of itself: ``pip install deepspeed``, then
+``python -m pytest tests/train/test_deepspeed_run.py``.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from realbench.errors import UsageError
+from tests.train.loop_runs import command, environment, numbers, run, write_config
+from tests.train.test_diffusion_run import assert_alike
+
+pytest.importorskip("diffusers", reason="needs realgen[train]")
+pytest.importorskip("peft", reason="needs realgen[train]")
+
+installed = importlib.util.find_spec("deepspeed") is not None
+needs_deepspeed = pytest.mark.skipif(not installed, reason="needs pip install deepspeed")
+LAST = "checkpoints/000004"
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from tests.train.tiny_pipelines import tiny_sd3
+
+    folder = tmp_path_factory.mktemp("deepspeed")
+    tiny_sd3().save_pretrained(folder / "sd3")
+    return write_config(folder, folder / "sd3")
+
+
+def launch(
+    config: Path, out: Path, *arguments: str, stage: int = 2
+) -> subprocess.CompletedProcess[str]:
+    """Run to the end in two processes."""
+    plain = command(config, out, *arguments, processes=2)
+    flag = plain.index("--multi_gpu")
+    chosen = ["--use_deepspeed", "--zero_stage", str(stage)]
+    return subprocess.run(
+        [*plain[:flag], *chosen, *plain[flag + 1 :]],
+        env=environment(DS_ACCELERATOR="cpu"),
+        text=True,
+        capture_output=True,
+        timeout=400,
+    )
+
+
+@pytest.fixture(scope="module")
+def sharded(config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "sharded"
+    result = launch(config, out)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return out
+
+
+@needs_deepspeed
+@pytest.mark.slow
+def test_shards_come_to_the_numbers_of_whole_optimisers(
+    config: Path, sharded: Path, tmp_path: Path
+) -> None:
+    run(config, tmp_path, processes=2)
+    assert_alike(numbers(sharded), numbers(tmp_path))
+    state = torch.load(sharded / LAST / "optimizer.pt", weights_only=True)
+    assert all(set(one) == {"step", "exp_avg", "exp_avg_sq"} for one in state.values())
+    assert all(float(one["step"]) == 8 for one in state.values())  # two updates an iteration
+
+
+@needs_deepspeed
+@pytest.mark.slow
+def test_a_run_goes_on_to_the_same_numbers(config: Path, sharded: Path, tmp_path: Path) -> None:
+    again = tmp_path / "again"
+    shutil.copytree(sharded, again)
+    shutil.rmtree(again / LAST)
+    result = launch(config, again)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert numbers(again) == numbers(sharded)
+    for name in ("weights", "ema"):
+        file_ = f"{LAST}/{name}.safetensors"
+        assert (again / file_).read_bytes() == (sharded / file_).read_bytes()
+
+
+@needs_deepspeed
+@pytest.mark.slow
+def test_a_run_goes_on_without_it(config: Path, sharded: Path, tmp_path: Path) -> None:
+    alone = tmp_path / "alone"
+    shutil.copytree(sharded, alone)
+    shutil.rmtree(alone / LAST)
+    run(config, alone)
+    ours = load_file(alone / LAST / "weights.safetensors")
+    theirs = load_file(sharded / LAST / "weights.safetensors")
+    for name, value in ours.items():
+        torch.testing.assert_close(value, theirs[name], rtol=1e-3, atol=1e-4)
+
+
+@needs_deepspeed
+@pytest.mark.slow
+def test_bfloat16_leaves_the_trained_weights_whole(config: Path, tmp_path: Path) -> None:
+    result = launch(
+        config, tmp_path, "--set", "model.dtype=bfloat16", "--set", "training.iterations=1", stage=1
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    saved = load_file(tmp_path / "checkpoints/000001/weights.safetensors")
+    assert {value.dtype for value in saved.values()} == {torch.float32}
+    assert any((value != value.bfloat16()).any() for value in saved.values())
+
+
+@pytest.mark.skipif(installed, reason="is about a machine without DeepSpeed")
+def test_without_deepspeed_one_line_says_so(config: Path, tmp_path: Path) -> None:
+    result = subprocess.run(
+        command(config, tmp_path),
+        env=environment(ACCELERATE_USE_DEEPSPEED="true"),
+        text=True,
+        capture_output=True,
+        timeout=120,
+    )
+    assert result.returncode == 2
+    assert "pip install deepspeed, or launch without it" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"zero_optimization": {"stage": 3}}, "stage 3 .*--zero_stage 1 or 2.*FSDP"),
+        ({"zero_optimization": {"stage": 0}}, "stage 0"),
+        (
+            {"zero_optimization": {"stage": 2, "offload_optimizer": {"device": "cpu"}}},
+            "offload_optimizer .*leave it out",
+        ),
+        ({"zero_optimization": {"stage": 2}, "bf16": {"enabled": True}}, "bf16 .*model.dtype"),
+        ({"zero_optimization": {"stage": 2}, "fp16": {"enabled": "true"}}, "fp16 .*model.dtype"),
+        ({"zero_optimization": {"stage": 1}, "optimizer": {"type": "Adam"}}, "optimizer .*decides"),
+    ],
+)
+def test_settings_that_cannot_be_trained_with(
+    settings: dict[str, Any], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from realbench.train.deepspeed import plugin
+
+    file = tmp_path / "deepspeed.json"
+    file.write_text(json.dumps(settings))
+    monkeypatch.setenv("ACCELERATE_DEEPSPEED_CONFIG_FILE", str(file))
+    with pytest.raises(UsageError, match=message):
+        plugin(4, 1.0, half=False)
