@@ -117,9 +117,8 @@ def _read(file: Path) -> RewardConfig:
     """
     import tomllib
 
-    from pydantic import ValidationError
-
     from realbench.images import printable
+    from realbench.train.config_files import check_config
     from realbench.train.reward_config import RewardConfig
 
     name = printable(file)
@@ -131,10 +130,4 @@ def _read(file: Path) -> RewardConfig:
         raise UsageError(f"{name} is no TOML: {error}") from error
     if not isinstance(table, dict):
         raise UsageError(f"{name} has no [reward] table: see docs/serve.md")
-    try:
-        return RewardConfig.model_validate(table)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, ("reward", *first["loc"])))
-        reason = first["msg"].removeprefix("Value error, ")
-        raise UsageError(f"{name}: {place}: {reason}") from error
+    return check_config(RewardConfig, table, name, within=("reward",))

@@ -11,6 +11,7 @@ import typer
 from realbench.cli import options, training
 from realbench.cli.train_demo import demo, pretrain_demo
 from realbench.cli.train_prompt import prompt
+from realbench.errors import UsageError
 
 if TYPE_CHECKING:
     from realbench.train.diffusion import TrainResult
@@ -96,11 +97,14 @@ def report(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, finished or not.")],
 ) -> None:
     """Write a run's report.html anew."""
+    from realbench.images import printable
     from realbench.report.prompt_report import write_prompt_report
     from realbench.report.train_report import write_train_report
     from realbench.train.run_folder import MANIFEST_FILE, read_json
 
     kind = (read_json(run / MANIFEST_FILE) or {}).get("kind")
+    if kind not in ("diffusion", "prompt"):
+        raise UsageError(f"{printable(run)} is no folder of a realgen-train run: give its --out")
     write = write_prompt_report if kind == "prompt" else write_train_report
     typer.echo(f"Report: {write(run)}")
 

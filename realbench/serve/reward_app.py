@@ -128,7 +128,7 @@ class RewardApp:
         if len(prompts) != sent.count:
             raise Refusal(
                 422,
-                f"{sent.count} images have {len(prompts)} prompts: send one for each, or one",
+                f"images: {sent.count}, prompts: {len(prompts)}; send one for each image, or one",
                 "form",
             )
         self._rate.take(request.client.host if request.client else "", sent.count)

@@ -119,7 +119,9 @@ class RewardClient:
         arrays = rgb_arrays(images)
         texts = list(prompts)
         if len(arrays) != len(texts):
-            raise UsageError(f"{len(arrays)} images have {len(texts)} prompts: give one for each")
+            raise UsageError(
+                f"images: {len(arrays)}, prompts: {len(texts)}; give one prompt for each image"
+            )
         if not arrays:
             return np.zeros(0, np.float32), {}
         parts = np.array_split(

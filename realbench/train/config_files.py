@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from realbench.errors import UsageError
 from realbench.images import printable
+from realbench.train.config_mistakes import mistake
 
 MAX_SEED = 2**32 - 1
 """The largest that numpy's global generator takes."""
@@ -73,23 +74,22 @@ def read_config(
     return check_config(schema, values, printable(name if known else path))
 
 
-def check_config(schema: type[Schema], values: Mapping[str, Any], where: str) -> Schema:
+def check_config(
+    schema: type[Schema], values: Mapping[str, Any], where: str, *, within: Sequence[str] = ()
+) -> Schema:
     """Return a checked config.
 
+    Args:
+        where: of what the values are, for the message.
+        within: tables of that in which the values are.
+
     Raises:
-        UsageError: a key or a value is wrong; the message names it and ``where``.
+        UsageError: a key or a value is wrong; the message names it, ``where``, and what is taken.
     """
     try:
         return schema.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        reason = str(first["msg"]).removeprefix("Value error, ")
-        if first["type"] == "extra_forbidden":
-            reason = "there is no such key"
-        said = f"{place}: {reason}" if place else reason
-        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-        raise UsageError(f"{where}: {said}{more}") from error
+        raise UsageError(f"{where}: {mistake(error, schema, within)}") from error
 
 
 def as_toml(values: Mapping[str, Any]) -> str:

@@ -81,7 +81,9 @@ class Reward:
         self.weights = {one.name: one.weight / total for one in components}
 
     def __repr__(self) -> str:
-        return f"Reward({', '.join(f'{w:.3g} {name}' for name, w in self.weights.items())})"
+        if len(self.weights) == 1:
+            return f"Reward({self.components[0].name})"
+        return f"Reward({', '.join(f'{w:.3g} × {name}' for name, w in self.weights.items())})"
 
     def __call__(self, images: Images, prompts: Sequence[str]) -> np.ndarray:
         """Return the reward of each image, float32 (n,), in [0, 1]; higher is better.
@@ -108,7 +110,9 @@ class Reward:
         arrays = rgb_arrays(images)
         texts = [prompts] if isinstance(prompts, str) else list(prompts)
         if len(arrays) != len(texts):
-            raise UsageError(f"{len(arrays)} images have {len(texts)} prompts: give one for each")
+            raise UsageError(
+                f"images: {len(arrays)}, prompts: {len(texts)}; give one prompt for each image"
+            )
         if not arrays:
             return {one.name: np.zeros(0, np.float32) for one in self.components}
         return {one.name: _checked(one(arrays, texts), one, len(arrays)) for one in self.components}
@@ -145,7 +149,7 @@ def _checked(values: Any, component: Component, count: int) -> np.ndarray:
     except (TypeError, ValueError) as error:
         raise RealBenchError(f"{name} gave no numbers: {error}") from error
     if array.shape != (count,):
-        raise RealBenchError(f"{name} gave shape {array.shape} for {count} images")
+        raise RealBenchError(f"{name} gave values of shape {array.shape}, not ({count},)")
     bad = np.flatnonzero(~((array >= -_ROUNDING) & (array <= 1 + _ROUNDING)))
     if len(bad):
         raise RealBenchError(

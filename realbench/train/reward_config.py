@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from realbench.train.advantages import Mode
+from realbench.train.config_files import Table
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class _Component(_Strict):
+class _Component(Table):
     """What all components have.
 
     Attributes:
@@ -129,7 +126,7 @@ ComponentConfig = Annotated[
 """One ``[[reward.components]]`` table; its ``kind`` decides which keys it has."""
 
 
-class RewardConfig(_Strict):
+class RewardConfig(Table):
     """The ``[reward]`` table.
 
     Attributes:

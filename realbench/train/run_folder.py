@@ -57,7 +57,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
     """
     try:
         found = json.loads(path.read_bytes())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         raise RealBenchError(f"cannot read {printable(path)}: {error.strerror}") from error
@@ -157,7 +157,7 @@ def read_log(folder: Path) -> list[dict[str, Any]]:
     path = folder / LOG_FILE
     try:
         lines = path.read_bytes().splitlines(keepends=True)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
         raise RealBenchError(f"cannot read {printable(path)}: {error.strerror}") from error

@@ -115,7 +115,7 @@ def test_every_kind_of_images_is_sent() -> None:
         jpeg = RewardClient(url, encoding="jpeg")(arrays, ["", ""])
         np.testing.assert_allclose(jpeg, np.array([10, 20]) / 255, atol=0.02)
         assert client([], []).shape == (0,)
-        with pytest.raises(UsageError, match="2 images have 1 prompts"):
+        with pytest.raises(UsageError, match="images: 2, prompts: 1"):
             client(arrays, ["one"])
 
 

@@ -288,8 +288,8 @@ def test_a_bad_file_is_refused_and_named(server: Running, name: str) -> None:
     ("files", "prompts", "status", "says"),
     [
         (0, ["a"], 422, "no images"),
-        (2, ["a", "b", "c"], 422, "2 images have 3 prompts"),
-        (2, [], 422, "2 images have 0 prompts"),
+        (2, ["a", "b", "c"], 422, "images: 2, prompts: 3"),
+        (2, [], 422, "images: 2, prompts: 0"),
         (9, ["a"], 413, "more than 8 images"),
         (1, ["a"] * 9, 413, "more than 8 prompts"),
         (1, ["a" * 20_001], 413, "20,000 characters"),
@@ -558,8 +558,9 @@ def test_a_token_file_is_used_and_wins_over_the_environment(tmp_path: Path) -> N
     [
         ("x = 1", "has no [reward] table"),
         ("[reward", "is no TOML"),
-        ("[[reward.components]]\nkind = 'detectors'\nscale = 1", "reward.components.0.detectors."),
+        ("[[reward.components]]\nkind = 'detectors'\nscale = 1", "reward.components[0].scale"),
         ("[reward]\ncomponents = []", "at least one component"),
+        ("[reward]\nadvantage = 1", "reward.advantage: there is no such key; there are components"),
         ("[[reward.components]]\nkind = 'function'\nfunction = 'nowhere:f'", "nowhere cannot be"),
     ],
 )

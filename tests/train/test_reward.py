@@ -96,8 +96,8 @@ def test_no_images_ask_nobody() -> None:
         ([0.5, np.inf], "gave inf for image 1 "),
         ([1.5, 2.0], r"gave 1.5 for image 0 \(2 of 2"),
         ([-0.5, 0.2], "gave -0.5"),
-        ([0.5], r"gave shape \(1,\) for 2"),
-        ([[0.5, 0.5]], "gave shape"),
+        ([0.5], r"gave values of shape \(1,\), not \(2,\)"),
+        ([[0.5, 0.5]], "gave values of shape"),
         (["good", "bad"], "gave no numbers"),
         (None, "shape|numbers"),
         ([[0.1], [0.1, 0.2]], "gave no numbers"),
@@ -119,7 +119,7 @@ def test_rounding_is_cut_off() -> None:
 @pytest.mark.parametrize(
     ("images", "prompts", "says"),
     [
-        ([np.zeros((4, 4, 3), np.uint8)], ["a", "b"], "1 images have 2 prompts"),
+        ([np.zeros((4, 4, 3), np.uint8)], ["a", "b"], "images: 1, prompts: 2"),
         ([np.zeros((4, 4, 3), np.float32)], ["a"], "float32"),
         (np.zeros((4, 4, 3), np.uint8), ["a"], "list of images"),
         (torch.zeros(1, 4, 4, 3, dtype=torch.uint8), ["a"], "shape"),

@@ -65,13 +65,28 @@ def test_values_become_the_file_again() -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("loss.clp=1", r"flux1-dev: loss\.clp: there is no such key"),
-        ("training.group_size=1", r"training\.group_size: .*greater than or equal to 2"),
+        ("loss.clp=1", r"flux1-dev: loss\.clp: there is no such key; there are clip, kl, kl_of"),
+        ("training.group_size=1", r"training\.group_size: must be 2 or more, not 1$"),
+        ("training.group_size=2.5", r"training\.group_size: must be a whole number, not 2\.5$"),
+        ("lora.targets=1", r"lora\.targets: must be a list, such as .*, not 1$"),
+        ("model.dtype=half", r"model\.dtype: must be 'auto', 'float32' or 'bfloat16', not 'half'"),
+        ("loss.kl=nan", r"loss\.kl: must be a finite number"),
+        ("ema=1", r"ema: must be a table, not 1$"),
+        ("training.betas=[1]", r"training\.betas\[1\]: is missing$"),
+        ('reward.components=[{kind="x"}]', r"reward\.components\[0\]: 'kind' must be one of 'det"),
+        (
+            'reward.components=[{kind="detectors",weight=-1}]',
+            r"reward\.components\[0\]\.weight: must be 0 or more, not -1$",
+        ),
+        (
+            'reward.components=[{kind="http",url="x"}]',
+            r"reward\.components\[0\]\.url: must be a text of the form .*https.*, not 'x'$",
+        ),
         ("sampling.window=15", r"sampling: window 15 does not fit in the first half of 28 steps"),
         ("training.updates_per_iteration=5", r"384 images an iteration .* among 5 updates"),
         ("seed", r"--set seed: give TABLE\.KEY=VALUE"),
         ("seed=4294967296", r"flux1-dev: seed: .*4294967295"),
-        ("seed.x.y=1", "is not a table|no such key|valid integer"),
+        ("seed.x.y=1", "seed: must be a whole number"),
     ],
 )
 def test_a_mistake_is_one_line_that_names_it(override: str, message: str) -> None:

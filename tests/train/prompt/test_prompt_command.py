@@ -51,6 +51,13 @@ def test_misuse_is_one_line(arguments: list[str], message: str, tmp_path: Path) 
     assert not (tmp_path / "run" / "run.json").exists()
 
 
+@pytest.mark.parametrize("where", ["", "nowhere", "file"])
+def test_a_report_of_what_is_no_run_is_misuse(where: str, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match="is no folder of a realgen-train run"):
+        call("report", str(tmp_path / where))
+
+
 def test_the_small_model_says_how_it_is_installed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
