@@ -134,8 +134,10 @@ class SmallPhotoPipeline(DiffusionPipeline, SanaLoraLoaderMixin):
         )
 
 
-def load_small_photo(folder: str | Path | None = None) -> SmallPhotoPipeline:
-    """Load the shipped model, or one that ``realgen-train pretrain-demo`` wrote; float32, CPU.
+def load_small_photo(
+    folder: str | Path | None = None, *, dtype: torch.dtype = torch.float32
+) -> SmallPhotoPipeline:
+    """Load the shipped model, or one that ``realgen-train pretrain-demo`` wrote, on the CPU.
 
     Raises:
         UsageError: the folder does not hold such a model.
@@ -149,7 +151,7 @@ def load_small_photo(folder: str | Path | None = None) -> SmallPhotoPipeline:
     parts = [("transformer", SanaTransformer2DModel), ("caption_encoder", CaptionEncoder)]
     loaded = {
         name: kind.from_pretrained(
-            where / name, torch_dtype=torch.float32, local_files_only=True, use_safetensors=True
+            where / name, torch_dtype=dtype, local_files_only=True, use_safetensors=True
         )
         for name, kind in parts
     }

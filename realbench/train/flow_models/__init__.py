@@ -143,5 +143,5 @@ def _small_photo(source: str | Path, dtype: str) -> Any:
 
     from realbench.train.demo.pipeline import load_small_photo
 
-    pipeline: Any = load_small_photo(None if str(source) == SMALL_PHOTO else source)
-    return pipeline if dtype == "auto" else pipeline.to(getattr(torch, dtype))
+    chosen = torch.float32 if dtype == "auto" else getattr(torch, dtype)
+    return load_small_photo(None if str(source) == SMALL_PHOTO else source, dtype=chosen)

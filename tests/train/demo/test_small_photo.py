@@ -114,6 +114,21 @@ def test_it_loads_as_a_pipeline_of_diffusers(pipeline: SmallPhotoPipeline) -> No
     np.testing.assert_allclose(both[0], both[1], atol=1e-4)
 
 
+def test_it_is_loaded_in_a_type_without_a_word_of_diffusers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from diffusers.models.modeling_utils import logger
+
+    from realbench.train.flow_models import load_flow_model
+
+    said: list[str] = []
+    monkeypatch.setattr(logger, "warning", said.append)
+    for dtype in ("float32", "bfloat16"):
+        model = load_flow_model("small-photo", dtype=dtype, device="cpu")
+        assert model.dtype == getattr(torch, dtype)
+    assert said == []
+
+
 def test_its_judges_are_apart_from_the_default_detectors() -> None:
     reward, heldout = find_card("small-photo-reward"), find_card("small-photo-heldout")
     assert not {reward.name, heldout.name} & set(DEFAULT_DETECTORS)
