@@ -14,6 +14,7 @@ from realbench.cli.train_prompt import prompt
 from realbench.errors import UsageError
 
 if TYPE_CHECKING:
+    from realbench.train.config_files import Configs
     from realbench.train.diffusion import TrainResult
 
 app = typer.Typer(
@@ -79,12 +80,15 @@ def configs(
     from realbench.train import config as of_diffusion
     from realbench.train.prompt import config as of_prompts
 
-    kinds = {"diffusion": of_diffusion, "prompt": of_prompts}
+    kinds: dict[str, Configs[Any]] = {
+        "diffusion": of_diffusion.CONFIGS,
+        "prompt": of_prompts.CONFIGS,
+    }
+    found = {kind: one.shipped() for kind, one in kinds.items()}
     if name is not None:
-        known = next((one for one in kinds.values() if name in one.shipped_configs()), of_diffusion)
-        typer.echo(known.config_text(name), nl=False)
+        kind = next((kind for kind, names in found.items() if name in names), "diffusion")
+        typer.echo(kinds[kind].text(name), nl=False)
         return
-    found = {kind: one.shipped_configs() for kind, one in kinds.items()}
     width = max(len(name) for names in found.values() for name in names)
     for kind, names in found.items():
         typer.echo(f"realgen-train {kind} --config ...")

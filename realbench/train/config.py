@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, model_validator
 
-from realbench.train.config_files import MAX_SEED, Table, read_config, shipped, shipped_text
+from realbench.train.config_files import MAX_SEED, Configs, Table
 from realbench.train.cotraining_config import CotrainingConfig
 from realbench.train.reward_config import RewardConfig
-
-_FOLDER = Path(__file__).with_name("configs")
 
 
 class ModelConfig(Table):
@@ -264,28 +261,5 @@ class DiffusionConfig(Table):
     cotraining: CotrainingConfig = CotrainingConfig()
 
 
-def shipped_configs() -> dict[str, str]:
-    """Return the shipped configs' names and their one-line descriptions."""
-    return shipped(_FOLDER)
-
-
-def config_text(name: str) -> str:
-    """Return the TOML of a shipped config.
-
-    Raises:
-        UsageError: none has that name.
-    """
-    return shipped_text(name, _FOLDER)
-
-
-def load_config(source: str | Path, overrides: Sequence[str] = ()) -> DiffusionConfig:
-    """Read a shipped config by its name, or a TOML file, and check it.
-
-    Args:
-        source: the name (without a folder or a suffix) or the file.
-        overrides: ``"table.key=value"`` each, the value in TOML's notation or a bare word.
-
-    Raises:
-        UsageError: there is no such file, or something in it is wrong; the message says what.
-    """
-    return read_config(DiffusionConfig, source, overrides, folder=_FOLDER)
+CONFIGS = Configs(DiffusionConfig, Path(__file__).with_name("configs"))
+load_config = CONFIGS.load

@@ -7,7 +7,7 @@ import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -27,51 +27,67 @@ class Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-def shipped(folder: Path) -> dict[str, str]:
-    """Return the names of a folder's configs and their one-line descriptions."""
-    return {
-        path.stem: str(tomllib.loads(path.read_text("utf-8")).get("description", ""))
-        for path in sorted(folder.glob("*.toml"))
-    }
-
-
-def shipped_text(name: str, folder: Path) -> str:
-    """Return the TOML of a shipped config.
-
-    Raises:
-        UsageError: none has that name.
-    """
-    return _shipped_file(name, folder).read_text("utf-8")
-
-
-def read_config(
-    schema: type[Schema], source: str | Path, overrides: Sequence[str] = (), *, folder: Path
-) -> Schema:
-    """Read a shipped config by its name, or a TOML file, and check it.
+class Configs(Generic[Schema]):
+    """The configs of one kind of training: those that are shipped, and a user's own files.
 
     Args:
-        schema: what it is to be.
-        source: the name (without a folder or a suffix) or the file.
-        overrides: ``"table.key=value"`` each, the value in TOML's or JSON's notation or a bare
-            word.
-        folder: of the shipped configs.
-
-    Raises:
-        UsageError: there is no such file, or something in it is wrong; the message says what.
+        schema: what they are to be.
+        folder: of those that are shipped.
     """
-    name = str(source)
-    known = Path(name).name == name and not name.endswith(".toml") and not Path(name).is_file()
-    path = _shipped_file(name, folder) if known else Path(source)
-    try:
-        values = tomllib.loads(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not UTF-8"
-        raise UsageError(f"cannot read the config {printable(path)}: {reason}") from error
-    except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"{printable(path)} is no TOML: {error}") from error
-    for one in overrides:
-        _override(values, one)
-    return check_config(schema, values, printable(name if known else path))
+
+    def __init__(self, schema: type[Schema], folder: Path) -> None:
+        self.schema = schema
+        self.folder = folder
+
+    def shipped(self) -> dict[str, str]:
+        """Return the shipped configs' names and their one-line descriptions."""
+        return {
+            path.stem: str(tomllib.loads(path.read_text("utf-8")).get("description", ""))
+            for path in sorted(self.folder.glob("*.toml"))
+        }
+
+    def text(self, name: str) -> str:
+        """Return the TOML of a shipped config.
+
+        Raises:
+            UsageError: none has that name.
+        """
+        return self._file(name).read_text("utf-8")
+
+    def load(self, source: str | Path, overrides: Sequence[str] = ()) -> Schema:
+        """Read a shipped config by its name, or a TOML file, and check it.
+
+        Args:
+            source: the name (without a folder or a suffix) or the file.
+            overrides: ``"table.key=value"`` each, the value in TOML's or JSON's notation or a
+                bare word.
+
+        Raises:
+            UsageError: there is no such file, or something in it is wrong; the message says what.
+        """
+        name = str(source)
+        known = Path(name).name == name and not name.endswith(".toml") and not Path(name).is_file()
+        path = self._file(name) if known else Path(source)
+        try:
+            values = tomllib.loads(path.read_text("utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "not UTF-8"
+            raise UsageError(f"cannot read the config {printable(path)}: {reason}") from error
+        except tomllib.TOMLDecodeError as error:
+            raise UsageError(f"{printable(path)} is no TOML: {error}") from error
+        for one in overrides:
+            _override(values, one)
+        return check_config(self.schema, values, printable(name if known else path))
+
+    def _file(self, name: str) -> Path:
+        path = self.folder / f"{name}.toml"
+        if not path.is_file():
+            names = ", ".join(sorted(one.stem for one in self.folder.glob("*.toml")))
+            raise UsageError(
+                f"no config and no file is called {printable(name)!r}: the configs are {names}; "
+                "else give a TOML file"
+            )
+        return path
 
 
 def check_config(
@@ -93,7 +109,7 @@ def check_config(
 
 
 def as_toml(values: Mapping[str, Any]) -> str:
-    """Return a config's JSON values as a file that :func:`read_config` takes.
+    """Return a config's JSON values as a file that :meth:`Configs.load` takes.
 
     What is None is left out: it is the default of its key.
     """
@@ -150,14 +166,3 @@ def _value(text: str) -> Any:
         except ValueError:
             continue
     return text
-
-
-def _shipped_file(name: str, folder: Path) -> Path:
-    path = folder / f"{name}.toml"
-    if not path.is_file():
-        names = ", ".join(sorted(one.stem for one in folder.glob("*.toml")))
-        raise UsageError(
-            f"no config and no file is called {printable(name)!r}: the configs are {names}; else "
-            "give a TOML file"
-        )
-    return path

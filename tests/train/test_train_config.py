@@ -9,13 +9,12 @@ from typing import Any
 import pytest
 
 from realbench.errors import UsageError
-from realbench.train import config as of_diffusion
-from realbench.train.config import DiffusionConfig, config_text, load_config, shipped_configs
-from realbench.train.config_files import as_toml, check_config
+from realbench.train.config import CONFIGS, load_config
+from realbench.train.config_files import Configs, as_toml, check_config
 
 
 def test_the_shipped_configs_are_those_of_the_paper() -> None:
-    assert set(shipped_configs()) >= {"flux1-dev", "sd35-medium", "z-image"}
+    assert set(CONFIGS.shipped()) >= {"flux1-dev", "sd35-medium", "z-image"}
     flux, z_image = load_config("flux1-dev"), load_config("z-image")
     assert (flux.sampling.steps, flux.sampling.guidance, flux.sampling.window) == (28, 3.5, 3)
     assert (flux.sampling.height, flux.sampling.width) == (1024, 1024)
@@ -42,7 +41,7 @@ def test_the_shipped_configs_are_those_of_the_paper() -> None:
 
 def test_a_printed_config_can_be_changed_and_read(tmp_path: Path) -> None:
     path = tmp_path / "my.toml"
-    path.write_text(config_text("flux1-dev").replace("group_size = 24", "group_size = 8"))
+    path.write_text(CONFIGS.text("flux1-dev").replace("group_size = 24", "group_size = 8"))
     config = load_config(path, ["seed=7", "loss.clip=1e-5", 'lora.targets=["attn.to_q"]'])
     assert config.training.group_size == 8
     assert (config.seed, config.loss.clip, config.lora.targets) == (7, 1e-5, ("attn.to_q",))
@@ -51,13 +50,12 @@ def test_a_printed_config_can_be_changed_and_read(tmp_path: Path) -> None:
 def test_values_become_the_file_again() -> None:
     from realbench.train.prompt import config as of_prompts
 
-    kinds: list[tuple[Any, Any]] = [(of_diffusion, DiffusionConfig)]
-    kinds += [(of_prompts, of_prompts.PromptTrainConfig)]
-    for module, schema in kinds:
-        for name in module.shipped_configs():
-            config = module.load_config(name, ['description=\u201c"quoted"\u201d \x7f \\'])
+    kinds: list[Configs[Any]] = [CONFIGS, of_prompts.CONFIGS]
+    for configs in kinds:
+        for name in configs.shipped():
+            config = configs.load(name, ['description=\u201c"quoted"\u201d \x7f \\'])
             text = as_toml(config.model_dump(mode="json"))
-            assert check_config(schema, tomllib.loads(text), name) == config
+            assert check_config(configs.schema, tomllib.loads(text), name) == config
     odd = {"a b": {"c": [{"d": 1, "e": None}, {"f": {"g.h": [{"i": []}, 2]}}]}}
     assert tomllib.loads(as_toml(odd)) == {"a b": {"c": [{"d": 1}, odd["a b"]["c"][1]]}}
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from realbench.train.config import CheckpointsConfig, TrackingConfig
-from realbench.train.config_files import MAX_SEED, Table, read_config, shipped, shipped_text
+from realbench.train.config_files import MAX_SEED, Configs, Table
 from realbench.train.reward import RewardConfig
 
 
@@ -301,32 +299,5 @@ class PromptTrainConfig(Table):
         return self
 
 
-def shipped_configs() -> dict[str, str]:
-    """Return the shipped configs' names and their one-line descriptions."""
-    return shipped(_folder())
-
-
-def config_text(name: str) -> str:
-    """Return the TOML of a shipped config.
-
-    Raises:
-        UsageError: none has that name.
-    """
-    return shipped_text(name, _folder())
-
-
-def load_config(source: str | Path, overrides: Sequence[str] = ()) -> PromptTrainConfig:
-    """Read a shipped config by its name, or a TOML file, and check it.
-
-    Args:
-        source: the name (without a folder or a suffix) or the file.
-        overrides: ``"table.key=value"`` each, the value in TOML's notation or a bare word.
-
-    Raises:
-        UsageError: there is no such file, or something in it is wrong; the message says what.
-    """
-    return read_config(PromptTrainConfig, source, overrides, folder=_folder())
-
-
-def _folder() -> Path:
-    return Path(str(files("realbench.train.prompt"))) / "configs"
+CONFIGS = Configs(PromptTrainConfig, Path(__file__).with_name("configs"))
+load_config = CONFIGS.load

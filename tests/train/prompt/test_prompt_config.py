@@ -10,10 +10,9 @@ import pytest
 from realbench.errors import UsageError
 from realbench.generation.rewriting import instruction_text
 from realbench.train.prompt.config import (
+    CONFIGS,
     PromptTrainConfig,
-    config_text,
     load_config,
-    shipped_configs,
 )
 from realbench.train.prompt.prompts import choose_prompts
 
@@ -21,8 +20,8 @@ TEXT = {"model": "some/model", "text": {"form": {}}}
 
 
 def test_the_shipped_configs_hold_together() -> None:
-    assert list(shipped_configs()) == ["qwen3-4b", "smollm2-demo"]
-    for name, description in shipped_configs().items():
+    assert list(CONFIGS.shipped()) == ["qwen3-4b", "smollm2-demo"]
+    for name, description in CONFIGS.shipped().items():
         config = load_config(name)
         assert config.description == description
         assert 20 < len(description) < 90
@@ -32,7 +31,7 @@ def test_the_shipped_configs_hold_together() -> None:
         assert len(chosen.evaluation) == config.evaluation.prompts
         assert not set(chosen.training) & set(chosen.evaluation)
     assert load_config("qwen3-4b").pipeline is not None
-    assert "[model]" in config_text("smollm2-demo")
+    assert "[model]" in CONFIGS.text("smollm2-demo")
 
 
 def test_a_model_may_be_named_by_its_source_alone() -> None:
