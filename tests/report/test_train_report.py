@@ -53,13 +53,13 @@ def test_a_guards_verdict_is_shown_with_its_bounds(tmp_path: Path) -> None:
     page = Page(render_train_report(tmp_path))
     assert "Passed: no measure's mean has left the range of photographs" in page.text
     assert "a share of 0.875 is within that range before the training, and 0.750" in page.text
-    assert "sharpness tiny part of the reward 3.000 3.000 2.500–9.000 within" in page.text
-    assert "at least 0.200 outside, no further than before" in page.text
+    assert "sharpness tiny part of the reward within 3.000 3.000 2.500–9.000" in page.text
+    assert "diversity outside, no further than before 0.400 0.100 at least 0.200" in page.text
     assert "how much neighbouring pixels differ photographs" in page.text  # above its plot
     add_verdict(tmp_path, failed=True)
     page = Page(render_train_report(tmp_path))
     assert "Not passed: the mean of diversity has left the range" in page.text
-    assert "at least 0.200 worse than before" in page.text
+    assert "diversity worse than before 0.400" in page.text
 
 
 def test_it_says_how_the_run_is_made_again(tmp_path: Path) -> None:
