@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from realbench.cli.score import print_table
+from realbench.cli.tables import print_table
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -24,7 +24,7 @@ def print_arena(run: ArenaRun) -> None:
     console = Console()
     standing = _main_standing(run.ratings)
     if standing is not None:
-        print_table(console, ranking(standing, run.reference))
+        print_table(console, ranking(standing, run.reference), names=2)
         if len(run.ratings["judges"]) > 1:
             print_table(console, by_judge(run.ratings, standing))
     for line in findings(run):
@@ -47,10 +47,10 @@ def ranking(standing: Mapping[str, Any], reference: str | None) -> Table:
     )
     headers = ["n", "win rate", "Bradley–\nTerry", "Elo", "TrueSkill"]
     headers += ["win rate vs\nphotos"] if reference else []
-    table.add_column("rank", justify="right", no_wrap=True)
-    table.add_column("contestant", overflow="fold", min_width=11)
+    table.add_column("rank", justify="right")
+    table.add_column("contestant", min_width=11)
     for header in headers:
-        table.add_column(header, justify="right", no_wrap=True)
+        table.add_column(header, justify="right")
     for row in standing["ratings"]:
         is_photos = row["contestant"] == reference
         cells = [
@@ -72,9 +72,9 @@ def by_judge(ratings: Mapping[str, Any], standing: Mapping[str, Any]) -> Table:
     """Return each judge's Bradley–Terry ratings side by side, in the order of the ladder."""
     table = _table("Bradley–Terry ratings by judge")
     judges = ratings["judges"]
-    table.add_column("contestant", overflow="fold", min_width=11)
+    table.add_column("contestant", min_width=11)
     for name in judges:
-        table.add_column(name, justify="right", overflow="fold", min_width=len("1000–1000"))
+        table.add_column(_texts([name])[0], justify="right", overflow="fold", min_width=11)
     rows = {
         name: {row["contestant"]: row["bradley_terry"] for row in one["ratings"]}
         for name, one in judges.items()
@@ -89,7 +89,7 @@ def _table(caption: str) -> Table:
     from rich import box
     from rich.table import Table
 
-    return Table(caption=caption, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    return Table(caption=caption, box=box.SIMPLE_HEAD, padding=0)
 
 
 def _texts(cells: Sequence[str]) -> list[Any]:

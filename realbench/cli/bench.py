@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from realbench.cli import options
-from realbench.cli.score import estimate, print_table, progress_bar
+from realbench.cli.score import estimate, progress_bar
+from realbench.cli.tables import print_table
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -101,7 +102,7 @@ def _print(run: BenchRun, out: Path | None) -> None:
 
     console = Console()
     results = run.results
-    print_table(console, _measures(results))
+    print_table(console, _measures(results), names=2)
     if results["robustness"]:
         print_table(console, _worst(results))
     lines = [
@@ -144,9 +145,9 @@ def _measures(results: dict[str, Any]) -> Table:
         box=box.SIMPLE_HEAD,
         padding=0,
     )
-    table.add_column("detector", overflow="fold", min_width=10)
-    table.add_column("generator", overflow="fold", min_width=10)
-    table.add_column("n", justify="right", no_wrap=True)
+    table.add_column("detector", min_width=10)
+    table.add_column("generator", min_width=10)
+    table.add_column("n", justify="right")
     heads = ("AUC", "average\nprecision", "accuracy\nat 0.5", "best\naccuracy")
     for head in (*heads, "TPR at\n5 % FPR", "calibr.\nerror"):
         table.add_column(head, justify="right", min_width=len("0.00–0.00"))
@@ -185,7 +186,7 @@ def _worst(results: dict[str, Any]) -> Table:
         box=box.SIMPLE_HEAD,
         padding=0,
     )
-    table.add_column("detector", overflow="fold", min_width=10)
+    table.add_column("detector", min_width=10)
     table.add_column("as it is", justify="right")
     detectors = list(dict.fromkeys(one["detector"] for one in entries))
     for kind in kinds:
@@ -194,5 +195,5 @@ def _worst(results: dict[str, Any]) -> Table:
     for name in detectors:
         before = next(one for one in entries if one["detector"] == name and one["label"] == "none")
         cells = [before, *(strongest[name, kind] for kind in kinds)]
-        table.add_row(name, *(Text(estimate(one["auc"], "estimate")) for one in cells))
+        table.add_row(Text(name), *(Text(estimate(one["auc"], "estimate")) for one in cells))
     return table

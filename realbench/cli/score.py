@@ -13,6 +13,7 @@ import typer
 
 from realbench.cli import options
 from realbench.cli.progress import stage_bar
+from realbench.cli.tables import print_table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -182,7 +183,7 @@ def print_run(run: ScoreRun, out: Path | None) -> None:
     from rich.console import Console
 
     console = Console()
-    print_table(console, _ranking(run.summary))
+    print_table(console, _ranking(run.summary), names=2 if len(run.summary["folders"]) > 1 else 1)
     if run.manifest.get("quality"):
         print_table(console, _quality(run.summary, run.manifest["quality"]))
     for line in _findings(run.summary):
@@ -190,18 +191,6 @@ def print_run(run: ScoreRun, out: Path | None) -> None:
     _print_failures(run, console)
     if out is not None:
         console.print(f"Report: {out / 'report.html'}", markup=False, highlight=False)
-
-
-def print_table(console: Console, table: Table) -> None:
-    """Print a table whole: wider than the console rather than with columns cut off."""
-    from rich.measure import Measurement
-
-    room = console.options.update(max_width=10_000)
-    width = Measurement.get(console, room, table).minimum
-    if width > console.width:
-        console.print(table, width=width, no_wrap=True, overflow="ignore", crop=False)
-    else:
-        console.print(table)
 
 
 def _ranking(summary: dict[str, Any]) -> Table:
@@ -217,16 +206,13 @@ def _ranking(summary: dict[str, Any]) -> Table:
     several = len(summary["folders"]) > 1
     reference = summary["reference"]
     names = list(summary["folders"][0]["detectors"])
-    heads = [name if len(name) < 10 else name.replace("-", "-\n") for name in names]
-    headers = ["n", "realism", "escape\nrate", *heads, *(["AUC vs\nphotos"] if reference else [])]
+    headers = ["n", "realism", "escape\nrate", *names, *(["AUC vs\nphotos"] if reference else [])]
     if several:
-        table.add_column("rank", justify="right", no_wrap=True)
-    table.add_column("folder", overflow="fold", min_width=11)
+        table.add_column("rank", justify="right")
+    table.add_column("folder", min_width=11)
     for header in headers:
-        width = None if header == "n" else len("0.00–0.00")  # intervals never break
-        table.add_column(
-            Text(header), justify="right", overflow="fold", min_width=width, no_wrap=header == "n"
-        )
+        width = None if header == "n" else len("0.00–0.00")
+        table.add_column(Text(header), justify="right", overflow="fold", min_width=width)
     ranked = sorted(summary["folders"], key=lambda entry: entry["rank"] or sys.maxsize)
     for entry in [*([reference] if reference else []), *ranked]:
         is_photos = entry is reference
@@ -252,10 +238,10 @@ def _quality(summary: dict[str, Any], measures: list[dict[str, Any]]) -> Table:
         box=box.SIMPLE_HEAD,
         padding=0,
     )
-    table.add_column("folder", overflow="fold", min_width=11)
+    table.add_column("folder", min_width=11)
     for one in measures:
         table.add_column(Text(one["title"]), justify="right", min_width=len("00.00–00.00"))
-        table.add_column("n", justify="right", no_wrap=True)
+        table.add_column("n", justify="right")
     reference = summary["reference"]
     for entry in [*([reference] if reference else []), *summary["folders"]]:
         is_photos = entry is reference
