@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from realbench.arena.votes import Retraction, Vote
 from realbench.errors import RealBenchError
 from realbench.images import printable
-from realbench.scoring.files import checked, make_folder, write_atomically
+from realbench.scoring.files import checked, make_run_folder, write_atomically
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -146,7 +146,7 @@ class VoteLog:
     """
 
     def __init__(self, out: Path) -> None:
-        make_folder(out)
+        make_run_folder(out, "realbench arena")
         self.path = out / VOTES_FILE
         self._lock = _lock(out)
         self._file: BinaryIO | None = None
@@ -272,7 +272,7 @@ def write_log(out: Path, entries: Sequence[Entry]) -> None:
     Raises:
         RealBenchError: there is one already, or it cannot be written.
     """
-    make_folder(out)
+    make_run_folder(out, "realbench arena")
     lock = _lock(out)
     try:
         path = out / VOTES_FILE

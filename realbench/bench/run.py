@@ -22,7 +22,14 @@ from realbench.detection.registry import DEFAULT_DETECTORS
 from realbench.errors import RealBenchError, UsageError
 from realbench.images import DEFAULT_MAX_PIXELS, ImageFile, UnreadableImage, printable, read_image
 from realbench.scoring.cache import ScoreCache, cache_path, open_cache
-from realbench.scoring.files import checked, json_bytes, make_folder, table_csv, write_atomically
+from realbench.scoring.files import (
+    checked,
+    json_bytes,
+    make_folder,
+    make_run_folder,
+    table_csv,
+    write_atomically,
+)
 from realbench.scoring.layout import choose_layout, decoding_threads
 from realbench.scoring.manifest import package_versions
 from realbench.scoring.pipeline import Engine, Outcome, Pipeline
@@ -145,7 +152,7 @@ def bench(
     names = display_names([Path(folder) for folder in every])
     files, problems = find_files(names, every)
     if out is not None:
-        make_folder(Path(out))
+        make_run_folder(Path(out), "realbench detectors bench")
     keep_freed_memory()
     run = _Run(cards, device, batch_size, workers, max_pixels)
     parts = _sampled(files, names, sample, seed) if perturb else []

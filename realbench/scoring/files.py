@@ -41,6 +41,46 @@ def make_folder(folder: Path) -> None:
     checked(folder, lambda: folder.mkdir(parents=True, exist_ok=True))
 
 
+def make_run_folder(folder: Path, command: str) -> None:
+    """Make the folder of a run, or find it there from an earlier one of the same command.
+
+    Args:
+        command: ``"realbench score"``, ``"realbench arena"`` or ``"realbench detectors bench"``.
+
+    Raises:
+        UsageError: the folder holds another command's run, whose files have the same names; or
+            as :func:`make_folder`.
+        RealBenchError: as :func:`make_folder`.
+    """
+    make_folder(folder)
+    holder = _command_of(folder)
+    if holder not in (None, command):
+        raise UsageError(
+            f"{printable(folder)} holds a run of {holder}, and {command} would replace its report: "
+            "give another --out"
+        )
+
+
+def _command_of(folder: Path) -> str | None:
+    """Return the command whose run a folder holds, None where it holds none that is known."""
+    if (folder / "votes.jsonl").exists():
+        return "realbench arena"
+    if (folder / "bench.json").exists():
+        return "realbench detectors bench"
+    try:
+        manifest = json.loads((folder / "run.json").read_bytes())
+    except (OSError, ValueError, RecursionError):  # none, or a damaged one, which may be replaced
+        return None
+    if not isinstance(manifest, dict):
+        return None
+    marks = {
+        "arena_format": "realbench arena",
+        "train_format": "realgen-train",
+        "schema_version": "realbench score",
+    }
+    return next((command for mark, command in marks.items() if mark in manifest), None)
+
+
 def write_atomically(path: Path, data: bytes) -> None:
     """Write a file so that it is whole or absent, whatever happens.
 

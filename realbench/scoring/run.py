@@ -25,7 +25,14 @@ from realbench.prompts import load_suite
 from realbench.quality.cards import find_measures
 from realbench.scoring.batch_size import find_batch_sizes
 from realbench.scoring.cache import cache_path, open_cache
-from realbench.scoring.files import checked, json_bytes, make_folder, table_csv, write_atomically
+from realbench.scoring.files import (
+    checked,
+    json_bytes,
+    make_folder,
+    make_run_folder,
+    table_csv,
+    write_atomically,
+)
 from realbench.scoring.layout import choose_layout, decoding_threads
 from realbench.scoring.manifest import describe_run
 from realbench.scoring.pipeline import Engine, Outcome, Pipeline
@@ -165,7 +172,7 @@ def score(
     files, problems = find_files(names, every)
     caches = [cache_path()] if cache else []
     if out is not None:
-        make_folder(Path(out))
+        make_run_folder(Path(out), "realbench score")
         if cache:
             caches.append(Path(out) / ".scores.sqlite")  # where the usual place cannot be used
     keep_freed_memory()  # while there are no threads yet

@@ -139,6 +139,28 @@ def test_misuse_is_one_line_with_exit_code_2(
         assert expected in error_line(result)
 
 
+def test_a_run_of_another_command_is_not_replaced(
+    tmp_path: Path, options: Options, environment: dict[str, str]
+) -> None:
+    a, b = make_images(tmp_path / "a", 2), make_images(tmp_path / "b", 2, seed=1)
+    cards = options[:4]
+    runs = {
+        "score": ("score", a, b, *cards),
+        "arena": ("arena", a, b, *options),
+        "bench": ("detectors", "bench", "--real", a, "--generated", b, *cards),
+    }
+    for name, run in runs.items():
+        realbench(*run, "--out", tmp_path / name, environment=environment)
+    kept = {path: path.read_bytes() for path in tmp_path.glob("*/report.html")}
+    for name, run in runs.items():
+        for other in runs.keys() - {name}:
+            refused = realbench(*run, "--out", tmp_path / other, environment=environment, code=2)
+            assert f"{tmp_path / other} holds a run of realbench" in error_line(refused)
+    assert kept == {path: path.read_bytes() for path in tmp_path.glob("*/report.html")}
+    for run, name in ((runs["score"], "score"), (runs["arena"], "arena")):
+        realbench(*run, "--out", tmp_path / name, environment=environment)
+
+
 def test_trouble_is_one_line_with_exit_code_1(
     tmp_path: Path, options: Options, environment: dict[str, str]
 ) -> None:
