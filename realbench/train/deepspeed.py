@@ -23,6 +23,29 @@ if TYPE_CHECKING:
 
 _INSTALL = "pip install deepspeed, or launch without it"
 _STAGES = (1, 2)
+# What may be in a DeepSpeed file: what [training] decides, and what is of speed, memory and logs.
+_TABLES = ("zero_optimization", "fp16", "bf16")
+_KEYS = (
+    *_TABLES,
+    "train_batch_size",
+    "train_micro_batch_size_per_gpu",
+    "gradient_accumulation_steps",
+    "gradient_clipping",
+    "zero_allow_untested_optimizer",
+    "steps_per_print",
+    "wall_clock_breakdown",
+    "memory_breakdown",
+    "comms_logger",
+    "flops_profiler",
+)
+_SWITCHES = (
+    "allgather_partitions",
+    "overlap_comm",
+    "reduce_scatter",
+    "contiguous_gradients",
+    "round_robin_gradients",
+)
+_SIZES = ("allgather_bucket_size", "reduce_bucket_size")
 
 
 def launched() -> bool:
@@ -44,7 +67,7 @@ def start_processes(cpu: bool) -> PartialState:
     from accelerate import PartialState
 
     if cpu and torch.cuda.is_available():
-        raise UsageError("DeepSpeed trains on the GPU: set model.device to cuda")
+        raise UsageError("DeepSpeed would train on the GPU: leave model.device out")
     try:
         import deepspeed  # noqa: F401
     except ImportError as error:
@@ -67,43 +90,93 @@ def plugin(passes: int, max_grad_norm: float, half: bool) -> DeepSpeedPlugin:
 
     try:
         made = DeepSpeedPlugin(gradient_accumulation_steps=passes, gradient_clipping=max_grad_norm)
-    except (OSError, ValueError) as error:
-        raise UsageError(f"DeepSpeed's settings: {error}") from error
+    except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:  # as a file is bad
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UsageError(f"DeepSpeed's settings{_source()}: {reason}") from error
     settings = made.deepspeed_config
-    _check(settings)
+    _check(settings, passes, max_grad_norm)
+    sharing = settings["zero_optimization"]
+    for key in [key for key, value in sharing.items() if value == "auto"]:
+        del sharing[key]  # accelerate would compute it of a language model's width
     settings["gradient_accumulation_steps"] = passes
     settings["gradient_clipping"] = max_grad_norm
     settings["train_micro_batch_size_per_gpu"] = 1  # it only counts with it
     settings.pop("train_batch_size", None)
-    # Its own bfloat16 would round the trained weights; this leaves them in single precision.
-    settings["torch_autocast"] = {"enabled": half, "dtype": "bfloat16"}
+    # Its own bfloat16 would round the trained weights; this leaves them in single precision. Left
+    # without names of modules, it rounds the gradients of linear layers before their sum.
+    settings["torch_autocast"] = {
+        "enabled": half,
+        "dtype": "bfloat16",
+        "lower_precision_safe_modules": [],
+    }
     return made
 
 
-def _check(settings: Mapping[str, Any]) -> None:
-    zero = settings.get("zero_optimization", {})
-    stage = zero.get("stage", 0)
-    if stage not in _STAGES:
-        raise UsageError(
-            f"DeepSpeed's ZeRO stage {stage} cannot be trained with: give --zero_stage 1 or 2, or "
-            "shard the weights with FSDP (see docs/train.md)"
-        )
-    for part in ("offload_optimizer", "offload_param"):
-        if zero.get(part, {}).get("device", "none") not in ("none", None):
-            raise UsageError(
-                f"DeepSpeed's {part} cannot be trained with: leave it out (the optimiser is of "
-                "LoRA alone, and small)"
-            )
-    for kind in ("fp16", "bf16"):
-        if str(settings.get(kind, {}).get("enabled", False)).lower() == "true":
-            raise UsageError(
-                f"DeepSpeed's {kind} cannot be trained with: leave it out, and give model.dtype"
-            )
+def _source() -> str:
+    file = os.environ.get("ACCELERATE_DEEPSPEED_CONFIG_FILE", "none")
+    return "" if file == "none" else f" in {file}"
+
+
+def _refusal(what: str, remedy: str) -> UsageError:
+    return UsageError(f"DeepSpeed's {what}{_source()} cannot be trained with: {remedy}")
+
+
+def _check(settings: Mapping[str, Any], passes: int, max_grad_norm: float) -> None:
     for part in ("optimizer", "scheduler"):
         if part in settings:
-            raise UsageError(
-                f"DeepSpeed's {part} cannot be trained with: leave it out, [training] decides"
-            )
+            raise _refusal(part, "leave it out, [training] decides")
+    for key, value in settings.items():
+        if key not in _KEYS:
+            raise _refusal(key, "leave it out")
+        if key in _TABLES and not isinstance(value, dict):
+            raise _refusal(f"{key} {value!r}", "it must be a table")
+    for kind in ("fp16", "bf16"):
+        if str(settings.get(kind, {}).get("enabled", False)).lower() == "true":
+            raise _refusal(kind, "leave it out, and give model.dtype")
+    for key, ours, setting in (
+        ("gradient_clipping", max_grad_norm, "training.max_grad_norm"),
+        ("gradient_accumulation_steps", passes, "one optimiser step's passes"),
+    ):
+        # accelerate gives 1 step of accumulation where nobody asked for any
+        theirs = {str(settings.get(key)), os.environ.get(f"ACCELERATE_{key.upper()}", "none")}
+        for value in sorted(theirs - {"None", "none", "auto", "1", str(ours)}):
+            if not _is_number(value, ours):
+                raise _refusal(f"{key} {value}", f"leave it out, or have it be {ours} ({setting})")
+    _check_zero(settings["zero_optimization"])
+
+
+def _check_zero(settings: Mapping[str, Any]) -> None:
+    stage = settings.get("stage", 0)
+    if stage not in _STAGES:
+        raise _refusal(
+            f"ZeRO stage {stage}",
+            "give --zero_stage 1 or 2, or shard the weights with FSDP (see docs/train.md)",
+        )
+    for part in ("offload_optimizer", "offload_param"):
+        offload = settings.get(part) or {}
+        if not isinstance(offload, dict) or offload.get("device", "none") not in ("none", None):
+            raise _refusal(part, "leave it out (the optimiser is of LoRA alone, and small)")
+    for key, value in settings.items():
+        if key in _SWITCHES:
+            fits = isinstance(value, bool)
+        elif key in _SIZES:
+            fits = isinstance(value, int | float) and value >= 2 and value % 2 == 0
+        else:
+            fits = key in ("stage", "offload_optimizer", "offload_param") or _is_of_stage_3(key)
+        if not fits and value != "auto":
+            raise _refusal(f"zero_optimization.{key} {value!r}", "leave it out")
+
+
+def _is_of_stage_3(key: str) -> bool:
+    """Whether stages 1 and 2 do not look at a key."""
+    return key.startswith("stage3_") or key == "sub_group_size"
+
+
+def _is_number(text: str, value: float) -> bool:
+    try:
+        return float(text) == value
+    except ValueError:
+        return False
 
 
 def zero(optimizer: object) -> Any | None:

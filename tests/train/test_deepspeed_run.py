@@ -39,12 +39,15 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def launch(
-    config: Path, out: Path, *arguments: str, stage: int = 2
+    config: Path, out: Path, *arguments: str, stage: int = 2, file: Path | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Run to the end in two processes."""
     plain = command(config, out, *arguments, processes=2)
     flag = plain.index("--multi_gpu")
-    chosen = ["--use_deepspeed", "--zero_stage", str(stage)]
+    layout = ["--zero_stage", str(stage)]
+    if file is not None:
+        layout = ["--deepspeed_config_file", str(file)]
+    chosen = ["--use_deepspeed", *layout]
     return subprocess.run(
         [*plain[:flag], *chosen, *plain[flag + 1 :]],
         env=environment(DS_ACCELERATOR="cpu"),
@@ -103,14 +106,34 @@ def test_a_run_goes_on_without_it(config: Path, sharded: Path, tmp_path: Path) -
 
 @needs_deepspeed
 @pytest.mark.slow
-def test_bfloat16_leaves_the_trained_weights_whole(config: Path, tmp_path: Path) -> None:
-    result = launch(
-        config, tmp_path, "--set", "model.dtype=bfloat16", "--set", "training.iterations=1", stage=1
-    )
+def test_in_bfloat16_gradients_and_weights_are_not_rounded(config: Path, tmp_path: Path) -> None:
+    settings = ["--set", "model.dtype=bfloat16", "--set", "training.iterations=2"]
+    result = launch(config, tmp_path / "sharded", *settings, stage=1)
     assert result.returncode == 0, result.stdout + result.stderr
-    saved = load_file(tmp_path / "checkpoints/000001/weights.safetensors")
+    run(config, tmp_path / "plain", *settings, processes=2)
+    ours, theirs = (
+        torch.load(tmp_path / name / "checkpoints/000002/optimizer.pt", weights_only=True)
+        for name in ("sharded", "plain")
+    )
+    for name, state in theirs.items():
+        torch.testing.assert_close(ours[name]["exp_avg"], state["exp_avg"], rtol=1e-4, atol=1e-8)
+    saved = load_file(tmp_path / "sharded/checkpoints/000002/weights.safetensors")
     assert {value.dtype for value in saved.values()} == {torch.float32}
     assert any((value != value.bfloat16()).any() for value in saved.values())
+
+
+@needs_deepspeed
+@pytest.mark.slow
+def test_a_file_of_the_usual_kind_is_followed(config: Path, tmp_path: Path) -> None:
+    file = tmp_path / "deepspeed.json"
+    sizes = {"reduce_bucket_size": "auto", "allgather_bucket_size": 2e8, "overlap_comm": True}
+    counts = ("gradient_accumulation_steps", "gradient_clipping", "train_batch_size")
+    values: dict[str, Any] = {"zero_optimization": {"stage": 2, **sizes}}
+    values |= dict.fromkeys((*counts, "train_micro_batch_size_per_gpu"), "auto")
+    values |= {"bf16": {"enabled": "auto"}, "fp16": {"enabled": False}}
+    file.write_text(json.dumps(values))
+    result = launch(config, tmp_path / "run", "--set", "training.iterations=1", file=file)
+    assert result.returncode == 0, result.stdout + result.stderr
 
 
 @pytest.mark.skipif(installed, reason="is about a machine without DeepSpeed")
@@ -139,10 +162,19 @@ def test_without_deepspeed_one_line_says_so(config: Path, tmp_path: Path) -> Non
         ({"zero_optimization": {"stage": 2}, "bf16": {"enabled": True}}, "bf16 .*model.dtype"),
         ({"zero_optimization": {"stage": 2}, "fp16": {"enabled": "true"}}, "fp16 .*model.dtype"),
         ({"zero_optimization": {"stage": 1}, "optimizer": {"type": "Adam"}}, "optimizer .*decides"),
+        ({"zero_optimization": {"stage": 1}, "gradient_clipping": 0.5}, "0.5 .*max_grad_norm"),
+        ({"zero_optimization": {"stage": 1}, "gradient_accumulation_steps": 2}, "steps 2 .*be 4"),
+        ({"zero_optimization": {"stage": 1}, "communication_data_type": "bf16"}, "leave it out"),
+        ({"zero_optimization": {"stage": 1, "overlap_com": True}}, "overlap_com True .*leave"),
+        ({"zero_optimization": {"stage": 1, "reduce_bucket_size": "5"}}, "reduce_bucket_size '5'"),
+        ({"zero_optimization": 2}, r"deepspeed\.json: .*"),
+        ({"zero_optimization": {"stage": 2}, "bf16": True}, "bf16 True .*table"),
+        ([1], r"deepspeed\.json: .*"),
+        ({}, "ZeRO optimization config"),
     ],
 )
 def test_settings_that_cannot_be_trained_with(
-    settings: dict[str, Any], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    settings: Any, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from realbench.train.deepspeed import plugin
 
