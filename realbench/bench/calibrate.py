@@ -18,6 +18,8 @@ from realbench.detection.ensemble import probability
 from realbench.detection.ensembles import choose_cards
 from realbench.detection.registry import CALIBRATION_FILE, check_names, list_detectors
 from realbench.errors import UsageError
+from realbench.images import printable
+from realbench.scoring.files import check_folder
 from realbench.stats import bootstrap_auc, bootstrap_mean, detection_measures
 
 LEAST_IMAGES = 50  # of each class
@@ -50,13 +52,16 @@ def calibrate(
         log loss, the ``difference`` of the latter, AUC, notes and the folder.
 
     Raises:
-        UsageError: an unknown detector, or fewer than 50 images of a class.
+        UsageError: an unknown detector, fewer than 50 images of a class, images that are given as
+            both, or a folder that cannot be written.
     """
     if not 0 < prior < 1:
         raise UsageError(f"--prior must be between 0 and 1, not {prior:g}")
     cards = choose_cards(detectors)
     check_names([card.name for card in cards])
     folders = [_folder(one, card, out) for one, card in zip(_flat(detectors), cards, strict=True)]
+    for folder, _ in folders:
+        check_folder(folder)
     labelled = score_labelled(cards, real, generated, **options)
     labelled.need(LEAST_IMAGES, "calibration")
     found = []
@@ -96,7 +101,7 @@ def _folder(given: str | Path, card: Card, out: Path | None) -> tuple[Path, str]
     beside = DEFAULT_OUT / card.name if named else card.path
     folder = beside if out is None else out / card.name
     if folder.resolve().is_relative_to(content_path("detectors")):
-        raise UsageError(f"{folder} is part of the package: choose another --out")
+        raise UsageError(f"{printable(folder)} is part of the package: choose another --out")
     if named:
         return folder, card.name
     relative = os.path.relpath(card.path.resolve(), folder.resolve())

@@ -158,17 +158,21 @@ def train_command(
     from realbench.detection.training.recipe import choose_recipes
     from realbench.detection.training.train import train_detectors
     from realbench.errors import UsageError
+    from realbench.scoring.files import check_folder
 
     if generator_folds is not None and keep_folds is None:
         raise UsageError("--generator-folds goes with --keep-folds: say where they are kept")
     recipes = choose_recipes(names or [], recipe, name)
+    work = work or out / ".work"
+    for folder in (work, *(out / name for name in recipes), *([keep_folds] if keep_folds else [])):
+        check_folder(folder)  # before hours of work
     changes = {
         k: v for k, v in (("training_views", training_views), ("seed", seed)) if v is not None
     }
     results = train_detectors(
         {name: one.model_copy(update=changes) for name, one in recipes.items()},
         out=out,
-        work=work or out / ".work",
+        work=work,
         data=data,
         photos=real or (),
         generated=generated or (),

@@ -41,6 +41,23 @@ def make_folder(folder: Path) -> None:
     checked(folder, lambda: folder.mkdir(parents=True, exist_ok=True))
 
 
+def check_folder(folder: Path) -> None:
+    """Refuse a folder for results that could not be made, before any work; nothing is made.
+
+    Raises:
+        UsageError: its path is taken by a file, leads through one, or may not be written.
+    """
+    place = folder
+    while not os.path.lexists(place) and place != place.parent:
+        place = place.parent
+    if not place.is_dir():
+        if place == folder:
+            raise UsageError(f"{printable(folder)} is a file: give a folder for --out")
+        raise UsageError(f"{printable(folder)} lies below a file: give another --out")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise UsageError(f"{printable(place)} may not be written: give another --out")
+
+
 def make_run_folder(folder: Path, command: str) -> None:
     """Make the folder of a run, or find it there from an earlier one of the same command.
 

@@ -84,6 +84,37 @@ def test_calibration_is_saved_beside_the_users_card_and_used_from_there(
     assert shifted - even == pytest.approx(np.log(9), abs=0.05)
 
 
+@pytest.mark.parametrize("command", ["calibrate", "fuse", "bench"])
+def test_one_folder_is_not_both_photographs_and_generated(
+    command: str, place: Path, data: list[object], environment: dict[str, str]
+) -> None:
+    name = {"calibrate": ["cards/whole"], "fuse": ["mine"], "bench": []}[command]
+    photos = Path(str(data[1]))
+    for generated in (photos, photos.parent):
+        refused = realbench(
+            *("detectors", command, *name, "--real", photos, "--generated", generated),
+            environment=environment,
+            cwd=place,
+            code=2,
+        )
+        told = error_line(refused)
+        assert "given as a photograph" in told or "is given twice" in told
+        assert "photos" in told
+
+
+def test_training_into_a_file_ends_before_the_work(
+    place: Path, data: list[object], environment: dict[str, str]
+) -> None:
+    (place / "taken").write_text("")
+    for option in (["--out", "taken"], ["--work", "taken"], ["--keep-folds", "taken/folds"]):
+        refused = realbench(
+            "detectors", "train", *data, *option, environment=environment, cwd=place, code=2
+        )
+        told = error_line(refused)
+        assert told.startswith("error: taken")
+        assert "file: give" in told
+
+
 def test_calibration_of_a_bundled_name_never_goes_into_the_package(
     place: Path, data: list[object], environment: dict[str, str]
 ) -> None:
@@ -111,6 +142,9 @@ def test_calibration_says_what_is_wrong(
     told = realbench(*less, environment=environment, cwd=place, code=2)
     assert "at least 50 photographs and 50 generated images" in error_line(told)
     assert not (place / "cards" / "whole" / "calibration.toml").exists()
+    blocked = ("detectors", "calibrate", "cards/whole", *less[3:], "--out")
+    told = realbench(*blocked, "cards/whole/card.toml", environment=environment, cwd=place, code=2)
+    assert "lies below a file" in error_line(told)  # which is said before images are scored
     prior = ("detectors", "calibrate", "cards/whole", *data, "--prior", "1")
     assert "--prior" in error_line(realbench(*prior, environment=environment, cwd=place, code=2))
 
