@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from realbench.allocator import keep_freed_memory
 from realbench.bench.protocol import Protocol, UnderProtocol
 from realbench.detection.cards import Card
 from realbench.errors import UsageError
-from realbench.images import DEFAULT_MAX_PIXELS, find_images, printable
+from realbench.images import DEFAULT_MAX_PIXELS, ImageFile, find_images, printable
 from realbench.scoring.cache import cache_path, open_cache
 from realbench.scoring.layout import choose_layout, decoding_threads
 from realbench.scoring.pipeline import Engine, Outcome, Pipeline
@@ -114,7 +115,7 @@ def score_labelled(
     Other arguments are those of :func:`realbench.scoring.score`.
 
     Raises:
-        UsageError: a folder is missing, or without images.
+        UsageError: a folder is missing, without images, or given as photographs and generated.
         RealBenchError: a detector cannot be used.
     """
     from realbench.detection.training.folders import generators
@@ -123,6 +124,7 @@ def score_labelled(
     files = [("", file) for folder in real for file in find_images(folder)]
     photographs = len(files)
     files += generators(generated)
+    check_apart(files[:photographs], files[photographs:])
     keep_freed_memory()
     where = choose_device(device)
     protocol = Protocol(matched=matched)
@@ -163,6 +165,23 @@ def score_labelled(
         np.array([files[n][1].prompt_id for n in kept], str),
         notes,
     )
+
+
+def check_apart(
+    real: Sequence[tuple[str, ImageFile]], made: Sequence[tuple[str, ImageFile]]
+) -> None:
+    """Refuse files that are given as photographs and as generated images.
+
+    Raises:
+        UsageError: there is one; the message names it.
+    """
+    photographs = {os.path.realpath(file.path) for _, file in real}
+    both = next((file for _, file in made if os.path.realpath(file.path) in photographs), None)
+    if both is not None:
+        raise UsageError(
+            f"{printable(both.path)} is given as a photograph (--real) and as generated "
+            "(--generated): name folders of different images"
+        )
 
 
 def log_losses(logits: np.ndarray, real: npt.NDArray[np.bool_]) -> np.ndarray:

@@ -14,6 +14,7 @@ import pandas as pd
 
 from realbench.allocator import keep_freed_memory
 from realbench.bench import shortcuts
+from realbench.bench.labelled import check_apart
 from realbench.bench.measures import ENSEMBLE, correlations, measure, robustness
 from realbench.bench.protocol import DEGRADATIONS, Degradation, Protocol, UnderProtocol
 from realbench.bench.speed import images_per_second
@@ -151,6 +152,9 @@ def bench(
     every = [real, *generated]
     names = display_names([Path(folder) for folder in every])
     files, problems = find_files(names, every)
+    check_apart(
+        [one for one in files if one[0] == names[0]], [one for one in files if one[0] != names[0]]
+    )
     if out is not None:
         make_run_folder(Path(out), "realbench detectors bench")
     keep_freed_memory()
