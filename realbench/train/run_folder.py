@@ -21,7 +21,16 @@ LOG_FILE = "log.jsonl"
 SUMMARY_FILE = "summary.json"
 CHECKPOINTS = "checkpoints"
 FORMAT = 1
-_PACKAGES = ("realgen", "torch", "diffusers", "peft", "accelerate", "transformers", "trl")
+_PACKAGES = (
+    "realgen",
+    "torch",
+    "diffusers",
+    "peft",
+    "accelerate",
+    "deepspeed",
+    "transformers",
+    "trl",
+)
 # What may differ when a run goes on: none of it changes what was computed so far.
 _MAY_CHANGE = (
     ("description",),
