@@ -13,7 +13,7 @@ from realbench.report.gallery import thumbnails
 from realbench.report.page import render_page, write_page
 from realbench.report.train_plots import Line
 from realbench.report.train_sections import panel, read_run, shared_context, took
-from realbench.report.wording import is_number
+from realbench.report.wording import count, is_number
 
 REWRITES = 12
 # Figures of an iteration: key, title, note, whether 0 is on the axis.
@@ -66,7 +66,7 @@ def _facts(
         ("Rewrites", f"{sum(one['n'] for one in trained):,}, {training['group_size']} a group"),
         ("Prompts", f"{manifest['n_prompts']:,}"),
         ("Trained weights", f"{manifest['trained_parameters']:,}"),
-        ("Device", f"{manifest['device']}, {manifest['processes']} process(es)"),
+        ("Device", f"{manifest['device']}, {count(manifest['processes'], 'process', 'processes')}"),
     ]
 
 

@@ -128,9 +128,12 @@ def test_a_run_says_what_it_did(finished: Any) -> None:
 def test_a_killed_run_goes_on_to_the_same_numbers(
     finished: Any, config: dict[str, Any], tmp_path: Path
 ) -> None:
+    import torch
+
     from realbench.train.prompt.config import PromptTrainConfig
     from realbench.train.prompt.run import train
 
+    threads = str(torch.get_num_threads())  # as here: another number sums in another order
     file, out = tmp_path / "tiny.toml", tmp_path / "killed"
     file.write_text(to_toml(config))
     process = subprocess.Popen(
@@ -139,7 +142,7 @@ def test_a_killed_run_goes_on_to_the_same_numbers(
             *("--config", str(file), "--out", str(out)),
         ],
         cwd=ROOT,
-        env=os.environ | {"LOOP_TEST_DELAY": "0.5", "OMP_NUM_THREADS": "1"},
+        env=os.environ | {"LOOP_TEST_DELAY": "0.5", "OMP_NUM_THREADS": threads},
         stderr=subprocess.PIPE,
         text=True,
     )
