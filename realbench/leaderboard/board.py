@@ -12,7 +12,7 @@ from pydantic import Field, StringConstraints, ValidationError, model_validator
 from realbench.errors import RealBenchError, UsageError
 from realbench.images import printable
 from realbench.leaderboard.names import slug
-from realbench.leaderboard.schema import Key, Name, Sha256, Strict, Text
+from realbench.leaderboard.schema import Fused, Key, Name, Sha256, Strict, Text
 from realbench.prompts import Suite, load_suite
 
 BOARD_FILE = "board.toml"
@@ -49,6 +49,9 @@ class BoardDetector(Strict):
     name: Key
     level: Literal["feature", "semantic"]
     fingerprints: list[Sha256] = Field(min_length=1)
+    fused: Fused | None = Field(
+        default=None, description="Its part, where the detectors are a fused ensemble."
+    )
 
 
 class BoardJudge(Strict):
@@ -93,6 +96,8 @@ class Settings(Strict):
                 "detectors have different numbers of fingerprints; the n-th of each belong "
                 "together, so repeat those that are in several sets"
             )
+        if len({one.fused is None for one in self.detectors}) > 1:
+            raise ValueError("some detectors are fused and some are not; give all of them fused")
         for column in (*self.columns, self.rank_by):
             if column in ("arena", "win_rate"):
                 if self.judge is None:

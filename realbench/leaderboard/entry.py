@@ -26,6 +26,7 @@ from realbench.leaderboard.schema import (
     Entry,
     EntryError,
     Estimate,
+    Fused,
     ImageScore,
     SuiteUsed,
     entry_bytes,
@@ -210,7 +211,12 @@ def _detector_scores(
         with path.open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
         used = [
-            DetectorUsed(name=d["name"], level=d["level"], fingerprint=d["fingerprint"])
+            DetectorUsed(
+                name=d["name"],
+                level=d["level"],
+                fingerprint=d["fingerprint"],
+                fused=None if d.get("fused") is None else Fused(**d["fused"]),
+            )
             for d in manifest["detectors"]
         ]
         own = _rows_of(rows, run, description)

@@ -11,7 +11,7 @@ import numpy as np
 
 from realbench import stats
 from realbench.detection.ensemble import weights
-from realbench.leaderboard.schema import ArenaScores, DetectorScores, Estimate, ImageScore
+from realbench.leaderboard.schema import ArenaScores, DetectorScores, Estimate, Fused, ImageScore
 from realbench.stats.bootstrap import clustered_wilson, resampled_means
 
 DIGITS = 6
@@ -118,11 +118,12 @@ def letters_of(arena: ArenaScores) -> dict[str, int]:
 def possible_realism(scores: DetectorScores) -> tuple[np.ndarray, np.ndarray]:
     """Between which values each image's realism must lie, float64 (n,) each.
 
-    The ensemble's mean of logits is computed again from the detectors' P(real), which the file
-    has to six decimals; near 0 and 1 that leaves logits open, hence bounds.
+    The ensemble's logit is computed again from the detectors' P(real), which the file has to six
+    decimals; near 0 and 1 that leaves logits open, hence bounds.
     """
     share = weights({one.name: one.level for one in scores.detectors})
-    weight = np.array([share[one.name] for one in scores.detectors])
+    parts = [one.fused or Fused(weight=share[one.name], offset=0.0) for one in scores.detectors]
+    weight, offset = np.array([one.weight for one in parts]), sum(one.offset for one in parts)
     each = np.array([image[3] for image in scores.images])
     half = 0.5 * 10.0**-DIGITS
     bounds = []
@@ -130,8 +131,8 @@ def possible_realism(scores: DetectorScores) -> tuple[np.ndarray, np.ndarray]:
         p = np.clip(each + 1.2 * side, 0.0, 1.0)  # float32 rounds, too
         with np.errstate(divide="ignore", invalid="ignore"):
             logits = np.log(p) - np.log1p(-p)
-            mean = (np.clip(logits, -1e4, 1e4) * weight).sum(axis=1)
-        bounds.append(0.5 * (1 + np.tanh(0.5 * mean)) + 1.5 * side)
+            logit = (np.clip(logits, -1e4, 1e4) * weight).sum(axis=1) + offset
+        bounds.append(0.5 * (1 + np.tanh(0.5 * logit)) + 1.5 * side)
     return bounds[0], bounds[1]
 
 

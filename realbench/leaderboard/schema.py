@@ -87,12 +87,24 @@ class Estimate(Strict):
     n_prompts: Count
 
 
+class Fused(Strict):
+    """A detector's part of a fused ensemble, whose logit is the sum of weight · logit + offset."""
+
+    weight: float = Field(ge=0)
+    offset: float
+
+
 class DetectorUsed(Strict):
     """A detector of the ensemble."""
 
     name: Key
     level: Literal["feature", "semantic"]
     fingerprint: Sha256
+    fused: Fused | None = Field(
+        default=None,
+        description="Where realbench detectors fuse made the ensemble; else each level weighs the "
+        "same, and so does each detector inside a level.",
+    )
 
 
 ImageScore = tuple[Text, ShortDigest, Share, list[Share]]

@@ -101,6 +101,7 @@ def _settings(
     ]
     for one in detectors:
         table = {"name": one["name"], "level": one["level"], "fingerprints": [one["fingerprint"]]}
+        table["fused"] = one.get("fused")
         tables.append(("[[detectors]]", table))
     if judge:
         tables.append(("[judge]", judge))
@@ -132,10 +133,11 @@ def _reference(run: Path) -> str | None:
 
 
 def _table(head: str, values: dict[str, Any]) -> str:
-    # JSON's texts, whole numbers and lists of them are TOML's.
-    lines = [
-        f"{key} = {json.dumps(value, ensure_ascii=False)}"
-        for key, value in values.items()
-        if value is not None
-    ]
+    lines = [f"{key} = {_toml(value)}" for key, value in values.items() if value is not None]
     return "\n".join([*([head] if head else []), *lines]) + "\n"
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{key} = {_toml(one)}" for key, one in value.items()) + " }"
+    return json.dumps(value, ensure_ascii=False)  # texts, numbers and lists of them are TOML's

@@ -153,7 +153,9 @@ def _made_with(standings: Standings) -> str:
     lines = [f"- Prompts: {markdown(suite.name)}, `{suite.sha256[:16]}`"]
     for one in settings.detectors:
         prints = ", ".join(f"`{fingerprint[:16]}`" for fingerprint in one.fingerprints)
-        lines.append(f"- Detector ({one.level}): {markdown(one.name)}, {prints}")
+        part = one.fused
+        fused = f", weight {part.weight:g}, offset {part.offset:g}" if part is not None else ""
+        lines.append(f"- Detector ({one.level}): {markdown(one.name)}{fused}, {prints}")
     if settings.judge is not None:
         prints = ", ".join(f"`{one[:16]}`" for one in settings.judge.fingerprints)
         lines.append(f"- Judge: {markdown(settings.judge.name)}, {prints}")

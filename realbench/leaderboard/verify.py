@@ -23,6 +23,7 @@ from realbench.leaderboard.schema import (
     Entry,
     EntryError,
     Estimate,
+    Fused,
     parse_entry,
 )
 
@@ -199,6 +200,11 @@ def _detector_problems(board: Board, scores: DetectorScores) -> Iterator[str]:
             )
         if used.level != known.level:
             yield f"{used.name}: level {used.level}, the board has {known.level}: {WRITE_AGAIN}"
+        if used.fused != known.fused:
+            yield (
+                f"{used.name}: {_part(used.fused)}, the board has {_part(known.fused)}: score with "
+                "the board's ensemble"
+            )
     sets = [
         {n for n, one in enumerate(known.fingerprints) if one == used.fingerprint}
         for used in scores.detectors
@@ -209,6 +215,12 @@ def _detector_problems(board: Board, scores: DetectorScores) -> Iterator[str]:
             "detectors: their fingerprints are of different sets, such as two folds: score with "
             "the detectors of one"
         )
+
+
+def _part(fused: Fused | None) -> str:
+    if fused is None:
+        return "no weight of a fused ensemble"
+    return f"weight {fused.weight:g} and offset {fused.offset:g} in a fused ensemble"
 
 
 def _cross_fit_problems(

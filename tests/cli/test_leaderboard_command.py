@@ -9,6 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from realbench.leaderboard.board import load_board
+from realbench.leaderboard.build import build_board
+from realbench.leaderboard.entry import Description, make_entry, write_entry
+from realbench.leaderboard.start import start_board
+from realbench.leaderboard.verify import verify_board
 from tests.cli.commands import error_line, make_images, realbench
 from tests.fakes import make_card
 
@@ -105,6 +110,37 @@ def test_from_images_to_a_board(project: Project, tmp_path: Path) -> None:
     assert "new: Model B: rank" in changed
     text = realbench("leaderboard", "diff", before, board, "--markdown", **run).stdout
     assert "| new | <code>Model B</code> |" in text
+
+
+def test_an_entry_of_a_fused_ensemble_carries_its_weights(project: Project, tmp_path: Path) -> None:
+    (tmp_path / "ensembles.toml").write_text(
+        '[mine]\ndetectors = ["./cards/whole", "./cards/crops"]\nweights = [0.25, 1.5]\n'
+        "bias = -0.125\n"
+    )
+    (tmp_path / "cards").symlink_to(project.root / "cards")
+    suite = project.root / "day-and-night.jsonl"
+    models = [project.root / name for name in "ab"]
+    realbench(
+        *("score", *models, "--prompts", suite, "--detector", "ensemble:mine", "--out", "run"),
+        environment=project.environment,
+        cwd=tmp_path,
+    )
+    run, board = tmp_path / "run", tmp_path / "board"
+    start_board(board, [run], suite=str(suite), title="Fused")
+    write_entry(
+        make_entry([run], load_board(board), Description({"name": "a"})), board / "results/a.json"
+    )
+    assert verify_board(load_board(board)).violations == []
+    build_board(board)
+    assert "crops, weight 1.5, offset " in (board / "README.md").read_text()
+    assert "fitted (<code>realbench detectors fuse</code>)" in (board / "index.html").read_text()
+
+    record = json.loads((board / "results" / "a.json").read_bytes())
+    record["detector_scoring"]["detectors"][1]["fused"]["weight"] = 1.0
+    (board / "results" / "a.json").write_text(json.dumps(record))
+    told = verify_board(load_board(board)).violations
+    assert "crops: weight 1 and offset" in told[0]
+    assert "does not follow from its detectors' scores" in told[1]
 
 
 def test_a_violation_is_a_line_and_exit_code_1(project: Project, tmp_path: Path) -> None:
