@@ -16,8 +16,13 @@ def reduced_precision(device: str) -> AbstractContextManager[object]:
     Args:
         device: the type of the device that computes: ``"cpu"``, ``"cuda"``, ...
     """
-    native = device == "cuda" or (device == "cpu" and _cpu_has_bfloat16())
+    native = has_bfloat16(device)
     return torch.autocast(device if native else "cpu", torch.bfloat16, enabled=native)
+
+
+def has_bfloat16(device: str) -> bool:
+    """Whether a type of device multiplies in bfloat16 by itself, so that it is quick there."""
+    return device == "cuda" or (device == "cpu" and _cpu_has_bfloat16())
 
 
 @cache

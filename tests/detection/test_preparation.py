@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,11 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import realbench
+from realbench.detection import precision
 from realbench.detection.families import published
 from realbench.detection.preparation import prepare_for
 from realbench.detection.registry import find_card
+from realbench.errors import RealBenchWarning
 from realbench.scoring import Scorer, score
 from tests.detection.families.published_cards import pictures
 from tests.fakes import FakeDetector, make_card
@@ -73,7 +76,7 @@ def test_one_view_serves_detectors_that_see_the_same(
     monkeypatch.setenv("REALBENCH_CACHE", str(tmp_path / "cache"))
     images = pictures((90, 120), (70, 65))
     together = Scorer(cards, device="cpu")(images)
-    assert seen == ["short-side", "squash"] * 2
+    assert sorted(map(str, seen)) == ["short-side", "short-side", "squash", "squash"]  # threads
     for card in cards:
         alone = Scorer([card], device="cpu")(images)
         np.testing.assert_array_equal(alone.logits[card.name], together.logits[card.name])
@@ -95,6 +98,21 @@ def test_what_has_no_name_is_not_shared() -> None:
     assert prepared["b"] is prepared["c"]
     assert prepared["a"] is not prepared["b"]
     assert [detectors[name].prepared for name in "abc"] == [1, 1, 0]
+
+
+@pytest.mark.parametrize("native", [False, True])
+def test_who_asks_for_bfloat16_where_it_is_imitated_is_told_so(
+    cards: list[Path], native: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(precision, "_cpu_has_bfloat16", lambda: native)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        realbench.load_detector(find_card(cards[0]))
+        assert not caught  # in float32 there is nothing to say
+        realbench.load_detector(find_card(cards[0]).with_precision("bfloat16"))
+    told = [str(one.message) for one in caught if one.category is RealBenchWarning]
+    assert len(told) == (0 if native else 1)
+    assert all("imitates bfloat16" in one and "leave --precision out" in one for one in told)
 
 
 def test_bfloat16_is_another_fingerprint_and_nearly_the_same_score(

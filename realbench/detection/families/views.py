@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Hashable
 from typing import Self
 
@@ -12,6 +13,8 @@ from torch.nn import functional
 
 from realbench.detection.cards import Card, Level
 from realbench.detection.families.fusing import fuse
+from realbench.detection.precision import has_bfloat16
+from realbench.errors import RealBenchWarning
 
 # Views in one pass on a CPU; larger passes only take more memory.
 _VIEWS_A_PASS = 8
@@ -61,6 +64,10 @@ class ViewsDetector:
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r}, level={self.level!r}, {self._device})"
 
+    @property
+    def _reduced(self) -> bool:
+        return self.card.model.precision == "bfloat16" and not self.embedded
+
     def prepare(self, image: np.ndarray) -> Tensor:
         """See :meth:`realbench.detection.detector.Detector.prepare`."""
         return torch.from_numpy(self._prepare(image)).permute(0, 3, 1, 2)
@@ -69,8 +76,7 @@ class ViewsDetector:
     def logits(self, batch: Tensor) -> Tensor:
         """See :meth:`realbench.detection.detector.Detector.logits`."""
         fake = self.card.output.kind == "logit-fake"
-        reduced = self.card.model.precision == "bfloat16" and not self.embedded
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=reduced):
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._reduced):
             raw = raw_logits(self.network, batch, self._device, fake=fake, blanks=self.embedded)
         calibration = self.card.calibration
         return ((raw + calibration.bias) / calibration.temperature).cpu()
@@ -78,6 +84,13 @@ class ViewsDetector:
     def to(self, device: str) -> Self:
         """See :meth:`realbench.detection.detector.Detector.to`."""
         self._device = torch.device(device)
+        if self._reduced and device == "cpu" and not has_bfloat16(device):
+            warnings.warn(
+                f"{self.name}: this processor only imitates bfloat16, which is many times slower "
+                "than float32: leave --precision out",
+                RealBenchWarning,
+                stacklevel=2,
+            )
         self.network.to(self._device)
         return self
 
