@@ -111,8 +111,9 @@ def _check_pictures(
         for key, digest in latest_digests(standing(log), names).items():
             before, where = seen.setdefault(key, (digest, folder))
             if before != digest:
+                name, prompt = map(printable, key)
                 raise RealBenchError(
-                    f"{key[0]}'s picture of prompt {key[1]} is another one in {printable(where)} "
+                    f"{name}'s picture of prompt {prompt} is another one in {printable(where)} "
                     f"({before[:8]}…) than in {printable(folder)} ({digest[:8]}…): different "
                     "models need folders of different names"
                 )
@@ -124,8 +125,8 @@ def _joined_manifest(
     references = {m["reference"]: None for m in manifests if m["reference"] is not None}
     if len(references) > 1:
         raise RealBenchError(
-            f"the runs have different references ({', '.join(references)}): merge runs with the "
-            "same photographs"
+            f"the runs have different references ({', '.join(map(printable, references))}): merge "
+            "runs with the same photographs"
         )
     reference = next(iter(references), None)
     texts: dict[str, str | None] = {}
@@ -165,8 +166,8 @@ def _joined_contestants(
             name = entry["name"]
             if (name == reference) != entry["is_reference"]:
                 raise RealBenchError(
-                    f"{name} is the reference in one run and a model in another: merge runs in "
-                    "which it is the same"
+                    f"{printable(name)} is the reference in one run and a model in another: merge "
+                    "runs in which it is the same"
                 )
             known = contestants.setdefault(name, dict(entry))
             known["stands_in"] = {**entry["stands_in"], **known["stands_in"]}
@@ -184,7 +185,7 @@ def _joined_judges(
             known = judges.setdefault(name, dict(about))
             if (known["fingerprint"], known["orders"]) != (about["fingerprint"], about["orders"]):
                 raise RealBenchError(
-                    f"the judge {name} has other settings in {printable(where)} than in "
+                    f"the judge {printable(name)} has other settings in {printable(where)} than in "
                     f"{printable(folder)} (see run.json): merge runs that it judged alike"
                 )
     return judges

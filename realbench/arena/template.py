@@ -24,6 +24,7 @@ from pydantic import (
 
 from realbench.content import content_path
 from realbench.errors import RealBenchError, UsageError
+from realbench.images import printable
 
 DEFAULT_TEMPLATE = "photorealism-v1"
 
@@ -219,15 +220,19 @@ def _read(path: Path) -> Template:
         fields = tomllib.loads(data.decode("utf-8-sig").replace("\r\n", "\n"))
     except OSError as error:
         raise UsageError(
-            f"cannot read the judge template {path}: {error.strerror}; give a .toml file"
+            f"cannot read the judge template {printable(path)}: {error.strerror}; give a .toml file"
         ) from error
     except (ValueError, RecursionError) as error:
         reason = re.sub(r"\s+", " ", str(error)) or "nested too deeply"
-        raise UsageError(f"judge template {path} cannot be read as TOML: {reason}") from error
+        raise UsageError(
+            f"judge template {printable(path)} cannot be read as TOML: {reason}"
+        ) from error
     try:
         return Template.model_validate(fields)
     except ValidationError as error:
-        raise UsageError(f"judge template {path} is not valid: {_first_problem(error)}") from error
+        raise UsageError(
+            f"judge template {printable(path)} is not valid: {_first_problem(error)}"
+        ) from error
 
 
 def _first_problem(error: ValidationError) -> str:

@@ -322,12 +322,13 @@ def merge_command(
 ) -> int:
     """Join the votes of several runs, exact duplicates once, and rate them."""
     from realbench.arena.merging import merge
+    from realbench.images import printable
 
     merged = merge(runs, out)
     if not quiet and not json_:
         typer.echo(
-            f"{merged.n_votes:,} votes of {len(runs)} runs in {out}; {merged.n_duplicates:,} exact "
-            "duplicates dropped"
+            f"{merged.n_votes:,} votes of {len(runs)} runs in {printable(out)}; "
+            f"{merged.n_duplicates:,} exact duplicates dropped"
         )
         if merged.n_again:
             typer.echo(
@@ -393,8 +394,10 @@ def _why_none(run: ArenaRun) -> str:
     invalid = [vote for vote in run.votes if vote.verdict == "invalid"]
     if not invalid:
         return ": no judge was asked for both orders of one"
+    from realbench.images import printable
+
     raw = " ".join((invalid[0].reason or invalid[0].raw or "empty").split())[:200]
-    return f": {len(invalid)} answers, none usable, the first: {raw}"
+    return f": {len(invalid)} answers, none usable, the first: {printable(raw)}"
 
 
 @contextlib.contextmanager

@@ -21,6 +21,8 @@ def print_arena(run: ArenaRun) -> None:
     """Print the ranking, then in words what the data do not separate and what went wrong."""
     from rich.console import Console
 
+    from realbench.images import printable
+
     console = Console()
     standing = _main_standing(run.ratings)
     if standing is not None:
@@ -28,7 +30,7 @@ def print_arena(run: ArenaRun) -> None:
         if len(run.ratings["judges"]) > 1:
             print_table(console, by_judge(run.ratings, standing))
     for line in findings(run):
-        console.print(line, markup=False, highlight=False)
+        console.print(printable(line), markup=False, highlight=False)
 
 
 def _main_standing(ratings: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -41,6 +43,8 @@ def _main_standing(ratings: Mapping[str, Any]) -> dict[str, Any] | None:
 
 def ranking(standing: Mapping[str, Any], reference: str | None) -> Table:
     """Return the ladder as a table, best first."""
+    from realbench.images import printable
+
     table = _table(
         "below each figure its 95 % interval over prompts; n: comparisons; TrueSkill has a scale "
         "of its own"
@@ -55,7 +59,7 @@ def ranking(standing: Mapping[str, Any], reference: str | None) -> Table:
         is_photos = row["contestant"] == reference
         cells = [
             _rank(row),
-            row["contestant"] + ("\nphotographs" if is_photos else ""),
+            printable(row["contestant"]) + ("\nphotographs" if is_photos else ""),
             f"{row['n_comparisons']:,}",
             share(row["win_rate"]),
             figure(row["bradley_terry"]),
@@ -70,18 +74,24 @@ def ranking(standing: Mapping[str, Any], reference: str | None) -> Table:
 
 def by_judge(ratings: Mapping[str, Any], standing: Mapping[str, Any]) -> Table:
     """Return each judge's Bradley–Terry ratings side by side, in the order of the ladder."""
+    from realbench.images import printable
+
     table = _table("Bradley–Terry ratings by judge")
     judges = ratings["judges"]
     table.add_column("contestant", min_width=11)
     for name in judges:
-        table.add_column(_texts([name])[0], justify="right", overflow="fold", min_width=11)
+        table.add_column(
+            _texts([printable(name)])[0], justify="right", overflow="fold", min_width=11
+        )
     rows = {
         name: {row["contestant"]: row["bradley_terry"] for row in one["ratings"]}
         for name, one in judges.items()
     }
     for entry in standing["ratings"]:
         name = entry["contestant"]
-        table.add_row(*_texts([name, *(figure(rows[judge].get(name)) for judge in judges)]))
+        table.add_row(
+            *_texts([printable(name), *(figure(rows[judge].get(name)) for judge in judges)])
+        )
     return table
 
 

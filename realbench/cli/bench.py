@@ -100,6 +100,8 @@ def bench_command(
 def _print(run: BenchRun, out: Path | None) -> None:
     from rich.console import Console
 
+    from realbench.images import printable
+
     console = Console()
     results = run.results
     print_table(console, _measures(results), names=2)
@@ -128,7 +130,7 @@ def _print(run: BenchRun, out: Path | None) -> None:
     if out is not None:
         lines.append(f"Report: {out / 'report.html'}")
     for line in lines:
-        console.print(line, markup=False, highlight=False)
+        console.print(printable(line), markup=False, highlight=False)
 
 
 _ENDS = ("low", "high")

@@ -109,5 +109,7 @@ def number(value: dict[str, Any]) -> str:
 
 def as_folder(path: str | Path) -> str:
     """Return a path that no detector's name could be taken for."""
-    text = str(path)
+    from realbench.images import printable
+
+    text = printable(path)
     return text if text.startswith((".", "/")) else f"./{text}"

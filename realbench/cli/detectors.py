@@ -66,12 +66,13 @@ def show_command(
     """Print a detector's card and fingerprint."""
     from realbench.detection.cards import CARD_FILE
     from realbench.detection.registry import find_card
+    from realbench.images import printable
 
     card = find_card(name)
     typer.echo((card.path / CARD_FILE).read_text(encoding="utf-8").rstrip())
     missing = card.whats_missing()
     state = f"not usable here yet: {missing}" if missing else f"fingerprint {card.fingerprint}"
-    typer.echo(f"\n# {state}\n# in {card.path}")
+    typer.echo(f"\n# {state}\n# in {printable(card.path)}")
 
 
 @app.command("train")
@@ -196,8 +197,10 @@ def _trained(results: dict[str, Any], out: Path) -> Iterator[str]:
             if len(sources) > 1:
                 yield from _worst_first(sources)
         yield from (f"Note: {note}" for note in figures.get("notes", ()))
+    from realbench.images import printable
+
     made = [name for name in results if name != "ensemble"]
-    yield f"Records: {', '.join(str(out / name / 'README.md') for name in made)}"
+    yield f"Records: {', '.join(printable(out / name / 'README.md') for name in made)}"
     used = " ".join(f"--detector {as_folder(out / name)}" for name in made)
     yield f"Use: realbench score FOLDER {used}"
 

@@ -99,4 +99,6 @@ def _lines(found: dict[str, Any]) -> Iterator[str]:
     )
     yield f"  {_VERDICTS[found['ranks_better'], found['better_probabilities']]}"
     yield from (f"  Note: {note}" for note in found["notes"])
-    yield f"  Saved in {found['path']}; use: --detector ensemble:{found['name']}"
+    from realbench.images import printable
+
+    yield f"  Saved in {printable(found['path'])}; use: --detector ensemble:{found['name']}"

@@ -31,10 +31,12 @@ def new_command(
     ] = None,
 ) -> int:
     """Start a board whose entries are made as these runs were: writes its board.toml."""
+    from realbench.images import printable
     from realbench.leaderboard.start import start_board
 
     start_board(board, runs, suite=suite, title=title, min_prompts=min_prompts)
-    typer.echo(f"Wrote {board / 'board.toml'}: add its limits, and entries with leaderboard add")
+    path = printable(board / "board.toml")
+    typer.echo(f"Wrote {path}: add its limits, and entries with leaderboard add")
     return 0
 
 
@@ -76,6 +78,7 @@ def add_command(
 ) -> int:
     """Write a model's entry: its figures, scores of every image, and how it was made."""
     from realbench.errors import RealBenchError, UsageError
+    from realbench.images import printable
     from realbench.leaderboard.board import ANCHORS, RESULTS, load_board
     from realbench.leaderboard.entry import Description, make_entry, parse_meta, write_entry
     from realbench.leaderboard.names import slug
@@ -96,9 +99,11 @@ def add_command(
     if problem is not None:
         raise RealBenchError(f"the board would not take this entry: {problem}")
     if path.exists() and not replace:
-        raise UsageError(f"{path} is there already: give --replace, or the model another name")
+        raise UsageError(
+            f"{printable(path)} is there already: give --replace, or the model another name"
+        )
     write_entry(entry, path)
-    typer.echo(f"Wrote {path}")
+    typer.echo(f"Wrote {printable(path)}")
     return 0
 
 
@@ -111,6 +116,7 @@ def verify_command(
 
     Each violation is one line; the exit code is 1 if there are any.
     """
+    from realbench.images import printable
     from realbench.leaderboard.board import load_board
     from realbench.leaderboard.verify import verify_board
 
@@ -121,10 +127,10 @@ def verify_command(
         typer.echo(json.dumps({"n_entries": len(found.entries), "violations": found.violations}))
     else:
         for line in found.violations:
-            typer.echo(line)
+            typer.echo(printable(line))
         if not found.violations:
             n = len(found.entries)
-            typer.echo(f"{board}: {n} {'entry' if n == 1 else 'entries'}, no violation")
+            typer.echo(f"{printable(board)}: {n} {'entry' if n == 1 else 'entries'}, no violation")
     return 1 if found.violations else 0
 
 
@@ -142,15 +148,16 @@ def build_command(
 
     Building twice changes nothing; a board with violations is not built.
     """
+    from realbench.images import printable
     from realbench.leaderboard.build import build_board, build_site
 
     for board in boards:
         changed = build_board(board)
         names = ", ".join(path.name for path in changed)
-        typer.echo(f"{board}: {'wrote ' + names if names else 'nothing to change'}")
+        typer.echo(f"{printable(board)}: {'wrote ' + names if names else 'nothing to change'}")
     if site is not None:
         build_site(boards, site)
-        typer.echo(f"Site: {site}")
+        typer.echo(f"Site: {printable(site)}")
     return 0
 
 
@@ -198,6 +205,7 @@ def review_command(
 
     The request is read from git as data: nothing of it is checked out or run.
     """
+    from realbench.images import printable
     from realbench.leaderboard.diff import diff_text
     from realbench.leaderboard.review import review_request
 
@@ -207,7 +215,7 @@ def review_command(
 
         write_atomically(out, found.model_dump_json(indent=2).encode())
     for line in found.violations:
-        typer.echo(line)
+        typer.echo(printable(line))
     if not found.violations:
         for diff in found.boards:
             typer.echo(diff_text(diff))
@@ -225,12 +233,13 @@ def comment_command(
     from pydantic import ValidationError
 
     from realbench.errors import UsageError
+    from realbench.images import printable
     from realbench.leaderboard.review import Review, review_markdown
 
     try:
         found = Review.model_validate_json(review.read_bytes())
     except ValidationError as error:
-        raise UsageError(f"{review} is no review: write it with review --out") from error
+        raise UsageError(f"{printable(review)} is no review: write it with review --out") from error
     typer.echo(review_markdown(found), nl=False)
     return 0
 

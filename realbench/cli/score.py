@@ -182,15 +182,17 @@ def print_run(run: ScoreRun, out: Path | None) -> None:
     """Print the ranking, what the data do not separate, failures and where the files are."""
     from rich.console import Console
 
+    from realbench.images import printable
+
     console = Console()
     print_table(console, _ranking(run.summary), names=2 if len(run.summary["folders"]) > 1 else 1)
     if run.manifest.get("quality"):
         print_table(console, _quality(run.summary, run.manifest["quality"]))
     for line in _findings(run.summary):
-        console.print(line, markup=False, highlight=False)
+        console.print(printable(line), markup=False, highlight=False)
     _print_failures(run, console)
     if out is not None:
-        console.print(f"Report: {out / 'report.html'}", markup=False, highlight=False)
+        console.print(printable(f"Report: {out / 'report.html'}"), markup=False, highlight=False)
 
 
 def _ranking(summary: dict[str, Any]) -> Table:
@@ -291,9 +293,11 @@ def _findings(summary: dict[str, Any]) -> list[str]:
 
 
 def _print_failures(run: ScoreRun, console: Console, limit: int = 10) -> None:
+    from realbench.images import printable
+
     failures = run.failures
     for _, row in failures.head(limit).iterrows():
         line = f"Unreadable: {row['folder']}/{row['image']}: {row['reason']}"
-        console.print(line, markup=False, highlight=False)
+        console.print(printable(line), markup=False, highlight=False)
     if len(failures) > limit:
         console.print(f"Unreadable: {len(failures) - limit} more, see scores.csv (--out)")

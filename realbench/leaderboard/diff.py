@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from realbench.images import printable
 from realbench.leaderboard.escape import code
 from realbench.leaderboard.schema import Estimate, Name, Strict, Text
 from realbench.leaderboard.standings import Row, Standings
@@ -85,9 +86,10 @@ def _place(row: Row | None, by: str) -> Place | None:
 
 def diff_text(diff: BoardDiff) -> str:
     """Return the changes for a terminal, a line each."""
+    board = printable(diff.board)
     if not diff.changes:
-        return f"{diff.board}: nothing changed ({_models(diff.n_after)})"
-    head = f"{diff.board}: {_summary(diff)}"
+        return f"{board}: nothing changed ({_models(diff.n_after)})"
+    head = f"{board}: {_summary(diff)}"
     lines = [f"  {_what(one)}{one.model}: {_words(one, diff.rank_by)}" for one in diff.changes]
     return "\n".join([head, *lines])
 

@@ -284,8 +284,8 @@ def _figure_problems(
 
 def _across(found: Verified) -> Iterator[str]:
     """Yield what is wrong between entries: names, images and comparisons."""
-    every = {f"{RESULTS}/{key}.json": one for key, one in found.entries.items()}
-    every |= {f"{ANCHORS}/{key}.json": one for key, one in found.anchors.items()}
+    every = {f"{RESULTS}/{printable(key)}.json": one for key, one in found.entries.items()}
+    every |= {f"{ANCHORS}/{printable(key)}.json": one for key, one in found.anchors.items()}
     yield from _same_names(every)
     yield from _same_images(every)
     yield from contradictions(every)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
 from rich.table import Table
 
-from realbench.cli.arena_table import by_judge, ranking
+from realbench.cli.arena_table import by_judge, print_arena, ranking
 from realbench.cli.bench import _measures, _worst
 from realbench.cli.tables import folded, print_table
 from realbench.stats.classification import MEASURES
@@ -61,6 +62,20 @@ def test_no_column_of_a_benchmark_is_cropped(width: int) -> None:
         for kind, label in kinds
     ]
     assert_whole(_worst({"generated": [1, 2], "robustness": degraded}), width, names=1)
+
+
+def test_names_of_a_strangers_run_do_not_steer_the_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    names = ["a\n::error::b", "c\x1b[2J"]
+    run = make_arena(tmp_path, dict.fromkeys(names, 0.0), judges=JUDGES, n_prompts=4)
+    run.manifest["notes"].append("d\n::error::e")
+    print_arena(run)
+    shown = capsys.readouterr().out
+    assert "a\\x0a::error::b" in shown
+    assert "\x1b" not in shown
+    assert not [line for line in shown.splitlines() if line.strip().startswith("::")]
 
 
 def test_where_one_table_is_too_wide_several_repeat_the_names() -> None:

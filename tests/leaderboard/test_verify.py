@@ -174,6 +174,15 @@ def test_the_same_images_under_another_name_are_a_duplicate(board: Path, tmp_pat
     )
 
 
+def test_no_file_name_begins_a_line_of_its_own(board: Path) -> None:
+    """A line that begins with ::error:: would be a command to GitHub's runners."""
+    results = board / "results"
+    (results / "copy\n::error::x\x1b[31m.json").write_bytes((results / "beta.json").read_bytes())
+    found = violations(board)
+    assert any("duplicate" in line for line in found)
+    assert not [line for line in found if "\n" in line or "\x1b" in line]
+
+
 def test_files_are_confined_to_results(board: Path) -> None:
     results = board / "results"
     (results / "beta.json").rename(results / "delta.json")
