@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from realbench.leaderboard.escape import latex, markdown
 from realbench.leaderboard.schema import Estimate
 from realbench.leaderboard.standings import Row, Standings
+from realbench.report.wording import EDGE_RATES
 
 MARK = "<!-- Made by realbench leaderboard build; changes by hand are lost. -->"
 _TITLES = {
@@ -52,7 +53,11 @@ def count_text(row: Row) -> str:
     """Return of how many images or comparisons, and prompts, a row's figures are."""
     realism, arena = row.values.get("realism"), row.values.get("win_rate")
     parts = [(realism, "image"), (arena, "comparison")]
-    found = [f"{one.n:,} {noun}{'' if one.n == 1 else 's'}" for one, noun in parts if one]
+    found = [
+        f"{one.n:,}\N{NO-BREAK SPACE}{noun}{'' if one.n == 1 else 's'}"
+        for one, noun in parts
+        if one
+    ]
     return " · ".join(found)
 
 
@@ -98,11 +103,18 @@ def reading(standings: Standings) -> str:
     found = f"{standings.n_separated:,} of {standings.n_pairs:,} pairs of models are separated"
     if standings.n_pairs == 1:
         found = "the pair of models is" + ("" if standings.n_separated else " not") + " separated"
+    rates = [
+        value
+        for row in (*standings.anchors, *standings.rows)
+        for column in ("escape_rate", "win_rate")
+        if column in standings.columns and (value := row.values.get(column))
+    ]
+    edge = any(value.mean in (0, 1) and value.low is not None for value in rates)
     return (
         f"Ranked by {by}; below each figure stands its 95 % interval over prompts. Models that the "
         "data cannot separate share a rank: the first number counts the models that are surely "
         "better, plus one, and the second is the last place that the data allow "
-        f"(Holm-adjusted p < 0.05; {found})."
+        f"(Holm-adjusted p < 0.05; {found})." + (f" {EDGE_RATES}" if edge else "")
     )
 
 

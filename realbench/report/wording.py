@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeGuard
 
 MISSING = "–"
@@ -76,6 +76,32 @@ def percent_span(low: Any, high: Any) -> str:
     if not (is_number(low) and is_number(high)):
         return "no interval"
     return f"{number(100 * low, 0)}–{percent(high)}"
+
+
+EDGE_RATES = (
+    "A rate of 0 or 1 was the same on every prompt; its interval tells which rates so few prompts "
+    "do not rule out (Wilson's, which counts them as so many observations)."
+)
+
+
+def has_edge_rate(rates: Iterable[Mapping[str, Any] | None], key: str) -> bool:
+    """Return whether a share with an interval is 0 or 1, so that :data:`EDGE_RATES` is due.
+
+    Args:
+        rates: estimates as JSON values, their share under ``key``.
+    """
+    return any(one and one.get(key) in (0, 1) and is_number(one.get("low")) for one in rates)
+
+
+def suite_text(manifest: Mapping[str, Any]) -> str:
+    """Say which prompts a run had, such as ``realbench-mini 1 (48 prompts)``; empty for none."""
+    suite = manifest.get("suite")
+    if not isinstance(suite, Mapping):
+        return ""
+    version = f" {suite['version']}" if suite.get("version") else ""
+    n_prompts = suite.get("n_prompts")
+    counted = f" ({count(int(n_prompts), 'prompt')})" if is_number(n_prompts) else ""
+    return f"{suite.get('name') or MISSING}{version}{counted}"
 
 
 def p_value(value: Any) -> str:
