@@ -102,6 +102,7 @@ def render_arena_report(run: ArenaReportSource) -> str:
     if compared and standing is not None:
         context |= {
             "ladder": sections.ladder(standing, reference),
+            "edge": _edge(standing),
             "systems": sections.systems(standing, reference),
             "by_judge": sections.by_judge(ratings),
             "matrix": sections.matrix(standing, reference),
@@ -110,6 +111,12 @@ def render_arena_report(run: ArenaReportSource) -> str:
             "unmatched": sections.unmatched(standing),
         }
     return render_page("arena_report.html", context)
+
+
+def _edge(standing: Mapping[str, Any]) -> str:
+    keys = ("win_rate", "win_rate_vs_reference")
+    rates = [row[key] for row in standing["ratings"] for key in keys]
+    return wording.EDGE_RATES if wording.has_edge_rate(rates, "estimate") else ""
 
 
 def _judges(ratings: Mapping[str, Any], manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -151,6 +158,8 @@ def _facts(
         ("Invalid answers", f"{invalid:,}"),
         ("Judges" if len(judges) > 1 else "Judge", ", ".join(j["name"] for j in judges) or "–"),
     ]
+    if suite := wording.suite_text(run.manifest):
+        facts.insert(2, ("Prompt suite", suite))
     started = str(run.manifest.get("started") or "")
     if started:
         facts.append(("Date", started[:10]))

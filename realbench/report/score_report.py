@@ -86,6 +86,9 @@ def render_score_report(
         "reference": reference,
         "facts": _facts(table, summary, manifest, detectors),
         "ranking": _ranking(folders, reference),
+        "edge": wording.EDGE_RATES
+        if wording.has_edge_rate((entry["escape_rate"] for entry in entries), "mean")
+        else "",
         "pairs": _pairs(summary.get("pairs") or [], folders),
         "aucs": _aucs(folders, reference),
         "distributions": _distributions(scored, entries, reference),
@@ -130,6 +133,8 @@ def _facts(
         ("Unreadable", f"{failed:,}"),
         ("Detectors", ", ".join(detectors)),
     ]
+    if suite := wording.suite_text(manifest):
+        facts.insert(2, ("Prompt suite", suite))
     started = str(manifest.get("started") or "")
     if started:
         facts.append(("Date", started[:10]))
@@ -361,6 +366,7 @@ def _panels(
 def _reproduction(manifest: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "command": _command(manifest),
+        "suite": wording.suite_text(manifest),
         "versions": dict(manifest.get("versions") or {}),
         "detectors": manifest.get("detectors") or [],
         "timings": dict(manifest.get("timings") or {}),

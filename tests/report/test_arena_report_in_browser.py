@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from realbench.report import write_arena_report
 from tests.report.arenas import TestJudge, make_arena
@@ -89,6 +91,28 @@ def test_nothing_runs_into_its_neighbour(browser: Any, report: Path, width: int)
     spilt = """() => [...document.querySelectorAll('.rows .row > span:not(.draw)')]
       .filter(e => e.scrollWidth > e.clientWidth + 1).map(e => e.outerHTML.slice(0, 200))"""
     assert page.evaluate(spilt) == []
+    page.close()
+
+
+def test_a_table_that_is_cut_shows_a_shade_at_its_edge(browser: Any, few: Path) -> None:
+    """The pixels at the right edge darken while there is more to see, and no longer at its end."""
+    page = browser.new_page(viewport={"width": 390, "height": 800})
+    page.goto(few.as_uri())
+    box = page.locator("[aria-label='Rating systems']")
+    box.scroll_into_view_if_needed()
+    box.evaluate("box => box.querySelector('table').style.opacity = 0")
+
+    def darkest() -> int:
+        picture = Image.open(io.BytesIO(box.screenshot())).convert("L")
+        # Inside of the box, whose outermost pixels may be those of what is beside it.
+        inside = (picture.width - 8, 4, picture.width - 2, picture.height - 4)
+        low, _ = picture.crop(inside).getextrema()
+        return int(low)  # type: ignore[arg-type]
+
+    assert box.evaluate("box => box.scrollWidth > box.clientWidth")
+    assert darkest() < 225
+    box.evaluate("box => box.scrollLeft = 9999")
+    assert darkest() > 250
     page.close()
 
 

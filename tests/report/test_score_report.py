@@ -44,6 +44,24 @@ def test_the_report_says_what_the_run_found(tmp_path: Path) -> None:
     assert "fingerprint ffffffffffffffff" in text.replace("  ", " ")
 
 
+def test_the_prompt_suite_is_named_where_there_is_one(tmp_path: Path) -> None:
+    run = make_run(tmp_path, {"a": HIGH, "b": LOW})
+    assert "Prompt suite" not in Page(render(run)).text
+    run.manifest["suite"] = {"name": "mini <b>", "version": 2, "sha256": "5" * 64, "n_prompts": 48}
+    text = Page(render(run)).text
+    assert "Prompt suite mini <b> 2 (48 prompts)" in text
+    assert "mini <b> 2 (48 prompts) ; SHA-256 5555555555555555" in text
+
+
+def test_sentences_are_apart_and_a_rate_of_0_is_explained(tmp_path: Path) -> None:
+    run = make_run(tmp_path, {"photos": HIGH, "a": HIGH, "b": LOW}, reference="photos")
+    text = Page(render(run)).text
+    assert not re.findall(r"[a-z)]\.[A-Z]\w+ ", text)
+    assert "A rate of 0 or 1 was the same on every prompt" in text  # b's escape rate
+    run = make_run(tmp_path / "mixed", {"a": [*HIGH[:6], *LOW[:6]]})
+    assert "A rate of 0 or 1" not in Page(render(run)).text
+
+
 def test_ties_are_said(tmp_path: Path) -> None:
     run = make_run(tmp_path, {"a": HIGH, "b": HIGH[::-1], "c": LOW})
     text = Page(render(run)).text
