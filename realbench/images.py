@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
-from pathlib import Path, PurePath
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,7 @@ from PIL import Image
 
 from realbench.color import orientation, to_srgb
 from realbench.errors import RealBenchError, UsageError
+from realbench.text import printable
 
 DEFAULT_MAX_PIXELS = 250_000_000
 """Pixels (width times height) up to which an image is decoded."""
@@ -96,24 +97,6 @@ class ImageFile:
 
 
 # --- Finding -----------------------------------------------------------------------------------
-
-
-def printable(name: str | PurePath) -> str:
-    r"""Return a file name that can be printed and written as UTF-8.
-
-    Bytes that are not UTF-8 become ``\xNN``, as do control characters, which could otherwise
-    break a table or steer a terminal; separators of lines become ``\u2028`` and ``\u2029``.
-    """
-    return re.sub(
-        r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]",
-        # Python keeps an undecodable byte NN of a file name as the code point U+DCNN.
-        lambda match: (
-            f"\\u{ord(match[0]):04x}"
-            if match[0] in "\u2028\u2029"
-            else f"\\x{ord(match[0]) & 0xFF:02x}"
-        ),
-        str(name),
-    )
 
 
 def find_images(

@@ -9,7 +9,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from realbench.errors import UsageError
-from realbench.images import printable
+from realbench.text import printable
 
 
 @contextmanager

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from realbench.errors import UsageError
-from realbench.images import ImageFile, find_images, printable
+from realbench.images import ImageFile, find_images
+from realbench.text import printable
 from tests.conftest import FolderMaker
 
 posix_only = pytest.mark.skipif(os.name != "posix", reason="names and links of POSIX systems")

@@ -12,18 +12,12 @@ from pathlib import Path
 
 from realbench.arena.judges.judge import Picture, Showing
 from realbench.errors import UsageError
-from realbench.images import (
-    ImageFile,
-    UnreadableImage,
-    decode,
-    find_images,
-    printable,
-    read_bytes_and_hash,
-)
+from realbench.images import ImageFile, UnreadableImage, decode, find_images, read_bytes_and_hash
 from realbench.prompts import Prompt
 from realbench.scoring.cache import ScoreCache, file_stat
 from realbench.scoring.layout import decoding_threads
 from realbench.scoring.run import display_names
+from realbench.text import printable
 
 # Marks in the score cache the contents that were decoded without an error.
 _DECODED = "decoded by realbench.images, version 1"

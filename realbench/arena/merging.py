@@ -14,7 +14,7 @@ from realbench.arena.results import ArenaRun, latest_digests, rate_run
 from realbench.arena.vote_log import VOTES_FILE, Entry, read_log, standing, write_log
 from realbench.arena.votes import Retraction, Vote
 from realbench.errors import RealBenchError, UsageError
-from realbench.images import printable
+from realbench.text import printable
 
 
 @dataclass(frozen=True, slots=True)

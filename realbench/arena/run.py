@@ -20,9 +20,9 @@ from realbench.arena.turn import SCHEDULES, Progress, Schedule, Turn
 from realbench.arena.vote_log import VoteLog
 from realbench.arena.votes import Vote
 from realbench.errors import RealBenchError, UsageError
-from realbench.images import printable
 from realbench.prompts import load_suite
 from realbench.scoring.cache import cache_path, open_cache
+from realbench.text import printable
 
 __all__ = ["ArenaInterrupted", "ArenaRun", "Progress", "arena"]
 

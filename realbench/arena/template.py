@@ -24,7 +24,7 @@ from pydantic import (
 
 from realbench.content import content_path
 from realbench.errors import RealBenchError, UsageError
-from realbench.images import printable
+from realbench.text import printable
 
 DEFAULT_TEMPLATE = "photorealism-v1"
 

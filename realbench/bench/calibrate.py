@@ -18,9 +18,9 @@ from realbench.detection.ensemble import probability
 from realbench.detection.ensembles import choose_cards
 from realbench.detection.registry import CALIBRATION_FILE, check_names, list_detectors
 from realbench.errors import UsageError
-from realbench.images import printable
 from realbench.scoring.files import check_folder
 from realbench.stats import bootstrap_auc, bootstrap_mean, detection_measures
+from realbench.text import printable
 
 LEAST_IMAGES = 50  # of each class
 DEFAULT_OUT = Path("calibrated-detectors")

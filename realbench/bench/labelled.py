@@ -15,11 +15,12 @@ from realbench.allocator import keep_freed_memory
 from realbench.bench.protocol import Protocol, UnderProtocol
 from realbench.detection.cards import Card
 from realbench.errors import UsageError
-from realbench.images import DEFAULT_MAX_PIXELS, ImageFile, find_images, printable
+from realbench.images import DEFAULT_MAX_PIXELS, ImageFile, find_images
 from realbench.scoring.cache import cache_path, open_cache
 from realbench.scoring.layout import choose_layout, decoding_threads
 from realbench.scoring.pipeline import Engine, Outcome, Pipeline
 from realbench.scoring.run import Progress
+from realbench.text import printable
 
 FOLDS = 5
 

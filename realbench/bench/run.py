@@ -21,7 +21,7 @@ from realbench.bench.speed import images_per_second
 from realbench.detection.ensemble import combine, fused_terms, probability
 from realbench.detection.registry import DEFAULT_DETECTORS
 from realbench.errors import RealBenchError, UsageError
-from realbench.images import DEFAULT_MAX_PIXELS, ImageFile, UnreadableImage, printable, read_image
+from realbench.images import DEFAULT_MAX_PIXELS, ImageFile, UnreadableImage, read_image
 from realbench.scoring.cache import ScoreCache, cache_path, open_cache
 from realbench.scoring.files import (
     checked,
@@ -35,6 +35,7 @@ from realbench.scoring.layout import choose_layout, decoding_threads
 from realbench.scoring.manifest import package_versions
 from realbench.scoring.pipeline import Engine, Outcome, Pipeline
 from realbench.scoring.run import Progress, display_names, find_cards, find_files
+from realbench.text import printable
 
 if TYPE_CHECKING:
     from realbench.detection.cards import Card

@@ -14,6 +14,7 @@ from typer.core import TyperCommand, TyperGroup
 from realbench.cli import options
 from realbench.cli.progress import stage_bar
 from realbench.errors import RealBenchError, UsageError
+from realbench.text import printable
 
 if TYPE_CHECKING:
     from realbench.arena.results import ArenaRun
@@ -322,7 +323,6 @@ def merge_command(
 ) -> int:
     """Join the votes of several runs, exact duplicates once, and rate them."""
     from realbench.arena.merging import merge
-    from realbench.images import printable
 
     merged = merge(runs, out)
     if not quiet and not json_:
@@ -394,7 +394,6 @@ def _why_none(run: ArenaRun) -> str:
     invalid = [vote for vote in run.votes if vote.verdict == "invalid"]
     if not invalid:
         return ": no judge was asked for both orders of one"
-    from realbench.images import printable
 
     raw = " ".join((invalid[0].reason or invalid[0].raw or "empty").split())[:200]
     return f": {len(invalid)} answers, none usable, the first: {printable(raw)}"

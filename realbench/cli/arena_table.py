@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from realbench.cli.tables import print_table
+from realbench.text import printable
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -20,8 +21,6 @@ _TIES_SHOWN = 8
 def print_arena(run: ArenaRun) -> None:
     """Print the ranking, then in words what the data do not separate and what went wrong."""
     from rich.console import Console
-
-    from realbench.images import printable
 
     console = Console()
     standing = _main_standing(run.ratings)
@@ -43,7 +42,6 @@ def _main_standing(ratings: Mapping[str, Any]) -> dict[str, Any] | None:
 
 def ranking(standing: Mapping[str, Any], reference: str | None) -> Table:
     """Return the ladder as a table, best first."""
-    from realbench.images import printable
 
     table = _table(
         "below each figure its 95 % interval over prompts; n: comparisons; TrueSkill has a scale "
@@ -74,7 +72,6 @@ def ranking(standing: Mapping[str, Any], reference: str | None) -> Table:
 
 def by_judge(ratings: Mapping[str, Any], standing: Mapping[str, Any]) -> Table:
     """Return each judge's Bradley–Terry ratings side by side, in the order of the ladder."""
-    from realbench.images import printable
 
     table = _table("Bradley–Terry ratings by judge")
     judges = ratings["judges"]

@@ -10,6 +10,7 @@ import typer
 from realbench.cli import options
 from realbench.cli.score import estimate, progress_bar
 from realbench.cli.tables import print_table
+from realbench.text import printable
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -99,8 +100,6 @@ def bench_command(
 
 def _print(run: BenchRun, out: Path | None) -> None:
     from rich.console import Console
-
-    from realbench.images import printable
 
     console = Console()
     results = run.results

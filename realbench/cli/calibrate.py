@@ -10,6 +10,7 @@ import typer
 
 from realbench.cli import options
 from realbench.cli.score import progress_bar
+from realbench.text import printable
 
 
 def calibrate_command(
@@ -109,7 +110,6 @@ def number(value: dict[str, Any]) -> str:
 
 def as_folder(path: str | Path) -> str:
     """Return a path that no detector's name could be taken for."""
-    from realbench.images import printable
 
     text = printable(path)
     return text if text.startswith((".", "/")) else f"./{text}"

@@ -13,6 +13,7 @@ from realbench.cli.bench import bench_command
 from realbench.cli.calibrate import as_folder, calibrate_command
 from realbench.cli.check import check_command
 from realbench.cli.fuse import fuse_command
+from realbench.text import printable
 
 app = typer.Typer(
     no_args_is_help=True, help="List, check, measure, calibrate, fuse and train detectors."
@@ -66,7 +67,6 @@ def show_command(
     """Print a detector's card and fingerprint."""
     from realbench.detection.cards import CARD_FILE
     from realbench.detection.registry import find_card
-    from realbench.images import printable
 
     card = find_card(name)
     typer.echo((card.path / CARD_FILE).read_text(encoding="utf-8").rstrip())
@@ -197,7 +197,6 @@ def _trained(results: dict[str, Any], out: Path) -> Iterator[str]:
             if len(sources) > 1:
                 yield from _worst_first(sources)
         yield from (f"Note: {note}" for note in figures.get("notes", ()))
-    from realbench.images import printable
 
     made = [name for name in results if name != "ensemble"]
     yield f"Records: {', '.join(printable(out / name / 'README.md') for name in made)}"

@@ -11,6 +11,7 @@ import typer
 from realbench.cli import options
 from realbench.cli.calibrate import number
 from realbench.cli.score import progress_bar
+from realbench.text import printable
 
 
 def fuse_command(
@@ -99,6 +100,5 @@ def _lines(found: dict[str, Any]) -> Iterator[str]:
     )
     yield f"  {_VERDICTS[found['ranks_better'], found['better_probabilities']]}"
     yield from (f"  Note: {note}" for note in found["notes"])
-    from realbench.images import printable
 
     yield f"  Saved in {printable(found['path'])}; use: --detector ensemble:{found['name']}"

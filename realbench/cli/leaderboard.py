@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from realbench.text import printable
+
 if TYPE_CHECKING:
     from realbench.leaderboard.standings import Standings
 
@@ -31,7 +33,6 @@ def new_command(
     ] = None,
 ) -> int:
     """Start a board whose entries are made as these runs were: writes its board.toml."""
-    from realbench.images import printable
     from realbench.leaderboard.start import start_board
 
     start_board(board, runs, suite=suite, title=title, min_prompts=min_prompts)
@@ -78,7 +79,6 @@ def add_command(
 ) -> int:
     """Write a model's entry: its figures, scores of every image, and how it was made."""
     from realbench.errors import RealBenchError, UsageError
-    from realbench.images import printable
     from realbench.leaderboard.board import ANCHORS, RESULTS, load_board
     from realbench.leaderboard.entry import Description, make_entry, parse_meta, write_entry
     from realbench.leaderboard.names import slug
@@ -116,7 +116,6 @@ def verify_command(
 
     Each violation is one line; the exit code is 1 if there are any.
     """
-    from realbench.images import printable
     from realbench.leaderboard.board import load_board
     from realbench.leaderboard.verify import verify_board
 
@@ -148,7 +147,6 @@ def build_command(
 
     Building twice changes nothing; a board with violations is not built.
     """
-    from realbench.images import printable
     from realbench.leaderboard.build import build_board, build_site
 
     for board in boards:
@@ -205,7 +203,6 @@ def review_command(
 
     The request is read from git as data: nothing of it is checked out or run.
     """
-    from realbench.images import printable
     from realbench.leaderboard.diff import diff_text
     from realbench.leaderboard.review import review_request
 
@@ -233,7 +230,6 @@ def comment_command(
     from pydantic import ValidationError
 
     from realbench.errors import UsageError
-    from realbench.images import printable
     from realbench.leaderboard.review import Review, review_markdown
 
     try:

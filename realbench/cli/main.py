@@ -17,6 +17,7 @@ from realbench.cli.generate import generate
 from realbench.cli.score import score
 from realbench.cli.serve import serve
 from realbench.errors import RealBenchError, RealBenchWarning
+from realbench.text import printable
 
 _INTERRUPTED = 130
 
@@ -97,8 +98,6 @@ def _exit_code(arguments: list[str] | None, program: typer.Typer, name: str) -> 
         _say("not enough memory: try a smaller --batch-size or --max-pixels")
         return 1
     except OSError as error:
-        from realbench.images import printable
-
         where = f"{printable(str(error.filename))}: " if error.filename else ""
         _say(f"{where}{error.strerror or error}")
         return 1

@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from realbench.text import printable
+
 app = typer.Typer(no_args_is_help=True, help="List, show, export and import prompt suites.")
 
 _SUITE = typer.Argument(metavar="SUITE|FILE", help="A suite's name, or a JSONL file of prompts.")
@@ -181,7 +183,6 @@ def import_command(
     In a text file line 1 is the prompt of image 00000, line 2 of 00001.
     """
     from realbench.errors import UsageError
-    from realbench.images import printable
     from realbench.prompt_export import export_prompts
     from realbench.prompt_import import Columns, DatasetPart, Numbering, import_prompts
 
@@ -207,7 +208,6 @@ def import_command(
 def _write(out: Path, text: str) -> None:
     from realbench.errors import RealBenchError
     from realbench.files import write_whole
-    from realbench.images import printable
 
     try:
         write_whole(out, lambda partial: partial.write_bytes(text.encode("utf-8")))

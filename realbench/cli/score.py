@@ -14,6 +14,7 @@ import typer
 from realbench.cli import options
 from realbench.cli.progress import stage_bar
 from realbench.cli.tables import print_table
+from realbench.text import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -182,8 +183,6 @@ def print_run(run: ScoreRun, out: Path | None) -> None:
     """Print the ranking, what the data do not separate, failures and where the files are."""
     from rich.console import Console
 
-    from realbench.images import printable
-
     console = Console()
     print_table(console, _ranking(run.summary), names=2 if len(run.summary["folders"]) > 1 else 1)
     if run.manifest.get("quality"):
@@ -293,7 +292,6 @@ def _findings(summary: dict[str, Any]) -> list[str]:
 
 
 def _print_failures(run: ScoreRun, console: Console, limit: int = 10) -> None:
-    from realbench.images import printable
 
     failures = run.failures
     for _, row in failures.head(limit).iterrows():

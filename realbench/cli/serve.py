@@ -9,6 +9,7 @@ import typer
 
 from realbench.cli import options
 from realbench.errors import UsageError
+from realbench.text import printable
 
 if TYPE_CHECKING:
     from realbench.train.reward_config import RewardConfig
@@ -117,7 +118,6 @@ def _read(file: Path) -> RewardConfig:
     """
     import tomllib
 
-    from realbench.images import printable
     from realbench.train.config_files import check_config
     from realbench.train.reward_config import RewardConfig
 

@@ -12,6 +12,7 @@ from realbench.cli import options, training
 from realbench.cli.train_demo import demo, pretrain_demo
 from realbench.cli.train_prompt import prompt
 from realbench.errors import UsageError
+from realbench.text import printable
 
 if TYPE_CHECKING:
     from realbench.train.config_files import Configs
@@ -101,7 +102,6 @@ def report(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, finished or not.")],
 ) -> None:
     """Write a run's report.html anew."""
-    from realbench.images import printable
     from realbench.report.prompt_report import write_prompt_report
     from realbench.report.train_report import write_train_report
     from realbench.train.run_folder import MANIFEST_FILE, read_json

@@ -21,7 +21,7 @@ from realbench.content import content_path
 from realbench.detection.cards import Card, Term, check_name
 from realbench.detection.registry import ENSEMBLE_PREFIX, find_card
 from realbench.errors import UsageError
-from realbench.images import printable
+from realbench.text import printable
 
 ENSEMBLES_FILE = "ensembles.toml"
 

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from realbench.errors import RealBenchError, UsageError
-from realbench.images import printable
+from realbench.text import printable
 
 if TYPE_CHECKING:
     import numpy as np

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from realbench.detection.memory import is_memory_shortage
 from realbench.errors import RealBenchError, UsageError
 from realbench.files import files_sha256
-from realbench.images import printable
+from realbench.text import printable
 
 if TYPE_CHECKING:
     import torch

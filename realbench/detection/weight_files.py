@@ -19,7 +19,7 @@ import platformdirs
 
 from realbench import files
 from realbench.errors import RealBenchError, UsageError
-from realbench.images import printable
+from realbench.text import printable
 
 if TYPE_CHECKING:
     from realbench.detection.cards import WeightsSpec

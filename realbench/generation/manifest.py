@@ -10,8 +10,8 @@ from typing import Any
 
 from realbench.errors import RealBenchError, UsageError
 from realbench.files import write_whole
-from realbench.images import printable
 from realbench.locking import folder_lock
+from realbench.text import printable
 from realbench.versions import installed_versions
 
 MANIFEST_FILE = "generation.json"

@@ -12,7 +12,7 @@ from typing import Any
 from realbench.content import content_path
 from realbench.errors import RealBenchError, UsageError
 from realbench.generation.language_model import find_trained, load_language_model
-from realbench.images import printable
+from realbench.text import printable
 
 DEFAULT_INSTRUCTION = "photographic-v1"
 DEFAULT_TOKENS = 256

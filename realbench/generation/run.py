@@ -25,8 +25,8 @@ from realbench.generation.manifest import (
 )
 from realbench.generation.pipeline import Pipeline, PipelineOptions, choose_dtype
 from realbench.generation.rewriting import RewriterOptions, rewrite
-from realbench.images import printable
 from realbench.prompts import Suite, load_suite
+from realbench.text import printable
 
 _SAVE_EVERY = 10.0  # seconds; what a killed run has not written down is found out again
 

@@ -10,10 +10,10 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from realbench.errors import RealBenchError, UsageError
-from realbench.images import printable
 from realbench.leaderboard.names import slug
 from realbench.leaderboard.schema import Fused, Key, Name, Sha256, Strict, Text
 from realbench.prompts import Suite, load_suite
+from realbench.text import printable
 
 BOARD_FILE = "board.toml"
 RESULTS = "results"

@@ -7,11 +7,11 @@ from typing import Literal
 
 from pydantic import Field
 
-from realbench.images import printable
 from realbench.leaderboard.escape import code
 from realbench.leaderboard.schema import Estimate, Name, Strict, Text
 from realbench.leaderboard.standings import Row, Standings
 from realbench.leaderboard.tables import span_text, title_of, value_text
+from realbench.text import printable
 
 _ARROW = " → "
 

@@ -13,7 +13,6 @@ from typing import Any
 from pydantic import ValidationError
 
 from realbench.errors import RealBenchError, UsageError
-from realbench.images import printable
 from realbench.leaderboard.board import Board
 from realbench.leaderboard.figures import detector_figures, letters_of, win_rate
 from realbench.leaderboard.names import slug
@@ -33,6 +32,7 @@ from realbench.leaderboard.schema import (
     parse_entry,
 )
 from realbench.prompts import Suite
+from realbench.text import printable
 
 DIGEST = 16
 _SAMPLER = "sampler."

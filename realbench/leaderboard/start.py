@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from realbench.errors import RealBenchError, UsageError
-from realbench.images import printable
 from realbench.leaderboard.board import ANCHORS, BOARD_FILE, RESULTS, Board, load_board
 from realbench.leaderboard.entry import check_suite, read_run
 from realbench.prompts import Suite, list_suites, load_suite
+from realbench.text import printable
 
 _PROMPTS_FILE = "prompts.jsonl"
 

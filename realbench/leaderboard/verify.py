@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from realbench.errors import RealBenchError
-from realbench.images import printable
 from realbench.leaderboard.arena_checks import arena_problems, contradictions
 from realbench.leaderboard.board import ANCHORS, BOARD_FILE, RESULTS, Board, BoardAnchor
 from realbench.leaderboard.figures import (
@@ -26,6 +25,7 @@ from realbench.leaderboard.schema import (
     Fused,
     parse_entry,
 )
+from realbench.text import printable
 
 LARGEST = 8_000_000  # bytes of an entry's file
 

@@ -15,7 +15,7 @@ from pydantic import Field
 from realbench.content import content_path
 from realbench.detection.cards import NetworkCard, read_toml_card
 from realbench.errors import UsageError
-from realbench.images import printable
+from realbench.text import printable
 
 MEASURE_FILE = "measure.toml"
 

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from realbench.errors import RealBenchError
-from realbench.images import UnreadableImage, decode, printable, read_bytes_and_hash
+from realbench.images import UnreadableImage, decode, read_bytes_and_hash
 from realbench.quality.cards import MeasureCard
 from realbench.scoring.layout import core_count, use_threads
+from realbench.text import printable
 
 if TYPE_CHECKING:
     import torch

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from realbench.errors import RealBenchError
-from realbench.images import printable
 from realbench.report.gallery import thumbnails
 from realbench.report.page import render_page, write_page
 from realbench.report.train_plots import Line
 from realbench.report.train_sections import panel, read_run, shared_context, took
 from realbench.report.wording import count, is_number
+from realbench.text import printable
 
 REWRITES = 12
 # Figures of an iteration: key, title, note, whether 0 is on the axis.

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from realbench.errors import RealBenchError, UsageError
 from realbench.files import write_whole
-from realbench.images import printable
+from realbench.text import printable
 
 if TYPE_CHECKING:
     import pandas as pd

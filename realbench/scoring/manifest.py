@@ -11,10 +11,10 @@ from typing import Any
 
 import realbench
 from realbench.detection.cards import Card
-from realbench.images import printable
 from realbench.prompts import Suite
 from realbench.quality.cards import MeasureCard
 from realbench.scoring.pipeline import Timings
+from realbench.text import printable
 from realbench.versions import installed_versions
 
 SCHEMA_VERSION = 1

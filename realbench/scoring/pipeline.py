@@ -21,15 +21,10 @@ from typing import TYPE_CHECKING
 from realbench.detection.memory import is_memory_shortage
 from realbench.detection.preparation import prepare_for
 from realbench.errors import RealBenchError
-from realbench.images import (
-    UnreadableImage,
-    decode,
-    pixel_count,
-    printable,
-    read_bytes_and_hash,
-)
+from realbench.images import UnreadableImage, decode, pixel_count, read_bytes_and_hash
 from realbench.scoring.cache import ScoreCache, Stat, file_stat
 from realbench.scoring.layout import Layout, use_threads
+from realbench.text import printable
 
 if TYPE_CHECKING:
     import torch

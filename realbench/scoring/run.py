@@ -20,7 +20,7 @@ from realbench.detection.ensemble import combine, disagreement, fused_terms, pro
 from realbench.detection.ensembles import choose_cards
 from realbench.detection.registry import DEFAULT_DETECTORS, check_names
 from realbench.errors import UsageError
-from realbench.images import DEFAULT_MAX_PIXELS, ImageFile, find_images, printable
+from realbench.images import DEFAULT_MAX_PIXELS, ImageFile, find_images
 from realbench.prompts import load_suite
 from realbench.quality.cards import find_measures
 from realbench.scoring.batch_size import find_batch_sizes
@@ -39,6 +39,7 @@ from realbench.scoring.pipeline import Engine, Outcome, Pipeline
 from realbench.scoring.progress import Progress
 from realbench.scoring.quality_columns import add_quality, check_measures
 from realbench.scoring.summary import summarize
+from realbench.text import printable
 
 
 @dataclass(repr=False)

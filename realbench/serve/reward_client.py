@@ -16,6 +16,7 @@ import numpy as np
 
 from realbench.errors import RealBenchError, UsageError
 from realbench.serve.reward_token import Token, find_token
+from realbench.text import printable
 from realbench.train.reward_config import HttpConfig
 
 if TYPE_CHECKING:
@@ -312,7 +313,6 @@ def _retry_after(answer: httpx.Response) -> float | None:
 
 def _error_of(answer: httpx.Response) -> str:
     """Return a server's own words, in one short line of printable characters."""
-    from realbench.images import printable
 
     try:
         text = str(answer.json()["error"])

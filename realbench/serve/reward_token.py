@@ -9,7 +9,7 @@ import warnings
 from pathlib import Path
 
 from realbench.errors import RealBenchWarning, UsageError
-from realbench.images import printable
+from realbench.text import printable
 
 TOKEN_VARIABLE = "REALBENCH_SERVE_TOKEN"
 MIN_LENGTH = 16

@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from realbench.errors import RealBenchError
-from realbench.images import printable
+from realbench.text import printable
 from realbench.train.sharding import gathered, optimizer_states, restore, restore_optimizer
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from realbench.errors import UsageError
-from realbench.images import printable
+from realbench.text import printable
 from realbench.train.config_mistakes import mistake
 
 MAX_SEED = 2**32 - 1

@@ -15,8 +15,8 @@ import numpy as np
 
 from realbench.errors import RealBenchError, UsageError
 from realbench.files import write_whole
-from realbench.images import printable
 from realbench.stats.bootstrap import bootstrap_mean
+from realbench.text import printable
 
 if TYPE_CHECKING:
     from PIL import Image

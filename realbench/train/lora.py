@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from realbench.errors import RealBenchError, UsageError
 from realbench.files import write_whole
-from realbench.images import printable
+from realbench.text import printable
 from realbench.train.config import LoraConfig
 
 if TYPE_CHECKING:

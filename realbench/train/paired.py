@@ -11,8 +11,9 @@ import numpy as np
 from PIL import Image
 
 from realbench.errors import UsageError
-from realbench.images import UnreadableImage, find_images, format_and_size, printable, read_image
+from realbench.images import UnreadableImage, find_images, format_and_size, read_image
 from realbench.prompts import json_lines, load_prompts
+from realbench.text import printable
 
 _IMAGE_KEYS = ("image", "file_name")
 _CAPTION_KEYS = ("caption", "text", "prompt")

@@ -9,7 +9,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from realbench.errors import UsageError
-from realbench.images import printable
+from realbench.text import printable
 
 
 class _Fold(BaseModel):

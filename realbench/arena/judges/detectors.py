@@ -20,10 +20,11 @@ from realbench.detection.ensemble import fused_terms, probability, weights
 from realbench.detection.ensembles import choose_cards
 from realbench.detection.registry import DEFAULT_DETECTORS, check_names
 from realbench.errors import UsageError
-from realbench.images import DEFAULT_MAX_PIXELS, printable
+from realbench.images import DEFAULT_MAX_PIXELS
 from realbench.scoring.cache import cache_path, open_cache
 from realbench.scoring.layout import choose_layout, decoding_threads
 from realbench.scoring.pipeline import Engine, Outcome, Pipeline
+from realbench.text import printable
 
 # Raised whenever the same detectors and margin come to another verdict.
 _VERSION = 1

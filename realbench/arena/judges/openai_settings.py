@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from realbench.arena.judges import JudgeOptions
 from realbench.arena.judges.pictures import DEFAULT_IMAGE_SIZE
 from realbench.errors import UsageError
-from realbench.images import printable
+from realbench.text import printable
 
 OPENAI_URL = "https://api.openai.com/v1"
 URL_VARIABLE = "OPENAI_BASE_URL"

@@ -13,7 +13,8 @@ from pathlib import Path
 from realbench.detection.training.data import TrainingImage
 from realbench.errors import UsageError
 from realbench.files import file_sha256
-from realbench.images import ImageFile, UnreadableImage, find_images, printable, read_image
+from realbench.images import ImageFile, UnreadableImage, find_images, read_image
+from realbench.text import printable
 
 OWN_PHOTOGRAPHS, OWN_GENERATED = "own photographs", "own images"
 LEAST_IMAGES = 10  # of a class; a linear layer on less would be a guess

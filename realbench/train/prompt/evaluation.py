@@ -14,7 +14,7 @@ from realbench.errors import RealBenchError
 from realbench.files import write_whole
 from realbench.generation.rewriting import Answer
 from realbench.generation.run import image_seed
-from realbench.images import printable
+from realbench.text import printable
 from realbench.train.evaluation import FOLDER, Judge, estimate, save_grid, save_samples
 from realbench.train.prompt.prompts import Prompts
 from realbench.train.prompt.rewarding import Rewarded, Rewarder, total

@@ -17,7 +17,7 @@ from realbench.generation.language_model import (
     gguf_path,
 )
 from realbench.generation.rewriting import instruction_text
-from realbench.images import printable
+from realbench.text import printable
 from realbench.train.prompt.config import PromptTrainConfig
 
 

@@ -33,7 +33,7 @@ from realbench.generation.rewriting import (
     is_chat,
     likeliest_answers,
 )
-from realbench.images import printable
+from realbench.text import printable
 from realbench.train import run_folder
 from realbench.train.evaluation import heldout_judge
 from realbench.train.progress import Progress
