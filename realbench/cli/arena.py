@@ -233,12 +233,7 @@ def arena_command(
         typer.Option("--no-browser", help="Only print the page's address.", rich_help_panel=_HUMAN),
     ] = False,
     seed: Annotated[
-        int,
-        typer.Option(
-            min=0,
-            max=options.MAX_SEED,
-            help="Of the order of pairs and pictures, and of the bootstrap.",
-        ),
+        int, options.seed("Of the order of pairs and pictures, and of the bootstrap.")
     ] = 0,
     resamples: Annotated[int, typer.Option(min=1, help="Of the bootstrap over prompts.")] = 1000,
     quiet: options.Quiet = False,
@@ -344,10 +339,7 @@ def rate_command(
     resamples: Annotated[
         int | None, typer.Option(min=1, help="Of the bootstrap. (default: as before)")
     ] = None,
-    seed: Annotated[
-        int | None,
-        typer.Option(min=0, max=options.MAX_SEED, help="Of the bootstrap. (default: as before)"),
-    ] = None,
+    seed: Annotated[int | None, options.seed("Of the bootstrap. (default: as before)")] = None,
     quiet: options.Quiet = False,
     json_: _JSON = False,
 ) -> int:

@@ -52,9 +52,7 @@ def bench_command(
     workers: options.Workers = None,
     max_pixels: options.MaxPixels = options.MAX_PIXELS,
     no_cache: options.NoCache = False,
-    seed: Annotated[
-        int, typer.Option(min=0, max=options.MAX_SEED, help="Of the bootstrap and of --sample.")
-    ] = 0,
+    seed: Annotated[int, options.seed("Of the bootstrap and of --sample.")] = 0,
     quiet: options.Quiet = False,
     json_: Annotated[
         bool, typer.Option("--json", help="Print bench.json, and nothing else.")

@@ -37,7 +37,7 @@ def calibrate_command(
     matched: options.Matched = False,
     device: options.Device = "auto",
     no_cache: options.NoCache = False,
-    seed: Annotated[int, typer.Option(min=0, max=options.MAX_SEED, help="Of the bootstrap.")] = 0,
+    seed: Annotated[int, options.seed("Of the bootstrap.")] = 0,
     json_: Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else.")] = False,
 ) -> None:
     """Fit temperature and bias of detectors on your own photographs and generated images.

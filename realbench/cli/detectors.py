@@ -123,10 +123,7 @@ def train_command(
     training_views: Annotated[
         int | None, typer.Option(min=1, help="Fewer or more views of an image than the recipe's.")
     ] = None,
-    seed: Annotated[
-        int | None,
-        typer.Option(min=0, max=options.MAX_SEED, help="Another seed than the recipe's."),
-    ] = None,
+    seed: Annotated[int | None, options.seed("Another seed than the recipe's.")] = None,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes at a time. (default: one per core)")
     ] = None,

@@ -36,12 +36,7 @@ def generate(
     long: Annotated[
         bool, typer.Option("--long", help="Use the long forms of the prompts.")
     ] = False,
-    seed: Annotated[
-        int,
-        typer.Option(
-            min=0, max=options.MAX_SEED, help="With the prompt's id it gives each image's seed."
-        ),
-    ] = 0,
+    seed: Annotated[int, options.seed("With the prompt's id it gives each image's seed.")] = 0,
     batch_size: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 1,
     limit: Annotated[
         int | None, typer.Option(min=1, help="Only the suite's first so many prompts.")

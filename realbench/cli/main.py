@@ -142,7 +142,7 @@ def _show_usage_error(error: Any) -> int:
 
 
 def _say(message: str) -> None:
-    typer.echo(f"error: {' '.join(message.split())}", err=True)
+    typer.echo(f"error: {printable(' '.join(message.split()))}", err=True)
 
 
 def _one_line_warning(
@@ -150,4 +150,4 @@ def _one_line_warning(
 ) -> None:
     """Show our own warnings; those of libraries are for programmers."""
     if issubclass(category, RealBenchWarning):
-        typer.echo(f"warning: {message}", err=True)
+        typer.echo(printable(f"warning: {message}"), err=True)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+
+from realbench.seeds import MAX_SEED
 
 Generated = Annotated[
     list[Path],
@@ -25,5 +27,13 @@ Matched = Annotated[
         "--matched", help="Bring all images to one shape, size and format: 512 px, JPEG 90."
     ),
 ]
-MAX_SEED = 2**32 - 1  # the largest that numpy's global generator takes
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
+
+
+def seed(what: str) -> Any:
+    """Return the option of a seed, which takes those that every library takes.
+
+    Args:
+        what: its help text: of what it is the seed.
+    """
+    return typer.Option(min=0, max=MAX_SEED, help=what)

@@ -79,9 +79,7 @@ def score(
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit with 1 if any image is unreadable.")
     ] = False,
-    seed: Annotated[
-        int, typer.Option(min=0, max=options.MAX_SEED, help="Seed of the bootstrap.")
-    ] = 0,
+    seed: Annotated[int, options.seed("Seed of the bootstrap.")] = 0,
     quiet: options.Quiet = False,
     json_: Annotated[
         bool, typer.Option("--json", help="Print the summary as JSON, and nothing else.")

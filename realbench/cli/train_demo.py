@@ -18,9 +18,7 @@ def demo(
     out: Annotated[
         Path, typer.Option(metavar="DIR", help="The run's folder; goes on there.")
     ] = Path("realgen-demo"),
-    seed: Annotated[
-        int, typer.Option(min=0, max=options.MAX_SEED, help="Of every random choice.")
-    ] = 0,
+    seed: Annotated[int, options.seed("Of every random choice.")] = 0,
     iterations: Annotated[
         int | None, typer.Option(min=1, help="Fewer or more than the config's.")
     ] = None,
@@ -64,9 +62,7 @@ def pretrain_demo(
         typer.Option(metavar="DIR", help="Checkpoint and samples [default: OUT-training]."),
     ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Other than 3200.")] = None,
-    seed: Annotated[
-        int, typer.Option(min=0, max=options.MAX_SEED, help="Of every random choice.")
-    ] = 0,
+    seed: Annotated[int, options.seed("Of every random choice.")] = 0,
     quiet: options.Quiet = False,
 ) -> None:
     """Make the demo's small model from captioned photographs (about 40 minutes on one core).

@@ -24,12 +24,7 @@ Out = Annotated[
     Path | None,
     typer.Option(metavar="RUN", help="The run's folder; goes on there. (default: CONFIG-run)"),
 ]
-Seed = Annotated[
-    int | None,
-    typer.Option(
-        min=0, max=options.MAX_SEED, help="Of every random choice. (default: the config's)"
-    ),
-]
+Seed = Annotated[int | None, options.seed("Of every random choice. (default: the config's)")]
 
 
 def overrides(given: Sequence[str] | None, seed: int | None) -> list[str]:

@@ -15,9 +15,6 @@ from realbench.errors import UsageError
 from realbench.text import printable
 from realbench.train.config_mistakes import mistake
 
-MAX_SEED = 2**32 - 1
-"""The largest that numpy's global generator takes."""
-
 Schema = TypeVar("Schema", bound=BaseModel)
 
 
