@@ -13,6 +13,7 @@ from realbench.leaderboard.board import ANCHORS, BOARD_FILE, RESULTS, Board, loa
 from realbench.leaderboard.entry import check_suite, read_run
 from realbench.prompts import Suite, list_suites, load_suite
 from realbench.text import printable
+from realbench.toml_text import as_toml
 
 _PROMPTS_FILE = "prompts.jsonl"
 
@@ -77,36 +78,35 @@ def _settings(
     columns = columns if detectors else []
     columns += ["categories"] if detectors and suite.categories else []
     columns += ["arena", "win_rate"] if judge else []
-    tables: list[tuple[str, dict[str, Any]]] = [
-        (
-            "",
+    board: dict[str, Any] = {
+        "format": 1,
+        "title": title,
+        "description": "",
+        "limits": [],
+        "rank_by": "realism" if detectors else "arena",
+        "columns": columns,
+        "suite": {
+            "name": suite.name,
+            "sha256": suite.sha256,
+            "file": file,
+            "min_prompts": min_prompts or max(2, -(-len(suite.prompts) * 9 // 10)),
+        },
+    }
+    if detectors:
+        board["detectors"] = [
             {
-                "format": 1,
-                "title": title,
-                "description": "",
-                "limits": [],
-                "rank_by": "realism" if detectors else "arena",
-                "columns": columns,
-            },
-        ),
-        (
-            "[suite]",
-            {
-                "name": suite.name,
-                "sha256": suite.sha256,
-                "file": file,
-                "min_prompts": min_prompts or max(2, -(-len(suite.prompts) * 9 // 10)),
-            },
-        ),
-    ]
-    for one in detectors:
-        table = {"name": one["name"], "level": one["level"], "fingerprints": [one["fingerprint"]]}
-        table["fused"] = one.get("fused")
-        tables.append(("[[detectors]]", table))
+                "name": one["name"],
+                "level": one["level"],
+                "fingerprints": [one["fingerprint"]],
+                "fused": one.get("fused"),
+            }
+            for one in detectors
+        ]
     if judge:
-        tables.append(("[judge]", judge))
-    tables += [("[[anchors]]", {"name": name}) for name in anchors]
-    return "\n".join(_table(head, values) for head, values in tables)
+        board["judge"] = judge
+    if anchors:
+        board["anchors"] = [{"name": name} for name in anchors]
+    return as_toml(board)
 
 
 def _judge(run: Path, manifest: dict[str, Any]) -> dict[str, Any]:
@@ -130,14 +130,3 @@ def _reference(run: Path) -> str | None:
             f"{printable(path)} cannot be read: run realbench score again"
         ) from error
     return reference["folder"] if reference else None
-
-
-def _table(head: str, values: dict[str, Any]) -> str:
-    lines = [f"{key} = {_toml(value)}" for key, value in values.items() if value is not None]
-    return "\n".join([*([head] if head else []), *lines]) + "\n"
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, dict):
-        return "{ " + ", ".join(f"{key} = {_toml(one)}" for key, one in value.items()) + " }"
-    return json.dumps(value, ensure_ascii=False)  # texts, numbers and lists of them are TOML's

@@ -10,6 +10,7 @@ from realbench.errors import UsageError
 from realbench.report.train_plots import Line, fitted_scale, line_chart
 from realbench.report.wording import is_number, number, signed, span
 from realbench.text import printable
+from realbench.toml_text import as_toml
 
 CONFIG_FILE = "config.toml"  # what the reader is told to save the configuration as
 _WIDE, _NARROW, _PANEL = (900, 300), (360, 240), (320, 170)
@@ -57,8 +58,6 @@ def shared_context(
     Args:
         command: that makes the run again; None for that of its configuration.
     """
-    from realbench.train.config_files import as_toml
-
     return {
         "headline": headline(evaluated),
         "manifest": manifest,

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from realbench.detection.cards import CARD_FILE, Card
 from realbench.detection.families.views import ViewsDetector
 from realbench.files import file_sha256, write_whole
+from realbench.toml_text import as_toml
 
 _WEIGHTS_FILE = "weights.safetensors"
 _FAMILIES = ("whole-image", "native-crops")
@@ -42,13 +41,4 @@ def _card_text(card: Card, name: str, sha256: str) -> str:
     fields = {"name": name} | fields
     fields["description"] = f"{card.description}; co-trained with a generator"
     fields["weights"] = {"source": "local", "file": _WEIGHTS_FILE, "sha256": sha256}
-    return "\n".join(_toml(fields)) + "\n"
-
-
-def _toml(fields: Mapping[str, Any], path: str = "") -> list[str]:
-    """Return a table's lines; numbers, texts and lists of them are alike in JSON and TOML."""
-    tables = {key: value for key, value in fields.items() if isinstance(value, Mapping)}
-    lines = [f"{key} = {json.dumps(v)}" for key, v in fields.items() if key not in tables]
-    for key, table in tables.items():
-        lines += ["", f"[{path}{key}]", *_toml(table, f"{path}{key}.")]
-    return lines
+    return as_toml(fields)

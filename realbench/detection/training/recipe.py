@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +14,7 @@ from realbench.content import content_path
 from realbench.detection.perturbations import MATCHED_SIZE
 from realbench.detection.registry import DEFAULT_DETECTORS
 from realbench.errors import UsageError
+from realbench.toml_text import as_toml
 
 
 class Shares(BaseModel):
@@ -96,18 +96,7 @@ class Recipe(BaseModel):
 
     def toml(self) -> str:
         """Return the text of a file that :func:`read_recipe` reads as this recipe."""
-        fields = self.model_dump(mode="json", exclude_defaults=True)
-        tables = {key: value for key, value in fields.items() if isinstance(value, dict)}
-        lines = _toml_lines({key: value for key, value in fields.items() if key not in tables})
-        generated = tables["shares"].pop("generated")
-        for key, value in (tables | {"shares.generated": generated}).items():
-            lines += ["", f"[{key}]", *_toml_lines(value)]
-        return "\n".join(lines) + "\n"
-
-
-def _toml_lines(fields: Mapping[str, Any]) -> list[str]:
-    """Return ``key = value`` lines; numbers, texts and lists of them are alike in JSON and TOML."""
-    return [f"{json.dumps(key)} = {json.dumps(value)}" for key, value in fields.items()]
+        return as_toml(self.model_dump(mode="json", exclude_defaults=True))
 
 
 def hash_fold(text: str, folds: int) -> int:
