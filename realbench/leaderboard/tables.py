@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from realbench.leaderboard.escape import latex, markdown
 from realbench.leaderboard.schema import Estimate
 from realbench.leaderboard.standings import Row, Standings
-from realbench.report.wording import EDGE_RATES
+from realbench.report.wording import edge_note
 
 MARK = "<!-- Made by realbench leaderboard build; changes by hand are lost. -->"
 _TITLES = {
@@ -104,17 +104,17 @@ def reading(standings: Standings) -> str:
     if standings.n_pairs == 1:
         found = "the pair of models is" + ("" if standings.n_separated else " not") + " separated"
     rates = [
-        value
+        value.model_dump()
         for row in (*standings.anchors, *standings.rows)
         for column in ("escape_rate", "win_rate")
         if column in standings.columns and (value := row.values.get(column))
     ]
-    edge = any(value.mean in (0, 1) and value.low is not None for value in rates)
+    edge = edge_note(rates, "mean")
     return (
         f"Ranked by {by}; below each figure stands its 95 % interval over prompts. Models that the "
         "data cannot separate share a rank: the first number counts the models that are surely "
         "better, plus one, and the second is the last place that the data allow "
-        f"(Holm-adjusted p < 0.05; {found})." + (f" {EDGE_RATES}" if edge else "")
+        f"(Holm-adjusted p < 0.05; {found})." + (f" {edge}" if edge else "")
     )
 
 

@@ -116,7 +116,7 @@ def render_arena_report(run: ArenaReportSource) -> str:
 def _edge(standing: Mapping[str, Any]) -> str:
     keys = ("win_rate", "win_rate_vs_reference")
     rates = [row[key] for row in standing["ratings"] for key in keys]
-    return wording.EDGE_RATES if wording.has_edge_rate(rates, "estimate") else ""
+    return wording.edge_note(rates, "estimate")
 
 
 def _judges(ratings: Mapping[str, Any], manifest: Mapping[str, Any]) -> list[dict[str, Any]]:

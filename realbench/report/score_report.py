@@ -86,9 +86,7 @@ def render_score_report(
         "reference": reference,
         "facts": _facts(table, summary, manifest, detectors),
         "ranking": _ranking(folders, reference),
-        "edge": wording.EDGE_RATES
-        if wording.has_edge_rate((entry["escape_rate"] for entry in entries), "mean")
-        else "",
+        "edge": wording.edge_note((entry["escape_rate"] for entry in entries), "mean"),
         "pairs": _pairs(summary.get("pairs") or [], folders),
         "aucs": _aucs(folders, reference),
         "distributions": _distributions(scored, entries, reference),

@@ -78,19 +78,20 @@ def percent_span(low: Any, high: Any) -> str:
     return f"{number(100 * low, 0)}–{percent(high)}"
 
 
-EDGE_RATES = (
+_EDGE_NOTE = (
     "A rate of 0 or 1 was the same on every prompt; its interval tells which rates so few prompts "
     "do not rule out (Wilson's, which counts them as so many observations)."
 )
 
 
-def has_edge_rate(rates: Iterable[Mapping[str, Any] | None], key: str) -> bool:
-    """Return whether a share with an interval is 0 or 1, so that :data:`EDGE_RATES` is due.
+def edge_note(rates: Iterable[Mapping[str, Any] | None], key: str) -> str:
+    """Explain the intervals of shares that are 0 or 1; empty where there is none.
 
     Args:
         rates: estimates as JSON values, their share under ``key``.
     """
-    return any(one and one.get(key) in (0, 1) and is_number(one.get("low")) for one in rates)
+    has_edge = any(one and one.get(key) in (0, 1) and is_number(one.get("low")) for one in rates)
+    return _EDGE_NOTE if has_edge else ""
 
 
 def suite_text(manifest: Mapping[str, Any]) -> str:

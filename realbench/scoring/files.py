@@ -51,9 +51,7 @@ def check_folder(folder: Path) -> None:
     while not os.path.lexists(place) and place != place.parent:
         place = place.parent
     if not place.is_dir():
-        if place == folder:
-            raise UsageError(f"{printable(folder)} is a file: give a folder for --out")
-        raise UsageError(f"{printable(folder)} lies below a file: give another --out")
+        raise _is_file(folder) if place == folder else _is_below_file(folder)
     if not os.access(place, os.W_OK | os.X_OK):
         raise UsageError(f"{printable(place)} may not be written: give another --out")
 
@@ -121,13 +119,12 @@ def checked(path: Path, action: Callable[[], object]) -> None:
         UsageError: a file is where a folder should be.
         RealBenchError: any other OSError.
     """
-    shown = printable(path)
     try:
         action()
     except FileExistsError as error:
-        raise UsageError(f"{shown} is a file: give a folder for --out") from error
+        raise _is_file(path) from error
     except NotADirectoryError as error:
-        raise UsageError(f"{shown} lies below a file: give another --out") from error
+        raise _is_below_file(path) from error
     except OSError as error:
         advice = {
             errno.ENOSPC: "free some space and run the same command again",
@@ -135,6 +132,14 @@ def checked(path: Path, action: Callable[[], object]) -> None:
             errno.EFBIG: "raise the limit on file sizes and run the same command again",
         }.get(error.errno or 0, "choose a place that can be written and run it again")
         raise RealBenchError(
-            f"cannot write {shown} ({error.strerror or error}): {advice}; "
+            f"cannot write {printable(path)} ({error.strerror or error}): {advice}; "
             "scores are kept in the cache"
         ) from error
+
+
+def _is_file(path: Path) -> UsageError:
+    return UsageError(f"{printable(path)} is a file: give a folder for --out")
+
+
+def _is_below_file(path: Path) -> UsageError:
+    return UsageError(f"{printable(path)} lies below a file: give another --out")

@@ -65,6 +65,13 @@ def sharded(config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+def without_last(run_: Path, out: Path) -> Path:
+    """Copy a run as it was before its last checkpoint."""
+    shutil.copytree(run_, out)
+    shutil.rmtree(out / LAST)
+    return out
+
+
 @needs_deepspeed
 @pytest.mark.slow
 def test_shards_come_to_the_numbers_of_whole_optimisers(
@@ -80,9 +87,7 @@ def test_shards_come_to_the_numbers_of_whole_optimisers(
 @needs_deepspeed
 @pytest.mark.slow
 def test_a_run_goes_on_to_the_same_numbers(config: Path, sharded: Path, tmp_path: Path) -> None:
-    again = tmp_path / "again"
-    shutil.copytree(sharded, again)
-    shutil.rmtree(again / LAST)
+    again = without_last(sharded, tmp_path / "again")
     result = launch(config, again)
     assert result.returncode == 0, result.stdout + result.stderr
     assert numbers(again) == numbers(sharded)
@@ -94,9 +99,7 @@ def test_a_run_goes_on_to_the_same_numbers(config: Path, sharded: Path, tmp_path
 @needs_deepspeed
 @pytest.mark.slow
 def test_a_run_goes_on_without_it(config: Path, sharded: Path, tmp_path: Path) -> None:
-    alone = tmp_path / "alone"
-    shutil.copytree(sharded, alone)
-    shutil.rmtree(alone / LAST)
+    alone = without_last(sharded, tmp_path / "alone")
     run(config, alone)
     ours = load_file(alone / LAST / "weights.safetensors")
     theirs = load_file(sharded / LAST / "weights.safetensors")
