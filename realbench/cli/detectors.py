@@ -27,8 +27,9 @@ app.command("check")(check_command)
 @app.command("list")
 def list_command() -> None:
     """List the detectors that have a card, and which of them have their weights here."""
+    from rich import box
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
     from realbench.detection.ensembles import list_ensembles
     from realbench.detection.registry import (
@@ -38,8 +39,16 @@ def list_command() -> None:
         plugin_cards,
     )
 
-    table = Table("detector", "level", "family", "weights", "what it does")
     cards = [find_card(name) for name in list_detectors()]
+    table = Table(
+        Column("detector", no_wrap=True),  # the name is what other commands take
+        "level",
+        Column("family", overflow="fold"),
+        "weights",
+        "what it does",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
     plugins, left_out = plugin_cards()
     missing = {card.name for card in cards if card.whats_missing()}
     for card in sorted(cards, key=lambda card: card.name in missing):

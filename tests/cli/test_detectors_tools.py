@@ -17,6 +17,7 @@ from PIL import Image
 from realbench.arena.judges import JudgeOptions
 from realbench.arena.judges.detectors import DetectorJudge
 from realbench.cli.fuse import _VERDICTS
+from realbench.detection.registry import list_detectors
 from realbench.scoring import Scorer
 from tests.cli.commands import error_line, realbench
 from tests.fakes import make_card
@@ -246,3 +247,9 @@ def test_list_names_the_ensembles(place: Path, environment: dict[str, str]) -> N
     shown = realbench("detectors", "list", environment=environment, cwd=place).stdout
     assert "ensemble:default: semantic-lite, trace-lite" in shown
     assert "ensemble:mine: npr, ./cards/whole" in shown
+
+
+def test_list_has_whole_names_on_a_terminal_of_80_columns(environment: dict[str, str]) -> None:
+    shown = realbench("detectors", "list", environment=environment | {"COLUMNS": "80"}).stdout
+    assert max(map(len, shown.splitlines())) <= 80
+    assert set(list_detectors()) <= {word for line in shown.splitlines() for word in line.split()}
