@@ -162,8 +162,9 @@ def test_weights_of_a_detector_outside_the_run_are_refused(
 
 
 def test_the_list_tells_what_is_here(environment: dict[str, str]) -> None:
-    lines = realbench("detectors", "list", environment=environment).stdout.splitlines()
-    state = {line.split()[1]: line for line in lines if line.startswith("│") and line.split()[1:2]}
+    wide = environment | {"COLUMNS": "200"}  # each detector on one line
+    lines = realbench("detectors", "list", environment=wide).stdout.splitlines()
+    state = {line.split()[0]: line for line in lines if line.strip()}
     assert "bundled, default" in state["trace-lite"]
     assert "needs them" in state["npr"]
     assert "needs them" in state["univfd"]
