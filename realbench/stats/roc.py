@@ -11,6 +11,8 @@ from scipy import special
 from realbench.stats._arrays import ROUNDING, Groups, check_options, finite, labels_of
 from realbench.stats.bootstrap import Interval, draw_weights, row_blocks
 
+_FEW_GROUPS = 10
+
 
 def auc(real: npt.ArrayLike, generated: npt.ArrayLike) -> float:
     """Chance that a real image scores above a generated one; ties count half.
@@ -49,7 +51,9 @@ def bootstrap_auc(
     gives the standard error only, and the interval is symmetric in the AUC's logit; this covers
     best among the usual ones (Qin and Hotilovac 2008, Statistical Methods in Medical Research
     17(2)). Sides that do not overlap have no standard error; Newcombe's score interval on the
-    numbers of groups stands in then.
+    numbers of groups stands in then. It also bounds the interval where a side has ten
+    groups or fewer, whose standard error is too uncertain: a group tells at least as much as one
+    image does.
 
     Other arguments and errors are those of :func:`bootstrap_mean`.
     """
@@ -78,10 +82,13 @@ def bootstrap_auc(
         wins = (weights * (below[:, left] + below[:, right])).sum(axis=1) / 2
         areas.append(wins / (weights.sum(axis=1) * below[:, -1]))
     deviation = float(np.concatenate(areas).std())
-    if 0 < estimate < 1 and deviation > ROUNDING:
+    overlap = 0 < estimate < 1 and deviation > ROUNDING
+    low, high = 0.0, 1.0
+    if overlap:
         low, high = _logit_interval(estimate, deviation, min(sizes), confidence)
-    else:
-        low, high = _newcombe(estimate, sizes[0], sizes[1], confidence)
+    if not overlap or min(sizes) <= _FEW_GROUPS:
+        bounds = _newcombe(estimate, sizes[0], sizes[1], confidence)
+        low, high = max(low, bounds[0]), min(high, bounds[1])
     return Interval(estimate, low, high, n, min(sizes))
 
 
