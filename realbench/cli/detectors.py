@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,11 +25,13 @@ app.command("check")(check_command)
 
 
 @app.command("list")
-def list_command() -> None:
+def list_command(
+    json_: Annotated[
+        bool, typer.Option("--json", help="Print the list as JSON, and nothing else.")
+    ] = False,
+) -> None:
     """List the detectors that have a card, and which of them have their weights here."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Column, Table
+    import json
 
     from realbench.detection.ensembles import list_ensembles
     from realbench.detection.registry import (
@@ -40,6 +42,34 @@ def list_command() -> None:
     )
 
     cards = [find_card(name) for name in list_detectors()]
+    plugins, left_out = plugin_cards()
+    ensembles = {name: list(one.detectors) for name, one in list_ensembles().items()}
+    entries = []
+    for card in cards:
+        missing = card.whats_missing()
+        weights = "needs them" if missing else "here"
+        if card.name in DEFAULT_DETECTORS:
+            weights = "bundled, default"
+        elif card.name in plugins and not card.parts:
+            weights = "none needed"
+        entry = {key: getattr(card, key) for key in ("name", "level", "family", "description")}
+        entries.append(entry | {"weights": weights, "missing": missing or None})
+    if json_:
+        typer.echo(json.dumps({"detectors": entries, "ensembles": ensembles}))
+    else:
+        _print_detectors(entries, ensembles)
+    for line in left_out:
+        typer.echo(f"warning: {line}", err=True)
+
+
+def _print_detectors(
+    entries: Sequence[Mapping[str, Any]], ensembles: Mapping[str, Sequence[str]]
+) -> None:
+    """Print what ``detectors list`` found; those that lack weights come last."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Column, Table
+
     table = Table(
         Column("detector", no_wrap=True),  # the name is what other commands take
         "level",
@@ -49,24 +79,16 @@ def list_command() -> None:
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
     )
-    plugins, left_out = plugin_cards()
-    missing = {card.name for card in cards if card.whats_missing()}
-    for card in sorted(cards, key=lambda card: card.name in missing):
-        weights = "needs them" if card.name in missing else "here"
-        if card.name in DEFAULT_DETECTORS:
-            weights = "bundled, default"
-        elif card.name in plugins and not card.parts:
-            weights = "none needed"
-        table.add_row(card.name, card.level, card.family, weights, card.description)
+    for entry in sorted(entries, key=lambda entry: entry["missing"] is not None):
+        table.add_row(
+            *(entry[key] for key in ("name", "level", "family", "weights", "description"))
+        )
     console = Console()
     console.print(table)
-    for name, ensemble in list_ensembles().items():
-        members = ", ".join(ensemble.detectors)
-        console.print(f"ensemble:{name}: {members}", markup=False, highlight=False)
-    if missing:
+    for name, members in ensembles.items():
+        console.print(f"ensemble:{name}: {', '.join(members)}", markup=False, highlight=False)
+    if any(entry["missing"] for entry in entries):
         console.print("realbench detectors show NAME tells how to get the weights of one.")
-    for line in left_out:
-        typer.echo(f"warning: {line}", err=True)
 
 
 @app.command("show")

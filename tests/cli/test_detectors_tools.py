@@ -253,3 +253,12 @@ def test_list_has_whole_names_on_a_terminal_of_80_columns(environment: dict[str,
     shown = realbench("detectors", "list", environment=environment | {"COLUMNS": "80"}).stdout
     assert max(map(len, shown.splitlines())) <= 80
     assert set(list_detectors()) <= {word for line in shown.splitlines() for word in line.split()}
+
+
+def test_the_list_is_json_for_machines(environment: dict[str, str]) -> None:
+    listed = json.loads(realbench("detectors", "list", "--json", environment=environment).stdout)
+    entries = {entry["name"]: entry for entry in listed["detectors"]}
+    assert set(entries) == set(list_detectors())
+    assert entries["trace-lite"]["missing"] is None
+    assert "--weights npr=" in entries["npr"]["missing"]
+    assert listed["ensembles"]["default"] == ["semantic-lite", "trace-lite"]
