@@ -19,10 +19,11 @@ from realbench.detection.ensembles import choose_cards
 from realbench.detection.registry import CALIBRATION_FILE, check_names, list_detectors
 from realbench.errors import UsageError
 from realbench.scoring.files import check_folder
-from realbench.stats import bootstrap_auc, bootstrap_mean, detection_measures
+from realbench.stats import Interval, bootstrap_auc, bootstrap_mean, detection_measures
 from realbench.text import printable
 
 LEAST_IMAGES = 50  # of each class
+FEW_PROMPTS = 10
 DEFAULT_OUT = Path("calibrated-detectors")
 
 
@@ -120,11 +121,8 @@ def _measured(card: Card, labelled: Labelled, seed: int) -> tuple[dict[str, Any]
     area = bootstrap_auc(logits[real], logits[~real], prompt[real], prompt[~real], seed=seed)
     saved_loss = log_losses(logits, real) - log_losses(after, real)
     notes = list(labelled.notes)
-    if not area.low > 0.5:
-        notes.append(
-            f"{card.name} does not tell these photographs from these generated images, so "
-            "calibration can but say that it does not know"
-        )
+    if note := doubt(card.name, area):
+        notes.append(note)
     return {
         "detector": card.name,
         "n_real": int(real.sum()),
@@ -135,6 +133,21 @@ def _measured(card: Card, labelled: Labelled, seed: int) -> tuple[dict[str, Any]
         "log_loss_saved": estimate(bootstrap_mean(saved_loss, prompt, seed=seed)),
         "notes": notes,
     }, fit_calibration(raw, real)
+
+
+def doubt(name: str, area: Interval) -> str | None:
+    """Say where a detector does not tell the images apart, or too few prompts leave it open."""
+    if area.low > 0.5:
+        return None
+    if area.estimate > 0.5 and area.n_groups < FEW_PROMPTS:
+        return (
+            f"{name}: {area.n_groups} prompts of a class are too few to tell whether it tells "
+            f"these photographs from these generated images (AUC {area.estimate:.3f}): add some"
+        )
+    return (
+        f"{name} does not tell these photographs from these generated images, so calibration can "
+        "but say that it does not know"
+    )
 
 
 def _figures(logits: np.ndarray, labelled: Labelled, seed: int) -> dict[str, Any]:

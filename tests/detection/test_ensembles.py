@@ -9,6 +9,7 @@ import pytest
 from scipy.optimize import nnls
 from scipy.special import expit
 
+from realbench.bench.calibrate import doubt
 from realbench.bench.fuse import fit_weights
 from realbench.bench.labelled import Labelled, log_losses
 from realbench.detection.calibration import SavedCalibration, fit_calibration
@@ -24,6 +25,7 @@ from realbench.detection.ensembles import (
 from realbench.detection.registry import DEFAULT_DETECTORS, find_card, list_detectors
 from realbench.errors import UsageError
 from realbench.scoring import Scorer
+from realbench.stats import Interval
 from tests.fakes import make_card
 
 
@@ -195,3 +197,19 @@ def test_log_losses_are_those_at_even_odds() -> None:
     fitted = (logits + spec.bias) / spec.temperature
     assert log_losses(fitted, real).mean() < log_losses(logits, real).mean() + 1e-6
     assert combine({"x": fitted}, {"x": "feature"})[:1] == pytest.approx(expit(fitted[:1]))
+
+
+@pytest.mark.parametrize(
+    ("estimate", "low", "prompts", "said"),
+    [
+        (0.9, 0.8, 30, None),
+        (0.97, 0.2, 2, "2 prompts of a class are too few to tell"),
+        (0.55, 0.45, 60, "does not tell these photographs"),
+        (0.3, 0.1, 2, "does not tell these photographs"),
+    ],
+)
+def test_calibration_tells_few_prompts_from_a_detector_that_cannot(
+    estimate: float, low: float, prompts: int, said: str | None
+) -> None:
+    found = doubt("npr", Interval(estimate, low, 1.0, 100, prompts))
+    assert found is said is None or said in str(found)
