@@ -31,10 +31,11 @@ from realbench.scoring.files import (
     table_csv,
     write_atomically,
 )
+from realbench.scoring.folders import display_names, find_files
 from realbench.scoring.layout import choose_layout, decoding_threads
 from realbench.scoring.manifest import package_versions
 from realbench.scoring.pipeline import Engine, Outcome, Pipeline
-from realbench.scoring.run import Progress, display_names, find_cards, find_files
+from realbench.scoring.run import Progress, find_cards
 from realbench.text import printable
 
 if TYPE_CHECKING:
@@ -157,7 +158,7 @@ def bench(
         [one for one in files if one[0] == names[0]], [one for one in files if one[0] != names[0]]
     )
     if out is not None:
-        make_run_folder(Path(out), "realbench detectors bench")
+        make_run_folder(Path(out), "realbench detectors bench", every)
     keep_freed_memory()
     run = _Run(cards, device, batch_size, workers, max_pixels)
     parts = _sampled(files, names, sample, seed) if perturb else []

@@ -47,6 +47,7 @@ def render_board(standings: Standings) -> str:
         .get_template("board.html")
         .render(
             board=standings.board.settings,
+            n_prompts=len(standings.board.suite.prompts),
             rows=standings.rows,
             anchors=standings.anchors,
             main=main,
@@ -77,7 +78,7 @@ def headline(standings: Standings) -> str:
     if len(leaders) == 1:
         return f"{leaders[0]} leads {len(rows)} models"
     if len(leaders) == len(rows):
-        return f"The data name no best of these {len(rows)} models"
+        return f"The data do not tell which of these {len(rows)} models is best"
     if len(leaders) > len(rows) / 2:
         shared = f"{len(leaders)} of {len(rows)} models share the first rank"
         return f"{shared}: the data hardly tell them apart"

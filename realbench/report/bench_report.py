@@ -14,6 +14,7 @@ from realbench.report.bench_plots import MAX_SERIES, curve_panel
 from realbench.report.page import render_page, write_page
 from realbench.stats.classification import MEASURES
 
+THIN = 10  # fewer prompts than this of a class call for a word of caution
 SHAPES = ("circle", "diamond", "square", "triangle")
 TITLES = {
     "auc": "AUC",
@@ -48,6 +49,7 @@ def render_bench_report(results: Mapping[str, Any]) -> str:
         "headline": headline(results),
         "results": results,
         "facts": _facts(results),
+        "few_prompts": _few_prompts(results),
         "legend": list(zip(judges, SHAPES, _classes(judges), strict=False)),
         "ranking": _ranking(results, judges),
         "titles": TITLES,
@@ -69,11 +71,14 @@ def headline(results: Mapping[str, Any]) -> str:
     if not ranked:
         return "No detector could be measured"
     best = ranked[0]
-    text = f"{best['detector']} tells photographs from generated images with an AUC of "
-    text += wording.number(best["auc"]["estimate"])
+    area = wording.number(best["auc"]["estimate"])
+    equal = [one for one in ranked if wording.number(one["auc"]["estimate"]) == area]
+    text = wording.listing([str(one["detector"]) for one in equal], 3)
+    text += f" {'tells' if len(equal) == 1 else 'tell'} photographs from generated images with an "
+    text += f"AUC of {area}"
     level = [
         str(one["detector"])
-        for one in ranked[1:]
+        for one in ranked[len(equal) :]
         if not wording.is_number(best["auc"]["low"])
         or not wording.is_number(one["auc"]["high"])
         or one["auc"]["high"] >= best["auc"]["low"]
@@ -97,7 +102,16 @@ def _facts(results: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Protocol", "matched" if results["matched"] else "images as they are"),
         ("Device", str(results["device"])),
         ("Finished after", f"{results['seconds']:,.0f} s"),
+        ("Date", str(results["started"])[:10]),
     ]
+
+
+def _few_prompts(results: Mapping[str, Any]) -> int | None:
+    """Return the number of prompts of the class that has fewer, where that is few."""
+    several = len(results["generated"]) > 1
+    pooled = [one for one in results["results"] if not (several and one["generator"])]
+    fewest = min((one["auc"]["n_groups"] for one in pooled), default=THIN)
+    return fewest if fewest < THIN else None
 
 
 def _ranking(results: Mapping[str, Any], judges: list[str]) -> dict[str, Any]:
@@ -155,4 +169,4 @@ def _command(results: Mapping[str, Any]) -> str:
     command += ["--matched"] if arguments["matched"] else []
     if arguments["perturb"]:
         command += ["--perturb", "--sample", str(arguments["sample"])]
-    return shlex.join([*command, "--seed", str(arguments["seed"])])
+    return shlex.join([*command, "--seed", str(arguments["seed"]), "--out", "bench"])

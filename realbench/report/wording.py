@@ -157,7 +157,7 @@ def answer(summary: Mapping[str, Any]) -> str:
     if len(leaders) == len(ordered):
         if len(ordered) == 2:
             return f"The data do not separate {leaders[0]} from {leaders[1]}"
-        return f"The data name no most photoreal of these {len(ordered)} folders"
+        return f"The data do not tell which of these {len(ordered)} folders is most photoreal"
     if len(leaders) <= 1:
         adjective = "more" if len(ordered) == 2 else "most"
         leader, rest = ordered[0]["folder"], ordered[1:]

@@ -60,6 +60,22 @@ def test_the_headings_form_an_outline_and_the_sections_are_reached(
     assert_outlined(browser, report)
 
 
+def test_it_says_that_so_few_prompts_are_no_evidence(browser: Any, report: Path) -> None:
+    page = browser.new_page(viewport={"width": 1280, "height": 800})
+    page.goto(report.as_uri())
+    assert "4 prompts" in page.locator(".warning", has_text="Few prompts").inner_text()
+    page.close()
+
+
+def test_names_in_a_table_that_scrolls_keep_their_words_whole(browser: Any, report: Path) -> None:
+    page = browser.new_page(viewport={"width": 390, "height": 800})
+    page.goto(report.as_uri())
+    names = page.locator("#generators table.list td bdi")
+    assert set(names.all_inner_texts()) == {"whole", "crops", "ensemble"}
+    assert names.evaluate_all("all => all.every(one => one.getClientRects().length === 1)")
+    page.close()
+
+
 def test_a_mark_stands_where_its_number_says(browser: Any, report: Path) -> None:
     """The first generator's first AUC: the interval's bar is as long as its numbers are apart."""
     page = browser.new_page(viewport={"width": 1280, "height": 800})

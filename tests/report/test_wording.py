@@ -62,7 +62,7 @@ def entry(name: str, mean: float | None, low: int | None, high: int | None, **mo
         ),
         (
             [entry("a", 0.9, 1, 3), entry("b", 0.8, 1, 3), entry("c", 0.7, 1, 3)],
-            "The data name no most photoreal of these 3 folders",
+            "The data do not tell which of these 3 folders is most photoreal",
         ),
         ([entry("a", 0.25, 1, 1)], "a has a mean realism of 0.25"),
         ([entry("a", None, None, None)], "No image could be scored"),
