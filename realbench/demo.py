@@ -9,7 +9,8 @@ from pathlib import Path
 from PIL import Image
 
 from realbench import rendering
-from realbench.errors import RealBenchError
+from realbench.errors import RealBenchError, UsageError
+from realbench.text import printable
 
 RENDER_SIZE = 768
 RENDERS = 3  # of each kind
@@ -29,10 +30,15 @@ def make_demo_folders(out: Path) -> tuple[Path, Path]:
         the two folders.
 
     Raises:
+        UsageError: ``out`` has files that are not the demo's.
         RealBenchError: none of the sample photographs is installed, or ``out`` is not writable.
     """
     photographs, renders = out / "photographs", out / "renders"
     try:
+        if out.is_dir() and any(out.iterdir()) and not renders.is_dir():
+            raise UsageError(
+                f"{printable(out)} has other files in it: give an empty or a new folder for --out"
+            )
         photographs.mkdir(parents=True, exist_ok=True)
         renders.mkdir(parents=True, exist_ok=True)
         _copy_photographs(photographs)

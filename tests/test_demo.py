@@ -15,7 +15,7 @@ import pytest
 
 from realbench import rendering
 from realbench.demo import make_demo_folders
-from realbench.errors import RealBenchError
+from realbench.errors import RealBenchError, UsageError
 from realbench.images import find_images, read_image
 
 
@@ -65,6 +65,13 @@ def test_a_place_that_cannot_hold_them_is_named(tmp_path: Path) -> None:
     blocked.write_text("")
     with pytest.raises(RealBenchError, match=str(blocked)):
         make_demo_folders(blocked)
+
+
+def test_a_folder_of_other_files_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "holiday.jpg").write_bytes(b"mine")
+    with pytest.raises(UsageError, match="has other files in it"):
+        make_demo_folders(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["holiday.jpg"]
 
 
 @pytest.mark.slow

@@ -15,8 +15,8 @@ from realbench.errors import UsageError
 from realbench.images import ImageFile, UnreadableImage, decode, find_images, read_bytes_and_hash
 from realbench.prompts import Prompt
 from realbench.scoring.cache import ScoreCache, file_stat
+from realbench.scoring.folders import display_names
 from realbench.scoring.layout import decoding_threads
-from realbench.scoring.run import display_names
 from realbench.text import printable
 
 # Marks in the score cache the contents that were decoded without an error.

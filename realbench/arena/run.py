@@ -99,7 +99,8 @@ def arena(
             if out is None
             else out
         )
-        log = stack.enter_context(VoteLog(folder))
+        inputs = [*folders, *([] if reference is None else [reference])]
+        log = stack.enter_context(VoteLog(folder, inputs))
         with open_cache([cache_path()] if options.cache else []) as cache:
             lineup = line_up(
                 folders,

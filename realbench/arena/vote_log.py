@@ -137,16 +137,18 @@ class VoteLog:
 
     Args:
         out: The run's folder, made where it is missing.
+        inputs: The folders of images that the run reads, none of which it may be.
 
     Attributes:
         torn_bytes: What was cut off on opening.
 
     Raises:
+        UsageError: the folder cannot be this run's (:func:`make_run_folder`).
         RealBenchError: another run holds the log, or it cannot be read or written.
     """
 
-    def __init__(self, out: Path) -> None:
-        make_run_folder(out, "realbench arena")
+    def __init__(self, out: Path, inputs: Iterable[str | Path] = ()) -> None:
+        make_run_folder(out, "realbench arena", inputs)
         self.path = out / VOTES_FILE
         self._lock = _lock(out)
         self._file: BinaryIO | None = None

@@ -109,7 +109,9 @@ def _exit_code(arguments: list[str] | None, program: typer.Typer, name: str) -> 
             "REALBENCH_DEBUG=1 shows"
         )
         return 1
-    _say("interrupted: what was done is kept; run the same command again to go on")
+    _say(
+        "interrupted: run the same command again; scores, votes and images that were done are kept"
+    )
     return _INTERRUPTED
 
 

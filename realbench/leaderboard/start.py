@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 from collections.abc import Sequence
@@ -67,6 +68,7 @@ def _settings(
                 reference = manifest["reference"]
             else:
                 detectors = manifest["detectors"]
+                _check_prompts(run, suite)
                 reference = _reference(run)
         except (KeyError, TypeError, AttributeError) as error:
             raise RealBenchError(
@@ -107,6 +109,23 @@ def _settings(
     if anchors:
         board["anchors"] = [{"name": name} for name in anchors]
     return as_toml(board)
+
+
+def _check_prompts(run: Path, suite: Suite) -> None:
+    """Refuse a score run of which no image is named by a prompt of the suite."""
+    path = run / "scores.csv"
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            found = {row["prompt_id"] for row in csv.DictReader(file)}
+    except (OSError, KeyError, ValueError, csv.Error) as error:
+        raise RealBenchError(
+            f"{printable(path)} cannot be read: run realbench score again"
+        ) from error
+    if found.isdisjoint(suite.prompts):
+        raise UsageError(
+            f"{printable(run)} has no image of a prompt of {suite.name}: the stem of an image is "
+            f"its prompt's id (such as {next(iter(suite.prompts))}.png)"
+        )
 
 
 def _judge(run: Path, manifest: dict[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import errno
 import io
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -56,17 +56,22 @@ def check_folder(folder: Path) -> None:
         raise UsageError(f"{printable(place)} may not be written: give another --out")
 
 
-def make_run_folder(folder: Path, command: str) -> None:
+def make_run_folder(folder: Path, command: str, inputs: Iterable[str | Path] = ()) -> None:
     """Make the folder of a run, or find it there from an earlier one of the same command.
 
     Args:
         command: ``"realbench score"``, ``"realbench arena"`` or ``"realbench detectors bench"``.
+        inputs: the folders of images that the run reads.
 
     Raises:
-        UsageError: the folder holds another command's run, whose files have the same names; or
-            as :func:`make_folder`.
+        UsageError: it is one of ``inputs``; it holds another command's run, whose files have the
+            same names; or as :func:`make_folder`.
         RealBenchError: as :func:`make_folder`.
     """
+    if any(Path(one).resolve() == folder.resolve() for one in inputs):
+        raise UsageError(
+            f"{printable(folder)} is a folder of images of this run: give another --out"
+        )
     make_folder(folder)
     holder = _command_of(folder)
     if holder not in (None, command):
@@ -78,7 +83,8 @@ def make_run_folder(folder: Path, command: str) -> None:
 
 def _command_of(folder: Path) -> str | None:
     """Return the command whose run a folder holds, None where it holds none that is known."""
-    if (folder / "votes.jsonl").exists():
+    votes = folder / "votes.jsonl"
+    if votes.exists() and votes.stat().st_size:  # a run that failed at once leaves an empty one
         return "realbench arena"
     if (folder / "bench.json").exists():
         return "realbench detectors bench"

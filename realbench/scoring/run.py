@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import os
+import json
 import sys
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,8 +20,8 @@ from realbench.detection.cards import Card, Precision
 from realbench.detection.ensemble import combine, disagreement, fused_terms, probability
 from realbench.detection.ensembles import choose_cards
 from realbench.detection.registry import DEFAULT_DETECTORS, check_names
-from realbench.errors import UsageError
-from realbench.images import DEFAULT_MAX_PIXELS, ImageFile, find_images
+from realbench.errors import RealBenchWarning, UsageError
+from realbench.images import DEFAULT_MAX_PIXELS, ImageFile
 from realbench.prompts import load_suite
 from realbench.quality.cards import find_measures
 from realbench.scoring.batch_size import find_batch_sizes
@@ -33,6 +34,7 @@ from realbench.scoring.files import (
     table_csv,
     write_atomically,
 )
+from realbench.scoring.folders import check_suite, display_names, find_files, models_below
 from realbench.scoring.layout import choose_layout, decoding_threads
 from realbench.scoring.manifest import describe_run
 from realbench.scoring.pipeline import Engine, Outcome, Pipeline
@@ -171,9 +173,18 @@ def score(
     every = [*folders, *([reference] if reference is not None else [])]
     names = display_names([Path(folder) for folder in every])
     files, problems = find_files(names, every)
+    if suite is not None and prompts is not None:
+        check_suite(suite, prompts, files)
+    problems += [
+        f"{printable(folder)} has the same prompts in {n} folders, scored as one model: give these "
+        f"folders themselves to compare them ({printable(folder)}/*)"
+        for name, folder in zip(names, folders, strict=False)
+        if (n := models_below([file for its, file in files if its == name])) > 1
+    ]
     caches = [cache_path()] if cache else []
     if out is not None:
-        make_run_folder(Path(out), "realbench score")
+        make_run_folder(Path(out), "realbench score", every)
+        _warn_of_replacement(Path(out), names)
         if cache:
             caches.append(Path(out) / ".scores.sqlite")  # where the usual place cannot be used
     keep_freed_memory()  # while there are no threads yet
@@ -185,6 +196,9 @@ def score(
         if not devices:
             devices.append(choose_device(device))
         return devices[0]
+
+    if device not in ("auto", "cpu"):
+        chosen_device()  # a wrong one is refused even if every score is in the cache
 
     def load() -> Engine:
         from realbench.scoring.scorer import load_detectors
@@ -258,6 +272,21 @@ def score(
     return run
 
 
+def _warn_of_replacement(out: Path, names: Sequence[str]) -> None:
+    """Say that the run in ``out`` had folders that this one has not, and goes."""
+    try:
+        earlier = json.loads((out / "summary.json").read_bytes())["folders"]
+        gone = [one["folder"] for one in earlier if one["folder"] not in names]
+    except (OSError, ValueError, TypeError, KeyError):
+        return
+    if gone:
+        message = (
+            f"{printable(out)} held a run that had {', '.join(map(printable, gone[:3]))}, too: its "
+            "files are replaced (scores stay in the cache; another --out keeps both)"
+        )
+        warnings.warn(message, RealBenchWarning, stacklevel=3)
+
+
 def _check_numbers(**numbers: int | None) -> None:
     for name, number in numbers.items():
         if number is not None and number < 1:
@@ -284,23 +313,6 @@ def find_cards(
     ]
 
 
-def find_files(
-    names: Sequence[str], folders: Sequence[str | Path]
-) -> tuple[list[tuple[str, ImageFile]], list[str]]:
-    """Return the images with their folder's name, and what could not be listed."""
-    problems: list[str] = []
-
-    def note(path: Path, why: str) -> None:
-        problems.append(f"{printable(path)}: {why}")
-
-    files = [
-        (name, file)
-        for name, folder in zip(names, folders, strict=True)
-        for file in find_images(folder, on_problem=note)
-    ]
-    return files, problems
-
-
 class _Counter:
     """Keeps the outcomes by index and tells how far the run is."""
 
@@ -325,26 +337,6 @@ class _Counter:
             "n_cached": self._cached,
             "n_failed": self._failed,
         }
-
-
-def display_names(folders: Sequence[Path]) -> list[str]:
-    """Name each folder by the shortest tail of its path that no other one has.
-
-    Raises:
-        UsageError: a folder is given twice.
-    """
-    full = [Path(os.path.realpath(folder)) for folder in folders]
-    for n, path in enumerate(full):
-        if path in full[:n]:
-            raise UsageError(f"the folder {printable(folders[n])} is given twice: give it once")
-    names = []
-    for path in full:
-        length = 1
-        others = [other.parts for other in full if other != path]
-        while any(other[-length:] == path.parts[-length:] for other in others):
-            length += 1
-        names.append(printable("/".join(path.parts[-length:])))
-    return names
 
 
 def _table(

@@ -118,3 +118,13 @@ def test_a_board_is_started_with_the_runs_own_prompts(tmp_path: Path) -> None:
     with pytest.raises(RealBenchError, match="other prompts"):
         start_board(tmp_path / "other", [run], suite=suite, title="x")
     assert not (tmp_path / "other").exists()
+
+
+def test_a_board_is_not_started_from_a_run_without_its_prompts(tmp_path: Path) -> None:
+    run = write_score_run(tmp_path / "run", {"a": 1.0})
+    (run / "summary.json").write_text('{"reference": null}')
+    suite = tmp_path / "other.jsonl"
+    suite.write_text('{"id": "castle", "prompt": "A castle."}\n')
+    with pytest.raises(UsageError, match=r"no image of a prompt of .*such as castle\.png"):
+        start_board(tmp_path / "board", [run], suite=str(suite), title="x")
+    assert not (tmp_path / "board").exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from PIL import Image
 
 import realbench
-from realbench.errors import RealBenchError, UsageError
+from realbench.errors import RealBenchError, RealBenchWarning, UsageError
 from realbench.scoring import Progress
 from realbench.scoring.files import checked, make_folder, write_atomically
 from tests.conftest import FolderMaker
@@ -141,3 +142,67 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     with pytest.raises(RealBenchError, match="cannot write"):
         write_atomically(tmp_path / "folder", b"new")
     assert sorted(one.name for one in tmp_path.iterdir()) == ["folder", "x.json"]
+
+
+def test_an_image_folder_is_no_place_for_results(make_folder: FolderMaker, card: Path) -> None:
+    folder, photographs = make_folder("a", 1), make_folder("photographs", 1)
+    for out in (folder, folder / ".." / "a", photographs):
+        with pytest.raises(UsageError, match="is a folder of images of this run"):
+            realbench.score(folder, reference=photographs, detectors=card, out=out)
+    assert {path.name for path in folder.iterdir()} == {"0000.jpg"}
+
+
+def test_a_run_that_replaces_other_folders_says_so(
+    make_folder: FolderMaker, card: Path, tmp_path: Path
+) -> None:
+    a, b, out = make_folder("a", 1), make_folder("b", 1), tmp_path / "run"
+    realbench.score(a, b, detectors=card, out=out)
+    with pytest.warns(RealBenchWarning, match="held a run that had b, too"):
+        realbench.score(a, detectors=card, out=out)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RealBenchWarning)
+        realbench.score(a, b, detectors=card, out=out)
+
+
+def test_prompts_that_name_no_image_are_refused(
+    make_folder: FolderMaker, card: Path, tmp_path: Path
+) -> None:
+    prompts, folder, out = tmp_path / "suite.jsonl", make_folder("a", 2), tmp_path / "run"
+    prompts.write_text('{"id": "castle", "prompt": "A castle."}\n')
+    with pytest.raises(UsageError, match=r"such as castle\.png.*first image is 0000\.jpg"):
+        realbench.score(folder, prompts=prompts, detectors=card, out=out)
+    assert not out.exists()
+    prompts.write_text('{"id": "0001", "prompt": "A castle."}\n')
+    assert realbench.score(folder, prompts=prompts, detectors=card).n_scored == 2
+
+
+def test_a_folder_of_models_is_one_model_with_a_word_of_advice(
+    make_folder: FolderMaker, card: Path, tmp_path: Path
+) -> None:
+    for model in ("x", "y"):
+        make_folder(f"models/{model}", 2)
+    models = tmp_path / "models"
+    (note,) = realbench.score(models, detectors=card).summary["notes"]
+    assert "the same prompts in 2 folders" in note
+    (models / "y" / "0000.jpg").rename(models / "y" / "other.jpg")
+    (models / "y" / "0001.jpg").unlink()
+    assert not realbench.score(models, detectors=card).summary["notes"]  # parts of one set
+
+
+def test_a_wrong_device_is_refused_though_every_score_is_known(
+    make_folder: FolderMaker, card: Path
+) -> None:
+    folder = make_folder("a", 1)
+    realbench.score(folder, detectors=card)
+    with pytest.raises(UsageError, match="abacus"):
+        realbench.score(folder, detectors=card, device="abacus")
+
+
+def test_a_failed_arena_leaves_no_claim_on_its_folder(
+    make_folder: FolderMaker, card: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    out.mkdir()
+    (out / "votes.jsonl").touch()
+    realbench.score(make_folder("a", 1), detectors=card, out=out)
+    assert (out / "report.html").exists()

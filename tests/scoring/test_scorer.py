@@ -12,7 +12,7 @@ from PIL import Image
 import realbench
 from realbench.detection.ensemble import combine, disagreement, probability, weights
 from realbench.errors import UsageError
-from realbench.scoring.run import display_names
+from realbench.scoring.folders import display_names
 from tests.fakes import make_card
 
 
