@@ -6,18 +6,15 @@ question gives the probability of every answer, where sampled text would give on
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from realbench.detection.memory import is_memory_shortage
+from realbench.detection.model_files import ModelFiles, first_line
 from realbench.errors import RealBenchError, UsageError
-from realbench.files import files_sha256
 from realbench.text import printable
 
 if TYPE_CHECKING:
@@ -26,13 +23,6 @@ if TYPE_CHECKING:
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 DTYPES: tuple[Dtype, ...] = ("auto", "float32", "bfloat16", "float16")
-
-# Everything but weights, and never a pickle; code is fetched by those alone who trust it.
-_SMALL_FILES = ["*.json", "*.jinja", "*.txt", "*.model"]
-_WEIGHTS = ["*.safetensors"]
-_CODE = ["*.py"]
-# "owner/name" or "name", as the hub has them.
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
 
 
 class UnsuitableChatError(RealBenchError):
@@ -102,11 +92,8 @@ class VisionLanguageModel:
         self.device = device
         self.dtype = dtype
         self.trust_remote_code = trust_remote_code
-        self._revision = revision
-        self.is_local = _is_folder(model)
-        if self.is_local and revision is not None:
-            raise UsageError(f"{printable(model)} is a folder and has no revision {revision!r}")
-        self.folder = self._fetched([*_SMALL_FILES, *(_CODE if trust_remote_code else [])])
+        self._files = ModelFiles(model, revision, with_code=trust_remote_code)
+        self.folder = self._files.folder
         with quiet():
             self._check_kind()
             self.processor = self._load_processor()
@@ -114,17 +101,10 @@ class VisionLanguageModel:
         self._network: Any = None
         self._most_chats: int | None = None  # in one pass, once memory was short
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
-        """Hex digest of the model's files, or the hub's commit, which is one.
-
-        The files of a folder are read for it, which takes seconds for a large model.
-        """
-        if not self.is_local:
-            return self.folder.name
-        patterns = [*_SMALL_FILES, *_WEIGHTS, *(_CODE if self.trust_remote_code else [])]
-        files = sorted({path for pattern in patterns for path in self.folder.glob(pattern)})
-        return files_sha256(files)
+        """Hex digest of the model's files, or the hub's commit (:class:`ModelFiles`)."""
+        return self._files.fingerprint
 
     def answer_tokens(self, answers: Mapping[str, Sequence[str]]) -> dict[str, tuple[int, ...]]:
         """Find the tokens with which an answer can begin.
@@ -171,11 +151,7 @@ class VisionLanguageModel:
         """
         if self._network is not None:
             return
-        if not self.is_local:
-            self._fetched(_WEIGHTS)
-        if not any(self.folder.glob("*.safetensors")):
-            what = "has no safetensors weights (files that need unpickling are not loaded)"
-            raise RealBenchError(f"{printable(self.name)} {what}; {self._remedy}")
+        self._files.fetch_weights()
         with quiet(), self._explaining("its weights cannot be loaded"):
             from transformers import AutoModelForImageTextToText
 
@@ -194,7 +170,7 @@ class VisionLanguageModel:
             if wrong:
                 raise RealBenchError(
                     f"in the weights of {printable(self.name)}, {len(wrong)} tensors are missing "
-                    f"or of another shape, such as {wrong[0]}; {self._remedy}"
+                    f"or of another shape, such as {wrong[0]}; {self._files.remedy}"
                 )
             self._network = network.to(self.device).eval()
 
@@ -226,7 +202,7 @@ class VisionLanguageModel:
             )
         except (ValueError, TypeError, IndexError, RuntimeError) as error:
             raise UnsuitableChatError(
-                f"{printable(self.name)} cannot take this question: {_first_line(error)}"
+                f"{printable(self.name)} cannot take this question: {first_line(error)}"
             ) from error
         tokens = tuple(batch["attention_mask"].sum(1).tolist())
         return Prepared(tuple(chats), dict(batch), tokens)
@@ -360,7 +336,7 @@ class VisionLanguageModel:
                 "preprocessor_config.json or tokenizer files are missing"
             )
         if processor.tokenizer.vocab_size < 2:  # made up by transformers where files are missing
-            raise UsageError(f"{printable(self.name)} has no tokenizer: {self._remedy}")
+            raise UsageError(f"{printable(self.name)} has no tokenizer: {self._files.remedy}")
         if processor.tokenizer.pad_token_id is None:
             processor.tokenizer.pad_token = processor.tokenizer.eos_token
         return processor
@@ -397,53 +373,6 @@ class VisionLanguageModel:
             messages, add_generation_prompt=True, tokenize=False, **options
         )
 
-    # --- files ---
-
-    @property
-    def _remedy(self) -> str:
-        """What to do about missing files."""
-        if self.is_local:
-            return "save or download the model again"
-        revision = f" --revision {self._revision}" if self._revision else ""
-        return f"where there is a network, run: hf download {self.name}{revision}"
-
-    def _fetched(self, patterns: list[str]) -> Path:
-        """Return the model's folder; of a hub model, the files of these patterns are fetched."""
-        if self.is_local:
-            return Path(self.name).expanduser()
-        from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import (
-            GatedRepoError,
-            HfHubHTTPError,
-            LocalEntryNotFoundError,
-            RepositoryNotFoundError,
-            RevisionNotFoundError,
-        )
-
-        try:
-            return Path(
-                snapshot_download(self.name, revision=self._revision, allow_patterns=patterns)
-            )
-        except GatedRepoError as error:
-            raise RealBenchError(
-                f"{self.name} is given only to those who accepted its terms on the hub; accept "
-                "them there and run: hf auth login"
-            ) from error
-        except RevisionNotFoundError as error:
-            raise UsageError(f"{self.name} has no revision {self._revision!r}") from error
-        except RepositoryNotFoundError as error:
-            raise UsageError(
-                f"no model {self.name} on the Hugging Face hub; check the name, or log in with "
-                "hf auth login if it is private"
-            ) from error
-        except LocalEntryNotFoundError as error:
-            raise RealBenchError(
-                f"the model {self.name} is not on this machine, nor a folder here, and cannot be "
-                f"fetched (no network, or HF_HUB_OFFLINE is set); {self._remedy}"
-            ) from error
-        except (HfHubHTTPError, OSError) as error:
-            raise RealBenchError(f"cannot fetch {self.name}: {_first_line(error)}") from error
-
     @contextmanager
     def _explaining(self, what: str) -> Iterator[None]:
         """Turn what transformers raises on files that it cannot use into one line."""
@@ -463,7 +392,7 @@ class VisionLanguageModel:
                     "read it, and give --trust-remote-code if you trust it"
                 ) from error
             raise RealBenchError(
-                f"{printable(self.name)}: {what} ({_first_line(error)}); {self._remedy}"
+                f"{printable(self.name)}: {what} ({first_line(error)}); {self._files.remedy}"
             ) from error
 
 
@@ -491,27 +420,6 @@ def answer_logits(
     if pool == "mean":
         return torch.stack([column.mean(1) for column in columns], dim=1)
     return torch.stack([column.logsumexp(1) for column in columns], dim=1)
-
-
-def _is_folder(model: str) -> bool:
-    """Whether ``model`` is a folder here rather than a hub id.
-
-    Raises:
-        UsageError: it can be neither.
-    """
-    if os.path.isdir(os.path.expanduser(model)):
-        return True
-    if not _HUB_ID.fullmatch(model):
-        raise UsageError(
-            f"no model folder {printable(model)!r}; give a folder or a hub id such as "
-            "Qwen/Qwen2.5-VL-7B-Instruct"
-        )
-    return False
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return printable(lines[0])[:300] if lines else type(error).__name__
 
 
 @contextmanager
