@@ -140,7 +140,11 @@ def train_command(
         ),
     ] = None,
     autoencoder: Annotated[
-        Path | None, typer.Option(help="Folder of the TAEF2 weights, for round trips.")
+        Path | None,
+        typer.Option(
+            help="Folder of the TAEF2 weights: held-out figures include photographs' round trips "
+            "through it, and recipes with a share of these learn from them."
+        ),
     ] = None,
     recipe: Annotated[
         Path | None, typer.Option(metavar="FILE", help="A recipe.toml of your own.")

@@ -96,7 +96,12 @@ def load_statistics(files: Sequence[Path]) -> Statistics:
 
 
 def _parts(images: Sequence[TrainingImage], recipe: Recipe, work: Path) -> list[_Part]:
-    usable = [n for n, image in enumerate(images) if image.source not in recipe.never_train]
+    learns_round_trips = recipe.shares.round_trip > 0  # else they are judged alone
+    usable = [
+        n
+        for n, image in enumerate(images)
+        if image.source not in recipe.never_train and (learns_round_trips or not image.round_trip)
+    ]
     decisive = recipe.model_dump(mode="json", include=_DECISIVE)
     parts = []
     for number, start in enumerate(range(0, len(usable), _IMAGES_A_PART)):

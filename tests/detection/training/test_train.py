@@ -20,6 +20,7 @@ from realbench.detection.training.fit import view_weights
 from realbench.detection.training.pretrained import _model_file, load_pretrained
 from realbench.detection.training.recipe import Recipe, Shares, read_recipe
 from realbench.detection.training.run import job_folder
+from realbench.detection.training.statistics import _parts
 from realbench.detection.training.train import train_detectors
 from realbench.errors import UsageError
 
@@ -241,6 +242,18 @@ def test_fits_are_not_taken_from_other_data(data: Path, tmp_path: Path) -> None:
         for some in (images, [*images, twin], moved, list(reversed(images)))
     }
     assert len(folders) == 3  # the order says nothing
+
+
+def test_round_trips_without_a_share_are_not_learned_from(data: Path, tmp_path: Path) -> None:
+    recipe = _recipe("semantic")
+    images = read_manifest(data, recipe)
+    twin = replace(images[0], real=False, source="round-trip", round_trip=True)
+    without = recipe.model_copy(
+        update={"shares": recipe.shares.model_copy(update={"round_trip": 0.0})}
+    )
+    for one, count in ((recipe, len(images) + 1), (without, len(images))):
+        parts = _parts([*images, twin], one, tmp_path)
+        assert sum(len(part.indices) for part in parts) == count
 
 
 def test_a_name_that_no_card_can_have_is_refused_before_training(tmp_path: Path) -> None:
