@@ -1,7 +1,7 @@
 """Makes the runs of ``leaderboards/gallery-5`` and writes the board's entries from them.
 
     realbench detectors train trace-lite semantic-lite --data ../shared/data \
-        --autoencoder ../shared/weights --out OUT --keep-folds FOLDS --generator-folds 10
+        --out OUT --keep-folds FOLDS --generator-folds 10
     python benchmarks/gallery_board.py --data ../shared/data --folds FOLDS --work RUNS
     realbench leaderboard verify leaderboards/gallery-5
     realbench leaderboard build leaderboards/gallery-5
