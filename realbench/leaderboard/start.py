@@ -59,6 +59,7 @@ def _settings(
     detectors: list[dict[str, Any]] = []
     judge: dict[str, Any] = {}
     anchors: list[str] = []
+    ids: set[str] = set()
     for run in runs:
         manifest = read_run(run)
         check_suite(run, manifest, suite)
@@ -68,7 +69,7 @@ def _settings(
                 reference = manifest["reference"]
             else:
                 detectors = manifest["detectors"]
-                _check_prompts(run, suite)
+                ids |= _prompt_ids(run)
                 reference = _reference(run)
         except (KeyError, TypeError, AttributeError) as error:
             raise RealBenchError(
@@ -76,6 +77,11 @@ def _settings(
             ) from error
         if reference is not None and reference not in anchors:
             anchors.append(reference)
+    if detectors and ids.isdisjoint(suite.prompts):
+        raise UsageError(
+            f"the runs have no image of a prompt of {suite.name}: the stem of an image is its "
+            f"prompt's id (such as {next(iter(suite.prompts))}.png)"
+        )
     columns = ["realism", "escape_rate", *(["auc"] if anchors else []), "detectors"]
     columns = columns if detectors else []
     columns += ["categories"] if detectors and suite.categories else []
@@ -111,21 +117,16 @@ def _settings(
     return as_toml(board)
 
 
-def _check_prompts(run: Path, suite: Suite) -> None:
-    """Refuse a score run of which no image is named by a prompt of the suite."""
+def _prompt_ids(run: Path) -> set[str]:
+    """The stems of a score run's images."""
     path = run / "scores.csv"
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            found = {row["prompt_id"] for row in csv.DictReader(file)}
+            return {row["prompt_id"] for row in csv.DictReader(file)}
     except (OSError, KeyError, ValueError, csv.Error) as error:
         raise RealBenchError(
             f"{printable(path)} cannot be read: run realbench score again"
         ) from error
-    if found.isdisjoint(suite.prompts):
-        raise UsageError(
-            f"{printable(run)} has no image of a prompt of {suite.name}: the stem of an image is "
-            f"its prompt's id (such as {next(iter(suite.prompts))}.png)"
-        )
 
 
 def _judge(run: Path, manifest: dict[str, Any]) -> dict[str, Any]:

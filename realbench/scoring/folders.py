@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from realbench.errors import UsageError
+from realbench.errors import RealBenchWarning, UsageError
 from realbench.images import ImageFile, find_images
 from realbench.prompts import Suite
 from realbench.text import printable
@@ -65,19 +66,19 @@ def models_below(files: Sequence[ImageFile]) -> int:
     return len(below) if shared else 0
 
 
-def check_suite(suite: Suite, given: str | Path, files: Sequence[tuple[str, ImageFile]]) -> None:
-    """Refuse prompts of which no image is named.
+def warn_of_other_prompts(
+    suite: Suite, given: str | Path, files: Sequence[tuple[str, ImageFile]]
+) -> None:
+    """Say, before any work, that no image is named by a prompt; photographs need not be.
 
     Args:
         given: what names the suite to the user.
         files: folder name and image.
-
-    Raises:
-        UsageError: there are images, and the stem of none is a prompt's id.
     """
     if files and not any(file.prompt_id in suite.prompts for _, file in files):
-        raise UsageError(
+        message = (
             f"no image is named by a prompt of {printable(given)}: the stem of an image is its "
             f"prompt's id (such as {next(iter(suite.prompts))}.png), and the first image is "
             f"{files[0][1].image}"
         )
+        warnings.warn(message, RealBenchWarning, stacklevel=3)

@@ -34,7 +34,12 @@ from realbench.scoring.files import (
     table_csv,
     write_atomically,
 )
-from realbench.scoring.folders import check_suite, display_names, find_files, models_below
+from realbench.scoring.folders import (
+    display_names,
+    find_files,
+    models_below,
+    warn_of_other_prompts,
+)
 from realbench.scoring.layout import choose_layout, decoding_threads
 from realbench.scoring.manifest import describe_run
 from realbench.scoring.pipeline import Engine, Outcome, Pipeline
@@ -174,7 +179,7 @@ def score(
     names = display_names([Path(folder) for folder in every])
     files, problems = find_files(names, every)
     if suite is not None and prompts is not None:
-        check_suite(suite, prompts, files)
+        warn_of_other_prompts(suite, prompts, files)
     problems += [
         f"{printable(folder)} has the same prompts in {n} folders, scored as one model: give these "
         f"folders themselves to compare them ({printable(folder)}/*)"

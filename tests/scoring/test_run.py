@@ -164,16 +164,17 @@ def test_a_run_that_replaces_other_folders_says_so(
         realbench.score(a, b, detectors=card, out=out)
 
 
-def test_prompts_that_name_no_image_are_refused(
+def test_prompts_that_name_no_image_are_told(
     make_folder: FolderMaker, card: Path, tmp_path: Path
 ) -> None:
-    prompts, folder, out = tmp_path / "suite.jsonl", make_folder("a", 2), tmp_path / "run"
+    prompts, folder = tmp_path / "suite.jsonl", make_folder("a", 2)
     prompts.write_text('{"id": "castle", "prompt": "A castle."}\n')
-    with pytest.raises(UsageError, match=r"such as castle\.png.*first image is 0000\.jpg"):
-        realbench.score(folder, prompts=prompts, detectors=card, out=out)
-    assert not out.exists()
+    with pytest.warns(RealBenchWarning, match=r"such as castle\.png.*first image is 0000\.jpg"):
+        assert realbench.score(folder, prompts=prompts, detectors=card).n_scored == 2
     prompts.write_text('{"id": "0001", "prompt": "A castle."}\n')
-    assert realbench.score(folder, prompts=prompts, detectors=card).n_scored == 2
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RealBenchWarning)
+        realbench.score(folder, prompts=prompts, detectors=card)
 
 
 def test_a_folder_of_models_is_one_model_with_a_word_of_advice(
