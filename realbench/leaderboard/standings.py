@@ -98,7 +98,8 @@ def rank_board(verified: Verified) -> Standings:
         Row(key, verified.entries[key], *ranges[n], values=values[key])
         for n, key in enumerate(keys)
     ]
-    rows.sort(key=lambda row: (row.rank, -row.values[by].mean, row.slug))
+    # By the mean: one supported pair among many models must not move one of them to the end.
+    rows.sort(key=lambda row: (-row.values[by].mean, row.rank, row.slug))
     anchors = [
         Row(key, entry, None, None, values[key]) for key, entry in sorted(verified.anchors.items())
     ]

@@ -61,6 +61,9 @@ def test_each_model_is_scored_by_one_fold_and_each_photograph_by_its_own(
 
 def test_its_ranking_is_sane(standings: Standings) -> None:
     rows = standings.rows
+    means = [row.values["realism"].mean for row in rows]
+    assert means == sorted(means, reverse=True), "by the mean, though one is surely worse than one"
+    assert {row.rank for row in rows} == {1, 2}
     assert rows[-1].name == "kandinsky-3", "broken output is last"
     assert min(rows, key=lambda row: row.values["arena"].mean).name == "kandinsky-3"
     best = max(row.values["realism"].mean for row in rows)
