@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
+from realbench.detection.hub import hub_refusals
 from realbench.errors import RealBenchError, UsageError
 from realbench.files import files_sha256
 from realbench.text import printable
@@ -83,24 +84,17 @@ class ModelFiles:
             return Path(self.name).expanduser()
         from huggingface_hub import snapshot_download
         from huggingface_hub.errors import (
-            GatedRepoError,
             HfHubHTTPError,
             LocalEntryNotFoundError,
             RepositoryNotFoundError,
-            RevisionNotFoundError,
         )
 
         try:
-            return Path(
-                snapshot_download(self.name, revision=self._revision, allow_patterns=list(patterns))
-            )
-        except GatedRepoError as error:
-            raise RealBenchError(
-                f"{self.name} is given only to those who accepted its terms on the hub; accept "
-                "them there and run: hf auth login"
-            ) from error
-        except RevisionNotFoundError as error:
-            raise UsageError(f"{self.name} has no revision {self._revision!r}") from error
+            with hub_refusals(self.name, self._revision):
+                folder = snapshot_download(
+                    self.name, revision=self._revision, allow_patterns=list(patterns)
+                )
+            return Path(folder)
         except RepositoryNotFoundError as error:
             raise UsageError(
                 f"no model {self.name} on the Hugging Face hub; check the name, or log in with "

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import platformdirs
 
 from realbench import files
+from realbench.detection.hub import hub_refusals
 from realbench.errors import RealBenchError, UsageError
 from realbench.text import printable
 
@@ -154,22 +155,14 @@ def _reachable(endpoint: str) -> bool:
 def _fetched(detector: str, part: str, spec: WeightsSpec) -> Path:
     from huggingface_hub.errors import (
         EntryNotFoundError,
-        GatedRepoError,
         HfHubHTTPError,
         LocalEntryNotFoundError,
         RepositoryNotFoundError,
-        RevisionNotFoundError,
     )
 
     try:
-        return _download(spec)
-    except GatedRepoError as error:
-        raise RealBenchError(
-            f"{spec.repo} is given only to those who accepted its terms on the hub; accept them "
-            "there and run: hf auth login"
-        ) from error
-    except RevisionNotFoundError as error:
-        raise UsageError(f"{spec.repo} has no revision {spec.revision!r}") from error
+        with hub_refusals(spec.repo, spec.revision):
+            return _download(spec)
     except LocalEntryNotFoundError as error:
         raise RealBenchError(_missing(detector, part, spec)) from error
     except EntryNotFoundError as error:
