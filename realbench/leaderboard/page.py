@@ -29,7 +29,7 @@ from realbench.leaderboard.tables import (
     value_text,
 )
 from realbench.report import plots
-from realbench.report.wording import listing, visible
+from realbench.report.wording import THIN, listing, visible
 
 SAMPLES_SHOWN = 6
 _SAMPLE_SIDE = 320  # pixels
@@ -48,6 +48,7 @@ def render_board(standings: Standings) -> str:
         .render(
             board=standings.board.settings,
             n_prompts=len(standings.board.suite.prompts),
+            few_prompts=len(standings.board.suite.prompts) < THIN,
             rows=standings.rows,
             anchors=standings.anchors,
             main=main,

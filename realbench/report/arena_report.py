@@ -22,7 +22,6 @@ from realbench.report.arena_plots import LEVELS
 from realbench.report.examples import UPSET_GAP, Examples, find_examples
 from realbench.report.page import render_page, write_page
 
-THIN = 10  # fewer prompts than this call for a word of caution
 SETTING_LENGTH = 160
 
 
@@ -81,7 +80,7 @@ def render_arena_report(run: ArenaReportSource) -> str:
         "judges": judges,
         "no_vlm": [judge for judge in judges if not judge["is_vlm"] and not judge["is_human"]],
         "facts": _facts(run, standing, judges),
-        "few_prompts": compared and standing is not None and standing["n_prompts"] < THIN,
+        "few_prompts": compared and standing is not None and standing["n_prompts"] < wording.THIN,
         "stop": _stop(manifest),
         "resamples": ratings["resamples"],
         "manifest": manifest,

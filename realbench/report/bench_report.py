@@ -14,7 +14,6 @@ from realbench.report.bench_plots import MAX_SERIES, curve_panel
 from realbench.report.page import render_page, write_page
 from realbench.stats.classification import MEASURES
 
-THIN = 10  # fewer prompts than this of a class call for a word of caution
 SHAPES = ("circle", "diamond", "square", "triangle")
 TITLES = {
     "auc": "AUC",
@@ -110,8 +109,8 @@ def _few_prompts(results: Mapping[str, Any]) -> int | None:
     """Return the number of prompts of the class that has fewer, where that is few."""
     several = len(results["generated"]) > 1
     pooled = [one for one in results["results"] if not (several and one["generator"])]
-    fewest = min((one["auc"]["n_groups"] for one in pooled), default=THIN)
-    return fewest if fewest < THIN else None
+    fewest = min((one["auc"]["n_groups"] for one in pooled), default=wording.THIN)
+    return fewest if fewest < wording.THIN else None
 
 
 def _ranking(results: Mapping[str, Any], judges: list[str]) -> dict[str, Any]:

@@ -25,7 +25,6 @@ from realbench.report.page import render_page, write_page
 MATRIX_LIMIT = 24
 PAIR_PLOT_LIMIT = 6
 PANEL_LIMIT = 9
-THIN = 10  # fewer prompts than this in a folder call for a word of caution
 SHAPES = ("circle", "diamond", "square", "triangle")
 
 
@@ -77,7 +76,7 @@ def render_score_report(
     entries = [*([reference] if reference else []), *folders]
     names = [entry["folder"] for entry in entries]
     context = {
-        "thin": [str(e["folder"]) for e in entries if 0 < e["n_prompts"] < THIN],
+        "thin": [str(e["folder"]) for e in entries if 0 < e["n_prompts"] < wording.THIN],
         "answer": wording.answer(summary),
         "summary": summary,
         "manifest": manifest,

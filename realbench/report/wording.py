@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeGuard
 
+THIN = 10  # fewer prompts than this call for a word of caution
 MISSING = "–"
 MINUS = "\N{MINUS SIGN}"
 

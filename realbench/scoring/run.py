@@ -9,6 +9,8 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -183,8 +185,8 @@ def score(
     problems += [
         f"{printable(folder)} has the same prompts in {n} folders, scored as one model: give these "
         f"folders themselves to compare them ({printable(folder)}/*)"
-        for name, folder in zip(names, folders, strict=False)
-        if (n := models_below([file for its, file in files if its == name])) > 1
+        for folder, (_, its) in zip(folders, groupby(files, itemgetter(0)), strict=False)
+        if (n := models_below([file for _, file in its])) > 1
     ]
     caches = [cache_path()] if cache else []
     if out is not None:
