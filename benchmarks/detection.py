@@ -9,12 +9,12 @@ files, each in a process of its own, one after the other in every round:
 - *plain loop*: as papers' scripts do it: open one image, torchvision's transforms, one forward
   pass in float32, ``.item()``, the next image;
 - *pipeline*: from files to scores as ``realbench score`` does it, float32;
-- *pipeline, bfloat16*: with ``--precision bfloat16``;
+- *pipeline, bfloat16*: with ``--precision bfloat16``, where the processor does not imitate it;
 - on a GPU also *pipeline, bfloat16, compiled*: with ``torch.compile``.
 
 Beside images a second stands the processor time an image (a shared machine disturbs it less), on
-a CPU. Then what several detectors of one backbone save by sharing their preprocessing, and on a
-GPU the batches found and the share of the measured matrix-product ceiling that a pass reaches.
+a CPU. Then what several detectors of one backbone save by sharing their preprocessing, and the
+share of the measured matrix-product ceiling that a pass reaches; on a GPU also the batches found.
 """
 
 from __future__ import annotations
@@ -33,10 +33,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from PIL import Image
+from plain_loop import plain_loop, write_weights  # benchmarks/plain_loop.py
 from score import make_images, spread  # benchmarks/score.py
-from torch import Tensor, nn
-from torchvision import transforms
 
 if TYPE_CHECKING:
     from realbench.detection.detector import Detector
@@ -44,171 +42,15 @@ if TYPE_CHECKING:
 DETECTORS = ("univfd", "effort")
 PLAIN = "plain loop"
 AIMS = {"cpu": 1.3, "cuda": 5.0}
-MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
 
 def modes(device: str) -> list[str]:
     """Return the ways that are compared on ``device``."""
-    ours = ["pipeline", "pipeline, bfloat16"]
-    return [PLAIN, *ours, *(["pipeline, bfloat16, compiled"] if device == "cuda" else [])]
+    from realbench.detection.precision import has_bfloat16
 
-
-# --- Random weights of the published shapes ------------------------------------------------------
-
-
-def random_state(network: nn.Module) -> dict[str, Tensor]:
-    """Return half-precision tensors for a network on the meta device."""
-    generator = torch.Generator().manual_seed(0)
-    state = {}
-    for name, value in network.state_dict().items():
-        if not value.is_floating_point():
-            state[name] = torch.arange(value.numel()).view(value.shape)
-            continue
-        scale = torch.randn(value.shape, generator=generator, dtype=torch.float32) * 0.02
-        is_norm = ("ln_" in name or "norm" in name) and name.endswith("weight")
-        state[name] = (scale + is_norm).half()
-    return state
-
-
-def write_weights(detector: str, folder: Path) -> dict[str, str]:
-    """Write the files of a detector; returns their paths by part."""
-    from safetensors.torch import save_file
-
-    if detector == "univfd":
-        tower = {f"visual.{name}": value for name, value in random_state(openai_tower()).items()}
-        save_file(tower, folder / "open_clip_model.safetensors")
-        torch.save(nn.Linear(768, 1).state_dict(), folder / "fc_weights.pth")
-        return {
-            "weights": str(folder / "fc_weights.pth"),
-            "backbone": str(folder / "open_clip_model.safetensors"),
-        }
-    state: dict[str, Tensor] = {}
-    for name, value in random_state(transformers_tower()).items():
-        stem, _, last = name.rpartition(".")
-        if "self_attn" in name and last == "weight":
-            rows, columns = value.shape
-            state |= {
-                f"module.backbone.{stem}.weight_main": value,
-                f"module.backbone.{stem}.U_residual": torch.randn(rows, 1).half(),
-                f"module.backbone.{stem}.S_residual": torch.full((1,), 1e-3).half(),
-                f"module.backbone.{stem}.V_residual": torch.randn(1, columns).half(),
-            }
-        else:
-            state[f"module.backbone.{name}"] = value
-    head = nn.Linear(1024, 2).state_dict()
-    torch.save(state | {f"module.head.{k}": v for k, v in head.items()}, folder / "effort.pth")
-    return {"weights": str(folder / "effort.pth")}
-
-
-def openai_tower(device: str = "meta") -> nn.Module:
-    import logging
-
-    import open_clip
-
-    logging.disable(logging.WARNING)  # on random weights
-    model = open_clip.create_model("ViT-L-14-quickgelu", load_weights=False, device=device)
-    tower: nn.Module = model.visual
-    return tower
-
-
-def transformers_tower() -> nn.Module:
-    from transformers import CLIPVisionConfig, CLIPVisionModel
-
-    config = CLIPVisionConfig(
-        hidden_size=1024,
-        intermediate_size=4096,
-        num_hidden_layers=24,
-        num_attention_heads=16,
-        patch_size=14,
-    )
-    with torch.device("meta"):
-        model = CLIPVisionModel(config)
-    tower: nn.Module = getattr(model, "vision_model", model)
-    return tower
-
-
-# --- The plain loop, in torchvision's and the authors' terms, without this project ---------------
-
-
-class ResidualLinear(nn.Module):
-    """A layer of Effort as its script runs it: the matrix is put together in every pass."""
-
-    def __init__(self, parts: Mapping[str, Tensor], bias: Tensor) -> None:
-        super().__init__()
-        for name, value in {**parts, "bias": bias}.items():
-            self.register_buffer(name, value.float())
-
-    def forward(self, x: Tensor) -> Tensor:
-        residual = self.U_residual @ torch.diag(self.S_residual) @ self.V_residual
-        return nn.functional.linear(x, self.weight_main + residual, self.bias)
-
-
-class PooledHead(nn.Module):
-    """The tower of transformers and Effort's layer of two classes."""
-
-    def __init__(self, tower: nn.Module, head: nn.Linear) -> None:
-        super().__init__()
-        self.tower, self.head = tower, head
-
-    def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.head(self.tower(pixel_values=x).pooler_output)
-        return logits
-
-
-def plain_network(detector: str, weights: Mapping[str, str]) -> tuple[nn.Module, Any]:
-    """Return a network and torchvision transforms that make its input from a PIL image."""
-    normalize = [transforms.ToTensor(), transforms.Normalize(MEAN, STD)]
-    if detector == "univfd":
-        from safetensors.torch import load_file
-
-        tower = openai_tower()
-        state = load_file(weights["backbone"])
-        floats = {name.removeprefix("visual."): value.float() for name, value in state.items()}
-        tower.load_state_dict(floats, assign=True)
-        head = nn.Linear(768, 1)
-        head.load_state_dict(torch.load(weights["weights"], weights_only=True))
-        return nn.Sequential(tower, head), transforms.Compose(
-            [transforms.CenterCrop(224), *normalize]
-        )
-    state = torch.load(weights["weights"], weights_only=True)
-    state = {name.removeprefix("module."): value for name, value in state.items()}
-    tower = transformers_tower()
-    whole = {
-        name.removeprefix("backbone."): value.float()
-        for name, value in state.items()
-        if name.startswith("backbone.") and not name.endswith(("_main", "_residual"))
-    }
-    tower.load_state_dict(whole, strict=False, assign=True)
-    for name, module in list(tower.named_modules()):
-        if f"backbone.{name}.weight_main" in state:
-            parent, _, own = name.rpartition(".")
-            parts = ("weight_main", "U_residual", "S_residual", "V_residual")
-            layer = ResidualLinear(
-                {part: state[f"backbone.{name}.{part}"] for part in parts}, module.bias.data
-            )
-            setattr(tower.get_submodule(parent), own, layer)
-    head = nn.Linear(1024, 2)
-    head.load_state_dict({part: state[f"head.{part}"].float() for part in ("weight", "bias")})
-    return PooledHead(tower, head), transforms.Compose([transforms.Resize((224, 224)), *normalize])
-
-
-def plain_loop(
-    detector: str, weights: Mapping[str, str], device: str, paths: Sequence[Path]
-) -> Callable[[], list[float]]:
-    network, transform = plain_network(detector, weights)
-    network = network.eval().requires_grad_(False).to(device)
-
-    def score() -> list[float]:
-        scores = []
-        for path in paths:
-            with torch.no_grad():
-                x = transform(Image.open(path).convert("RGB"))[None].to(device)
-                output = network(x)
-                fake = output.sigmoid() if output.shape[1] == 1 else output.softmax(dim=1)[:, 1]
-                scores.append(1 - fake.item())
-        return scores
-
-    return score
+    reduced = ["pipeline, bfloat16"] if has_bfloat16(device) else []
+    compiled = ["pipeline, bfloat16, compiled"] if device == "cuda" else []
+    return [PLAIN, "pipeline", *reduced, *compiled]
 
 
 # --- Ours ----------------------------------------------------------------------------------------
@@ -384,44 +226,72 @@ def sharing(images: Path, heads: int, rounds: int) -> None:
     )
 
 
-# --- The GPU's ceiling ---------------------------------------------------------------------------
+# --- The machine's ceiling -----------------------------------------------------------------------
 
 
-def ceiling(detector: str) -> None:
-    """Print which share of the measured matrix-product ceiling forward passes reach (bf16)."""
-    from torch.utils.flop_counter import FlopCounterMode
+def ceiling(detector: str, device: str) -> None:
+    """Print which share of the measured matrix-product ceiling forward passes reach.
 
+    The ceiling is the best that a product of square matrices reaches here: in bfloat16 on a GPU,
+    in float32 on a CPU.
+    """
     from realbench.scoring.batch_size import find_batch_sizes
 
-    side = 8192
-    a = torch.randn(side, side, device="cuda", dtype=torch.bfloat16)
-    top = 2 * side**3 / cuda_seconds(lambda: a @ a)
+    on_gpu = device == "cuda"
+    side, dtype = (8192, torch.bfloat16) if on_gpu else (2048, torch.float32)
+    a = torch.randn(side, side, device=device, dtype=dtype)
     with tempfile.TemporaryDirectory() as place:
         weights = write_weights(detector, Path(place))
-        for mode in modes("cuda")[2:]:
-            one = loaded(detector, weights, "cuda", mode)
-            size = find_batch_sizes({detector: one}, "cuda")[detector]
-            batch = torch.zeros((size, 1, 3, 224, 224), dtype=torch.uint8, device="cuda")
-            with FlopCounterMode(display=False) as counter:
-                loaded(detector, weights, "cuda", "bfloat16").logits(batch[:1])
-            took = cuda_seconds(lambda one=one, batch=batch: one.logits(batch))
-            reached = counter.get_total_flops() * size / took
+        for mode in modes(device)[2 if on_gpu else 1 :]:
+            one = loaded(detector, weights, device, mode)
+            size = find_batch_sizes({detector: one}, device)[detector] if on_gpu else 8
+            batch = torch.zeros((size, 1, 3, 224, 224), dtype=torch.uint8, device=device)
+            plain = loaded(detector, weights, device, mode.removesuffix(", compiled"))
+            amount = size * operations(lambda plain=plain, b=batch[:1]: plain.logits(b))
+            top = took = 0.0
+            for _ in range(3):  # one beside the other: a busy machine slows both down
+                top = max(top, 2 * side**3 / best(lambda: a @ a, device))
+                now = best(lambda one=one, batch=batch: one.logits(batch), device)
+                took = min(took or now, now)
             print(
-                f"  {detector}, {mode}: batch {size}, {size / took:.0f} images/s, "
-                f"{reached / 1e12:.0f} of {top / 1e12:.0f} TFLOP/s: {reached / top:.0%} of the "
-                "measured ceiling"
+                f"  {detector}, {mode}: batch {size}, {size / took:.2f} images/s, "
+                f"{amount / took / 1e12:.3g} of {top / 1e12:.3g} TFLOP/s: "
+                f"{amount / took / top:.0%} of the measured ceiling"
             )
 
 
-def cuda_seconds(action: Callable[[], object], repeat: int = 20) -> float:
+def operations(action: Callable[[], object]) -> int:
+    """Return the floating-point operations of products in ``action``."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    # The counter does not know the one call that attention is where this is on.
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with FlopCounterMode(display=False) as counter:
+            action()
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+    return counter.get_total_flops()
+
+
+def best(action: Callable[[], object], device: str) -> float:
+    """Return the seconds that ``action`` takes: the mean of many on a GPU, the least on a CPU."""
+    if device == "cpu":
+        times = []
+        for _ in range(3):
+            start = time.perf_counter()
+            action()
+            times.append(time.perf_counter() - start)
+        return min(times)
     for _ in range(3):
         action()
     torch.cuda.synchronize()
     start = time.perf_counter()
-    for _ in range(repeat):
+    for _ in range(20):
         action()
     torch.cuda.synchronize()
-    return (time.perf_counter() - start) / repeat
+    return (time.perf_counter() - start) / 20
 
 
 def main() -> None:
@@ -445,9 +315,8 @@ def main() -> None:
         for detector in arguments.detector or DETECTORS:
             compare(detector, device, Path(place), arguments.rounds)
         sharing(Path(place), arguments.heads, arguments.rounds)
-        if device == "cuda":
-            for detector in arguments.detector or DETECTORS:
-                ceiling(detector)
+        for detector in arguments.detector or DETECTORS:
+            ceiling(detector, device)
 
 
 if __name__ == "__main__":
