@@ -117,6 +117,11 @@ def test_control_characters_cannot_break_a_table(tmp_path: Path) -> None:
     assert names(tmp_path) == [r"a\x0ab\x1b[31m.jpg"]
 
 
+def test_a_name_cannot_pass_for_another_by_its_direction(tmp_path: Path) -> None:
+    touch(tmp_path, "photo\u202egpj.png")
+    assert names(tmp_path) == [r"photo\u202egpj.png"]
+
+
 @given(name=st.text().map(lambda s: s.encode("utf-8", "surrogatepass")) | st.binary())
 def test_printable_names_are_utf8_on_one_line(name: bytes) -> None:
     decoded = name.decode("utf-8", "surrogateescape")

@@ -11,12 +11,14 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeGuard
 
+from realbench.text import DIRECTION_CONTROLS
+
 THIN = 10  # fewer prompts than this call for a word of caution
 MISSING = "–"
 MINUS = "\N{MINUS SIGN}"
 
 
-_DIRECTION_CONTROLS = re.compile("[\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_INVISIBLE = re.compile(f"[{DIRECTION_CONTROLS}\ud800-\udfff]")
 
 
 def visible(text: object) -> str:
@@ -25,7 +27,7 @@ def visible(text: object) -> str:
     A right-to-left override in a file name would otherwise turn the text around it, and a lone
     surrogate could not be written as UTF-8.
     """
-    return _DIRECTION_CONTROLS.sub(lambda match: f"\\u{ord(match[0]):04x}", str(text))
+    return _INVISIBLE.sub(lambda match: f"\\u{ord(match[0]):04x}", str(text))
 
 
 def is_number(value: Any) -> TypeGuard[float]:
