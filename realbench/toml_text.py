@@ -1,11 +1,59 @@
-"""Writes TOML, which Python only reads: configs, cards, recipes and boards."""
+"""Reads and writes TOML: cards, recipes, templates, boards and configs."""
 
 from __future__ import annotations
 
 import json
 import re
+import tomllib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from realbench.errors import UsageError
+from realbench.text import printable
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
+# What is read here is a page or two of text; more is a wrong file.
+_MOST_BYTES = 1_000_000
+
+
+def read_toml(path: Path, what: str = "file") -> dict[str, Any]:
+    """Read a TOML file, with or without a byte order mark.
+
+    Args:
+        what: it is, for messages: ``"judge template"``.
+
+    Raises:
+        UsageError: it cannot be read or is no TOML; one line that names it.
+    """
+    shown = printable(path)
+    try:
+        with path.open("rb") as file:
+            data = file.read(_MOST_BYTES + 1)
+        if len(data) > _MOST_BYTES:
+            raise ValueError(f"more than {_MOST_BYTES:,} bytes")
+        return tomllib.loads(data.decode("utf-8-sig"))
+    except OSError as error:
+        reason = error.strerror or "unknown error"
+        raise UsageError(f"cannot read the {what} {shown}: {reason}; give a TOML file") from error
+    except (ValueError, RecursionError) as error:
+        reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
+        reason = printable(re.sub(r"\s+", " ", reason))
+        raise UsageError(f"the {what} {shown} is no TOML: {reason}") from error
+
+
+def first_problem(error: ValidationError, whole: str) -> str:
+    """Return the first thing that does not fit a schema, as ``"table.key: reason"``.
+
+    Args:
+        whole: what a problem of no single key is a problem of; ``""`` to leave it unsaid.
+    """
+    first = error.errors(include_url=False)[0]
+    place = ".".join(str(part) for part in first["loc"]) or whole
+    reason = first["msg"].removeprefix("Value error, ")
+    return printable(f"{place}: {reason}" if place else reason)
 
 
 def as_toml(values: Mapping[str, Any]) -> str:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
-import tomllib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,12 +23,11 @@ from pydantic import (
 from realbench.content import content_path
 from realbench.errors import RealBenchError, UsageError
 from realbench.text import printable
+from realbench.toml_text import first_problem, read_toml
 
 DEFAULT_TEMPLATE = "photorealism-v1"
 
 _PROMPT = "{prompt}"
-# A template is a page or two of text; more is a wrong file.
-_MOST_BYTES = 1_000_000
 
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 Key = Annotated[str, Field(pattern="^[A-Za-z_][A-Za-z0-9_]{0,63}$")]
@@ -212,33 +209,14 @@ def _bundled(name: str) -> Path:
 
 
 def _read(path: Path) -> Template:
-    try:
-        with path.open("rb") as file:
-            data = file.read(_MOST_BYTES + 1)
-        if len(data) > _MOST_BYTES:
-            raise ValueError(f"more than {_MOST_BYTES:,} bytes is no template")
-        fields = tomllib.loads(data.decode("utf-8-sig").replace("\r\n", "\n"))
-    except OSError as error:
-        raise UsageError(
-            f"cannot read the judge template {printable(path)}: {error.strerror}; give a .toml file"
-        ) from error
-    except (ValueError, RecursionError) as error:
-        reason = re.sub(r"\s+", " ", str(error)) or "nested too deeply"
-        raise UsageError(
-            f"judge template {printable(path)} cannot be read as TOML: {reason}"
-        ) from error
+    fields = read_toml(path, "judge template")
     try:
         return Template.model_validate(fields)
     except ValidationError as error:
         raise UsageError(
-            f"judge template {printable(path)} is not valid: {_first_problem(error)}"
+            f"judge template {printable(path)} is not valid: {first_problem(error, 'template')}; "
+            "prompts/judges/README.md describes the fields"
         ) from error
-
-
-def _first_problem(error: ValidationError) -> str:
-    first = error.errors(include_url=False)[0]
-    where = ".".join(str(part) for part in first["loc"]) or "template"
-    return f"{where}: {first['msg']}; prompts/judges/README.md describes the fields"
 
 
 def _check_apart(*groups: tuple[str, ...] | list[str]) -> None:

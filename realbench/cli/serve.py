@@ -116,18 +116,12 @@ def _read(file: Path) -> RewardConfig:
     Raises:
         UsageError: it cannot be read, has no such table, or the table has a mistake.
     """
-    import tomllib
-
+    from realbench.toml_text import read_toml
     from realbench.train.config_files import check_config
     from realbench.train.reward_config import RewardConfig
 
     name = printable(file)
-    try:
-        table = tomllib.loads(file.read_text("utf-8")).get("reward")
-    except OSError as error:
-        raise UsageError(f"cannot read {name}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{name} is no TOML: {error}") from error
+    table = read_toml(file, "config").get("reward")
     if not isinstance(table, dict):
         raise UsageError(f"{name} has no [reward] table: see docs/serve.md")
     return check_config(RewardConfig, table, name, within=("reward",))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,8 @@ from realbench.detection.cards import CalibrationSpec
 from realbench.detection.registry import CALIBRATION_FILE
 from realbench.errors import UsageError
 from realbench.files import write_whole
+from realbench.text import printable
+from realbench.toml_text import first_problem, read_toml
 
 
 def fit_calibration(logits: np.ndarray, real: np.ndarray) -> CalibrationSpec:
@@ -95,11 +96,10 @@ def read_calibration(folder: Path) -> SavedCalibration:
         UsageError: it cannot be read or is not valid.
     """
     path = folder / CALIBRATION_FILE
+    fields = read_toml(path, "calibration")
     try:
-        return SavedCalibration(**tomllib.loads(path.read_text(encoding="utf-8")))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UsageError(f"{path} cannot be read: {error}") from error
+        return SavedCalibration(**fields)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise UsageError(f"{path} is no calibration: {where}: {first['msg']}") from error
+        raise UsageError(
+            f"{printable(path)} is no calibration: {first_problem(error, 'calibration')}"
+        ) from error

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -27,6 +26,8 @@ from pydantic import (
 
 from realbench.detection.weight_files import digest, file_sha256, find_weights
 from realbench.errors import RealBenchError, UsageError
+from realbench.text import printable
+from realbench.toml_text import first_problem, read_toml
 
 Level = Literal["feature", "semantic"]
 CARD_FILE = "card.toml"
@@ -381,21 +382,13 @@ def read_toml_card(path: Path, kind: type[C], what: str) -> C:
     Raises:
         UsageError: there is no card, or it is not valid; the message names the field.
     """
-    try:
-        fields = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UsageError(f"{path.parent} has no {path.name}: give a {what}'s folder") from error
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UsageError(f"{path} cannot be read as TOML: {error}") from error
+    if not path.exists():
+        raise UsageError(f"{printable(path.parent)} has no {path.name}: give a {what}'s folder")
+    fields = read_toml(path, f"{what}'s card")
     try:
         return kind(**fields, path=path.parent)
-    except (ValidationError, TypeError) as error:
-        raise UsageError(f"{path} is not a valid {what} card: {_first_problem(error)}") from error
-
-
-def _first_problem(error: Exception) -> str:
-    if not isinstance(error, ValidationError):
-        return str(error)
-    first = error.errors(include_url=False)[0]
-    where = ".".join(str(part) for part in first["loc"]) or "card"
-    return f"{where}: {first['msg']}"
+    except ValidationError as error:
+        problem = first_problem(error, "card")
+        raise UsageError(f"{printable(path)} is not a valid {what} card: {problem}") from error
+    except TypeError as error:  # it has a key "path"
+        raise UsageError(f"{printable(path)} is not a valid {what} card: {error}") from error

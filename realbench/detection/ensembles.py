@@ -11,7 +11,6 @@ import difflib
 import json
 import math
 import os
-import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from realbench.detection.cards import Card, Term, check_name
 from realbench.detection.registry import ENSEMBLE_PREFIX, find_card
 from realbench.errors import UsageError
 from realbench.text import printable
+from realbench.toml_text import first_problem, read_toml
 
 ENSEMBLES_FILE = "ensembles.toml"
 
@@ -97,28 +97,17 @@ def read_ensembles(path: Path) -> dict[str, Ensemble]:
         UsageError: it cannot be read or is not valid; the message names the field.
     """
     shown = printable(path)
-    try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"{shown} cannot be read ({error.strerror})") from error
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UsageError(f"{shown} cannot be read as TOML: {error}") from error
     found = {}
-    for name, fields in tables.items():
+    for name, fields in read_toml(path, "file of ensembles").items():
         if not isinstance(fields, dict):
             raise UsageError(f"{shown}: {name!r} must be a table, as in [{name}]")
         try:
             found[name] = Ensemble(**fields, path=path)
-        except (ValidationError, TypeError) as error:
-            raise UsageError(f"{shown}: [{name}] {_first_problem(error)}") from error
+        except ValidationError as error:
+            raise UsageError(f"{shown}: [{name}] {first_problem(error, '')}") from error
+        except TypeError as error:  # it has a key "path"
+            raise UsageError(f"{shown}: [{name}] {error}") from error
     return found
-
-
-def _first_problem(error: Exception) -> str:
-    if not isinstance(error, ValidationError):
-        return str(error)
-    first = error.errors(include_url=False)[0]
-    return " ".join(filter(None, [".".join(map(str, first["loc"])), first["msg"]]))
 
 
 def find_ensemble(name: str) -> Ensemble:

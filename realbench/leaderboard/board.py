@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal
@@ -14,6 +13,7 @@ from realbench.leaderboard.names import slug
 from realbench.leaderboard.schema import Fused, Key, Name, Sha256, Strict, Text
 from realbench.prompts import Suite, load_suite
 from realbench.text import printable
+from realbench.toml_text import first_problem, read_toml
 
 BOARD_FILE = "board.toml"
 RESULTS = "results"
@@ -161,23 +161,15 @@ def load_board(folder: str | Path) -> Board:
     """
     path = Path(folder)
     file = path / BOARD_FILE
-    try:
-        text = file.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
+    if not file.exists():
         raise UsageError(
             f"{printable(path)} has no {BOARD_FILE}: name a board's folder, such as "
             "leaderboards/core"
-        ) from error
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "not UTF-8"
-        raise UsageError(f"cannot read {printable(file)} ({reason})") from error
+        )
+    fields = read_toml(file, "board")
     try:
-        settings = Settings.model_validate(tomllib.loads(text))
-    except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"{printable(file)} is no TOML ({error}): correct it") from error
+        settings = Settings.model_validate(fields)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        place = ".".join(map(str, first["loc"])) or "the board"
-        reason = first["msg"].removeprefix("Value error, ")
-        raise UsageError(f"{printable(file)}: {place}: {reason}: correct it") from error
+        problem = first_problem(error, "the board")
+        raise UsageError(f"{printable(file)}: {problem}: correct it") from error
     return Board(path, settings)

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from realbench.errors import UsageError
 from realbench.text import printable
+from realbench.toml_text import read_toml
 from realbench.train.config_mistakes import mistake
 
 Schema = TypeVar("Schema", bound=BaseModel)
@@ -64,13 +65,7 @@ class Configs(Generic[Schema]):
         name = str(source)
         known = Path(name).name == name and not name.endswith(".toml") and not Path(name).is_file()
         path = self._file(name) if known else Path(source)
-        try:
-            values = tomllib.loads(path.read_text("utf-8"))
-        except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or "not UTF-8"
-            raise UsageError(f"cannot read the config {printable(path)}: {reason}") from error
-        except tomllib.TOMLDecodeError as error:
-            raise UsageError(f"{printable(path)} is no TOML: {error}") from error
+        values = read_toml(path, "config")
         for one in overrides:
             _override(values, one)
         return check_config(self.schema, values, printable(name if known else path))

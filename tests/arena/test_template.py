@@ -118,12 +118,12 @@ def test_a_template_without_a_prompt_section_never_shows_the_prompt(tmp_path: Pa
         ('name = "photorealism"', 'name = "a b"', "name: "),
         ("version = 1", 'version = "one"', "version: "),
         ("version = 1", "version = 1\ncolour = 3", "colour: Extra inputs"),
-        ("{prompt}", "no place", "prompt_section: Value error, {prompt} must stand in it once"),
+        ("{prompt}", "no place", "prompt_section: {prompt} must stand in it once"),
         ('second = ["2"]', 'second = ["1"]', "first, second and tie must all differ"),
         ('tie = "tie"', 'tie = "IMAGE_1"', "first, second and tie must all differ"),
         ('key = "verdict"', 'key = "image_1"', "share the key 'image_1'"),
         ('tie = ["0"]', "tie = []", "direct.answers.tie: "),
-        ("[direct]", "[direct", "cannot be read as TOML: "),
+        ("[direct]", "[direct", "is no TOML: "),
         ("[direct.answers]", "[direct.other]", "direct."),
     ],
 )
@@ -144,7 +144,7 @@ def test_what_is_wrong_is_said_in_one_line(
         ("no-such", "no judge template 'no-such': there are photorealism-v1"),
         ("no-such.toml", "cannot read the judge template no-such.toml: No such file"),
         ("./photorealism-v1", "No such file"),
-        ("/etc/passwd", "/etc/passwd cannot be read as TOML"),
+        ("/etc/passwd", "/etc/passwd is no TOML"),
         (Path("photorealism-v1"), "No such file"),
         (Path("."), "Is a directory"),
         ("", "no judge template ''"),
@@ -161,7 +161,7 @@ def test_what_is_not_there_is_said_in_one_line(given: str | Path, message: str) 
 def test_bytes_that_are_no_template(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "x.toml"
     path.write_bytes(data)
-    with pytest.raises(UsageError, match=r"x\.toml cannot be read as TOML") as caught:
+    with pytest.raises(UsageError, match=r"x\.toml is no TOML") as caught:
         load_template(path)
     assert "\n" not in str(caught.value)
 

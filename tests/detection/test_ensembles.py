@@ -76,10 +76,10 @@ def test_own_ensembles_come_from_the_working_directory_or_the_variable(
         ('[x]\ndetectors = ["npr"]\nweights = [1, 2]\n', "2 weights for 1 detectors"),
         ('[x]\ndetectors = ["npr"]\nweights = [0]\n', "above 0"),
         ('[x]\ndetectors = ["npr"]\nbias = 1\n', "bias goes with weights"),
-        ('[x]\ndetectors = ["npr"]\nweight = [1]\n', "weight Extra"),
+        ('[x]\ndetectors = ["npr"]\nweight = [1]\n', "weight: Extra"),
         ('[default]\ndetectors = ["npr"]\n', "preset's name"),
         ("x = 1\n", "must be a table"),
-        ("[x\n", "cannot be read as TOML"),
+        ("[x\n", "is no TOML"),
     ],
 )
 def test_a_wrong_file_of_ensembles_is_told(tmp_path: Path, text: str, told: str) -> None:

@@ -108,8 +108,8 @@ def test_broken_code_is_told_in_one_line(site: Path, change: dict[str, str], mes
     [
         (None, r"there is no card\.toml in"),
         ("name = 'broken'", "is not a valid detector card: family"),
-        ("name = ", "cannot be read as TOML"),
-        (CODE, "cannot be read as TOML"),
+        ("name = ", "is no TOML"),
+        (CODE, "is no TOML"),
     ],
 )
 def test_a_broken_card_is_left_out_of_the_list(site: Path, card: str | None, message: str) -> None:

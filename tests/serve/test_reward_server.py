@@ -573,7 +573,7 @@ def test_a_config_with_a_mistake_is_one_line(
 
 def test_options_that_cannot_be_used(refused: Callable[..., str], tmp_path: Path) -> None:
     assert "not by both" in refused("--config", "x.toml", "--detector", "trace-lite")
-    assert "cannot read x.toml" in refused("--config", "x.toml")
+    assert "cannot read the config x.toml" in refused("--config", "x.toml")
     (tmp_path / "reward.toml").write_text(
         "[[reward.components]]\nkind = 'function'\nfunction = 'math:fsum'"
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from realbench.errors import UsageError
 from realbench.text import printable
+from realbench.toml_text import first_problem, read_toml
 
 
 class _Fold(BaseModel):
@@ -47,16 +47,11 @@ def read_folds(path: Path) -> list[Fold]:
         UsageError: it cannot be read, or a contestant is in two folds.
     """
     shown = printable(path)
+    fields = read_toml(path, "file of folds")
     try:
-        folds = _File.model_validate(tomllib.loads(path.read_text(encoding="utf-8"))).fold
-    except OSError as error:
-        raise UsageError(f"cannot read {shown} ({error.strerror})") from error
+        folds = _File.model_validate(fields).fold
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        place = ".".join(map(str, first["loc"]))
-        raise UsageError(f"{shown}: {place}: {first['msg']}: correct it") from error
-    except ValueError as error:  # no TOML, or no UTF-8
-        raise UsageError(f"{shown} is no TOML ({error}): correct it") from error
+        raise UsageError(f"{shown}: {first_problem(error, 'folds')}: correct it") from error
     seen: set[str] = set()
     for name in (name for fold in folds for name in fold.contestants):
         if name in seen:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +13,8 @@ from realbench.content import content_path
 from realbench.detection.perturbations import MATCHED_SIZE
 from realbench.detection.registry import DEFAULT_DETECTORS
 from realbench.errors import UsageError
-from realbench.toml_text import as_toml
+from realbench.text import printable
+from realbench.toml_text import as_toml, first_problem, read_toml
 
 
 class Shares(BaseModel):
@@ -145,13 +145,10 @@ def read_recipe(path: Path) -> Recipe:
     Raises:
         UsageError: the file cannot be read or a field is wrong.
     """
+    fields = read_toml(path, "recipe")
     try:
-        return Recipe(**tomllib.loads(path.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read ({error.strerror})") from error
-    except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"{path} is not valid TOML: {error}") from error
+        return Recipe(**fields)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise UsageError(f"{path} is not a valid recipe: {where}: {first['msg']}") from error
+        raise UsageError(
+            f"{printable(path)} is not a valid recipe: {first_problem(error, 'recipe')}"
+        ) from error
