@@ -78,6 +78,7 @@ def render_score_report(
     context = {
         "thin": [str(e["folder"]) for e in entries if 0 < e["n_prompts"] < wording.THIN],
         "answer": wording.answer(summary),
+        "any_scored": not scored.empty,
         "summary": summary,
         "manifest": manifest,
         "detectors": detectors,

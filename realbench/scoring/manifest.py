@@ -41,7 +41,7 @@ def describe_run(
         suite: of the prompts, where one was given.
         cards: of the detectors.
         measures: of image quality and alignment.
-        device: where they ran; None if every score was in the cache.
+        device: where they ran; None if every score was in the cache, or no image readable.
         seed: of the bootstrap.
         started: when, in UTC.
         seconds: that scoring took, from the first file to the last.
@@ -49,11 +49,12 @@ def describe_run(
         timings: summed over threads.
     """
     images = counts["n_scored"] + counts["n_failed"]
+    idle = "all scores were cached" if counts["n_scored"] else "no image could be scored"
     return {
         "schema_version": SCHEMA_VERSION,
         "versions": package_versions(),
         "platform": platform.platform(),
-        "device": device or "none (all scores were cached)",
+        "device": device or f"none ({idle})",
         "detectors": [
             {
                 "name": card.name,

@@ -144,7 +144,12 @@ def test_a_folder_without_any_readable_image_is_reported(tmp_path: Path) -> None
 
 def test_nothing_scored_is_still_a_report(tmp_path: Path) -> None:
     run = make_run(tmp_path, {}, failures=[("bad", "0.png", "not an image")])
-    assert "No image could be scored" in Page(render(run)).text
+    page = render(run)
+    assert "No image could be scored" in Page(page).text
+    assert 'id="problems"' in page
+    for empty in ("ranking", "distributions", "pictures", "detectors"):
+        assert f'id="{empty}"' not in page
+        assert f'"#{empty}"' not in page
 
 
 def test_a_failed_write_leaves_the_old_report_and_no_remains(tmp_path: Path) -> None:
