@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import threading
 from concurrent.futures import ProcessPoolExecutor
 
 from realbench.allocator import keep_freed_memory
@@ -16,8 +17,17 @@ def worker_pool(workers: int) -> ProcessPoolExecutor:
 
 
 def _set_up() -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     os.environ["OMP_NUM_THREADS"] = "1"
     keep_freed_memory()
     import torch
 
     torch.set_num_threads(1)
+
+
+def _end_with_parent() -> None:
+    """A command that is killed must not leave its workers waiting for work for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
