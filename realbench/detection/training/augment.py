@@ -155,19 +155,22 @@ def shared_processing(image: np.ndarray, rng: np.random.Generator) -> np.ndarray
     return image
 
 
-def degrade(image: np.ndarray, reduction: float, rng: np.random.Generator) -> np.ndarray:
+def degrade(
+    image: np.ndarray, reduction: float, strongest_noise: float, rng: np.random.Generator
+) -> np.ndarray:
     """Blur, noise, compress, scale or sharpen strongly; one or two of them.
 
     Args:
         reduction: how much smaller the view is than a 512-pixel image, which is the scale at
             which the strengths are meant.
+        strongest_noise: its standard deviation at most, in 8-bit levels, above 2.
     """
     for _ in range(1 + int(rng.random() < 0.25)):
         kind = rng.integers(5)
         if kind == 0:
             image = perturbations.blur(image, rng.uniform(0.7, 3.2) / reduction)
         elif kind == 1:
-            image = perturbations.noise(image, rng.uniform(2, 22) / reduction, rng)
+            image = perturbations.noise(image, rng.uniform(2, strongest_noise) / reduction, rng)
         elif kind == 2:
             image = perturbations.jpeg(image, int(rng.uniform(25, 75)))
         elif kind == 3:
@@ -180,13 +183,13 @@ def degrade(image: np.ndarray, reduction: float, rng: np.random.Generator) -> np
 
 
 def synthetic(size: int, rng: np.random.Generator) -> np.ndarray:
-    """Make a picture of nothing: flat colour, gradient, noise, blobs, with or without grain.
+    """Make a picture of nothing: flat colour, gradient, noise, blobs, grid; grain on some.
 
     Returns:
         uint8 RGB (size, size, 3).
     """
     image: np.ndarray
-    kind = rng.integers(5)
+    kind = rng.integers(6)
     if kind == 0:
         image = np.full((size, size, 3), rng.integers(0, 256, 3), np.float32)
     elif kind == 1:
@@ -197,8 +200,10 @@ def synthetic(size: int, rng: np.random.Generator) -> np.ndarray:
         image = image * np.ones(3)
     elif kind == 3:
         image = rng.uniform(0, 255, (size, size, 3))
-    else:
+    elif kind == 4:
         image = _blobs(size, rng)
+    else:
+        image = _grid(size, rng)
     if kind != 3 and rng.random() < 0.3:
         image = image + rng.normal(0, rng.uniform(1, 20), image.shape)
     return np.clip(image, 0, 255).astype(np.uint8)
@@ -221,6 +226,22 @@ def _blobs(size: int, rng: np.random.Generator) -> np.ndarray:
     grid = rng.integers(0, 256, (cells, cells, 3), np.uint8)
     resample = (_R.NEAREST, _R.BILINEAR, _R.BICUBIC)[rng.integers(3)]
     return np.array(Image.fromarray(grid).resize((size, size), resample), np.float32)
+
+
+def _grid(size: int, rng: np.random.Generator) -> np.ndarray:
+    """One small cell again and again, here stronger and there weaker: what broken decoders make.
+
+    Transposed convolutions whose strides overlap leave such patterns (Odena et al. 2016, Distill,
+    Deconvolution and Checkerboard Artifacts).
+    """
+    side = int(rng.integers(2, 17))
+    cell = rng.uniform(-1, 1, (side, side, 3 if rng.random() < 0.7 else 1))
+    count = size // side + 1
+    cells = rng.random((count, count, 1)) ** rng.uniform(0, 6)  # alike, or few that stand out
+    strength = cells.repeat(side, axis=0).repeat(side, axis=1)
+    repeated = np.tile(cell, (count, count, 1)) * strength
+    color = rng.uniform(0, 255, 3) * (rng.random(3) < 0.6) * rng.random()  # garish, or dark
+    return color + rng.uniform(30, 200) * repeated[:size, :size]
 
 
 def cut(image: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:

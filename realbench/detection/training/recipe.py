@@ -35,7 +35,9 @@ class Recipe(BaseModel):
 
     ``matched_size`` is the side to which the matched protocol brings pictures, for detectors of
     smaller ones than usual. ``views`` are those of an image that is judged, ``training_views``
-    those of one that is learned from. ``inverse_penalty`` is the C of logistic regression on
+    those of one that is learned from. ``degraded_share`` of the generated ones' views are degraded
+    strongly, some with noise of up to ``strongest_noise`` (its standard deviation in 8-bit levels,
+    in a 512-pixel image). ``inverse_penalty`` is the C of logistic regression on
     standardised statistics with weights that sum to 1: smaller is simpler.
     """
 
@@ -50,6 +52,7 @@ class Recipe(BaseModel):
     views: int = Field(1, ge=1)
     training_views: int = Field(ge=1)
     degraded_share: float = Field(ge=0, le=1)
+    strongest_noise: float = Field(default=22.0, gt=2, le=128)
     inverse_penalty: float = Field(gt=0)
     shares: Shares
     folds: int = Field(3, ge=2)

@@ -36,6 +36,7 @@ _DECISIVE = {
     "matched_size",
     "training_views",
     "degraded_share",
+    "strongest_noise",
     "seed",
 }
 

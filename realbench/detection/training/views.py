@@ -46,7 +46,8 @@ def view_of(pixels: np.ndarray, real: bool, recipe: Recipe, rng: np.random.Gener
     else:
         view = augment.trace_view(pixels, size, rng, matched_size)
     if not real and rng.random() < recipe.degraded_share:
-        view = augment.degrade(view, matched_size / side if semantic else 1.0, rng)
+        reduction = matched_size / side if semantic else 1.0
+        view = augment.degrade(view, reduction, recipe.strongest_noise, rng)
     return _cut(augment.shared_processing(view, rng), recipe, rng)
 
 

@@ -35,6 +35,7 @@ def _recipe(kind: str) -> Recipe:
         architecture="vit_small_patch14_dinov2",
         blocks=(0, 1),
         input_size=56,
+        matched_size=128,  # degrading larger ones takes minutes
         views=1 if kind == "semantic" else 4,
         training_views=2,
         degraded_share=0.3,
@@ -191,7 +192,11 @@ def test_plain_folders_of_ones_own_train_with_the_embedded_recipe(
     recipe = read_recipe(content_path("detectors") / "semantic-lite" / "recipe.toml")
     (data / "generated").rename(data / "my-models")
     results = train_detectors(
-        {"mine": recipe.model_copy(update={"training_views": 1, "input_size": 56})},
+        {
+            "mine": recipe.model_copy(
+                update={"training_views": 1, "input_size": 56, "matched_size": 128}
+            )
+        },
         out=tmp_path / "out",
         work=tmp_path / "work",
         photos=[data / "photos"],
