@@ -7,6 +7,7 @@ from PIL import Image
 
 from realbench import rendering
 from realbench.detection import perturbations
+from realbench.detection.perturbations import MATCHED_SIZE
 from realbench.detection.training import augment
 from realbench.detection.training.recipe import Recipe
 
@@ -77,4 +78,7 @@ def render(recipe: Recipe, rng: np.random.Generator) -> np.ndarray:
     Plain renders are unlike anything that generators make, and as little like photographs.
     """
     scene = (rendering.spheres, rendering.mountains)[rng.integers(2)]
-    return stored(scene(int(rng.integers(400, 900)), int(rng.integers(1000, 2**31))), recipe)
+    # At least about twice the size at which it is judged, so that scaling smooths its edges.
+    largest = min(1.0, 2 * recipe.matched_size / MATCHED_SIZE)
+    size = round(int(rng.integers(400, 900)) * largest)
+    return stored(scene(size, int(rng.integers(1000, 2**31))), recipe)
