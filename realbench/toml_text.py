@@ -39,8 +39,11 @@ def read_toml(path: Path, what: str = "file") -> dict[str, Any]:
         reason = error.strerror or "unknown error"
         raise UsageError(f"cannot read the {what} {shown}: {reason}; give a TOML file") from error
     except (ValueError, RecursionError) as error:
-        reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
-        reason = printable(re.sub(r"\s+", " ", reason))
+        reason = printable(re.sub(r"\s+", " ", str(error)))
+        if isinstance(error, RecursionError):
+            reason = "nested too deeply"
+        elif isinstance(error, UnicodeDecodeError):
+            reason = f"not UTF-8 (byte {error.start + 1}); save it as UTF-8"
         raise UsageError(f"the {what} {shown} is no TOML: {reason}") from error
 
 

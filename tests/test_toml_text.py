@@ -31,7 +31,7 @@ def test_any_bytes_are_a_table_or_one_line(
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
-        (b"\xff\xfe", "decode"),
+        ("a = 1".encode("utf-16"), "not UTF-8 (byte 1); save it as UTF-8"),
         (b"a = " + b"[" * 100_000, "nested too deeply"),
         (b"#" * 1_000_001, "more than 1,000,000 bytes"),
         (b"a = 1\na = 2\n", "line 2"),

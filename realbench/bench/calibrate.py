@@ -58,7 +58,7 @@ def calibrate(
     """
     if not 0 < prior < 1:
         raise UsageError(f"--prior must be between 0 and 1, not {prior:g}")
-    cards = choose_cards(detectors)
+    cards = [card.to_calibrate() for card in choose_cards(detectors)]
     check_names([card.name for card in cards])
     folders = [_folder(one, card, out) for one, card in zip(_flat(detectors), cards, strict=True)]
     for folder, _ in folders:
@@ -76,7 +76,7 @@ def calibrate(
             prior=prior,
             n_real=int(labelled.real.sum()),
             n_generated=int((~labelled.real).sum()),
-            weights_sha256=card.weights.sha256,
+            fingerprint=card.uncalibrated,
         )
         saved.write(folder)
         found.append(entry | {"calibration": saved.model_dump(mode="json"), "folder": str(folder)})

@@ -47,7 +47,7 @@ class SavedCalibration(BaseModel):
 
     Attributes:
         detector: the name of the detector, or the path of its folder from the file's.
-        weights_sha256: of the card that was calibrated, where it says one.
+        fingerprint: of what was calibrated, before it (:attr:`Card.uncalibrated`).
         prior: the share of photographs that P(real) supposes.
         n_real, n_generated: the images that it was fitted on.
     """
@@ -60,7 +60,7 @@ class SavedCalibration(BaseModel):
     prior: float = Field(default=0.5, gt=0, lt=1)
     n_real: int = Field(ge=1)
     n_generated: int = Field(ge=1)
-    weights_sha256: str | None = None
+    fingerprint: str = Field(pattern="^[0-9a-f]{64}$")
 
     def base(self, folder: Path) -> str | Path:
         """Return the detector that the file in ``folder`` is of: its name, or its folder."""

@@ -24,7 +24,7 @@ from pydantic import (
     model_validator,
 )
 
-from realbench.detection.weight_files import digest, file_sha256, find_weights
+from realbench.detection.weight_files import digest, find_weights
 from realbench.errors import RealBenchError, UsageError
 from realbench.text import printable
 from realbench.toml_text import first_problem, read_toml
@@ -262,9 +262,19 @@ class NetworkCard(_Strict):
         """What identifies the files in use, by part: SHA-256, or the hub's commit of a model.
 
         Raises:
-            RealBenchError: one is missing.
+            RealBenchError: one is missing, or is not the one that the card names.
         """
-        return {part: digest(self.locate(part)) for part in self.parts}
+        return {part: self._digest(part) for part in self.parts}
+
+    def _digest(self, part: str) -> str:
+        path, expected = self.locate(part), self.parts[part].sha256
+        found = digest(path)
+        if expected and not path.is_dir() and found != expected:
+            raise RealBenchError(
+                f"{path} has sha256 {found}, but its card says "
+                f"{expected}: get the right file, or correct {CARD_FILE}"
+            )
+        return found
 
     @cached_property
     def fingerprint(self) -> str:
@@ -275,7 +285,7 @@ class NetworkCard(_Strict):
         Texts for people (description, licence, citation) and the name are left out.
 
         Raises:
-            RealBenchError: the weights file is missing.
+            RealBenchError: the weights file is missing, or is not the one that the card names.
         """
         decisive: dict[str, Any] = self.model_dump(
             mode="json",
@@ -283,6 +293,14 @@ class NetworkCard(_Strict):
             exclude_none=True,  # what a card does not have decides nothing
         )
         decisive |= self.digests | self._code()
+        # Which of a file's tensors are taken; left out where all are.
+        entries = {
+            part: [spec.key, spec.strip_prefix]
+            for part, spec in self.parts.items()
+            if spec.key or spec.strip_prefix
+        }
+        if entries:
+            decisive["entries"] = entries
         decisive["scoring_version"] = SCORING_VERSION
         text = json.dumps(decisive, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
@@ -297,14 +315,8 @@ class NetworkCard(_Strict):
         Raises:
             RealBenchError: the file is missing, or is not the one that the card names.
         """
-        expected = self.parts[part].sha256
-        path = self.locate(part)
-        found = "" if path.is_dir() else file_sha256(path)
-        if expected and found and found != expected:
-            raise RealBenchError(
-                f"{path} has sha256 {found}, but its card says "
-                f"{expected}: get the right file, or correct {CARD_FILE}"
-            )
+        if not self.locate(part).is_dir():
+            self._digest(part)
 
 
 class Card(NetworkCard):
@@ -318,6 +330,48 @@ class Card(NetworkCard):
     output: OutputSpec = OutputSpec()
     calibration: CalibrationSpec = CalibrationSpec()
     _fused: Term | None = PrivateAttr(default=None)
+    _calibrated: tuple[Path, str] | None = PrivateAttr(default=None)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """As of every card; a user's calibration must be of this very detector.
+
+        Raises:
+            UsageError: the weights or the card have changed since it was calibrated.
+            RealBenchError: the weights file is missing, or is not the one that the card names.
+        """
+        if self._calibrated is not None and self._calibrated[1] != self.uncalibrated:
+            raise UsageError(
+                f"{printable(self._calibrated[0])} is of other weights, or of another card, than "
+                f"{self.name} has now: calibrate it again"
+            )
+        return super().fingerprint
+
+    @cached_property
+    def uncalibrated(self) -> str:
+        """Its fingerprint but for calibration and precision: what a calibration is of."""
+        model = self.model.model_copy(update={"precision": None})
+        card = self.changed(calibration=CalibrationSpec(), model=model)
+        card._calibrated = None
+        card.__dict__["digests"] = self.digests  # hashed once
+        return card.fingerprint
+
+    def to_calibrate(self) -> Card:
+        """Return the card for a calibration anew, to which one of other weights is no hindrance."""
+        card = self.changed()
+        card._calibrated = None
+        return card
+
+    def calibrated_by(self, calibration: CalibrationSpec, file: Path, uncalibrated: str) -> Card:
+        """Return the card with a user's calibration.
+
+        Args:
+            file: that it is from, for messages.
+            uncalibrated: of the detector that it was fitted on.
+        """
+        card = self.changed(calibration=calibration)
+        card._calibrated = (file, uncalibrated)
+        return card
 
     @property
     def fused(self) -> Term | None:

@@ -86,12 +86,8 @@ def _calibrated(folder: Path) -> Card:
 
     saved = read_calibration(folder)
     base = read_card(folder) if (folder / CARD_FILE).is_file() else find_card(saved.base(folder))
-    if saved.weights_sha256 not in (None, base.weights.sha256):
-        raise UsageError(
-            f"{folder / CALIBRATION_FILE} is of other weights than {base.name} has now: "
-            "calibrate it again"
-        )
-    return base.changed(calibration=CalibrationSpec(temperature=saved.temperature, bias=saved.bias))
+    spec = CalibrationSpec(temperature=saved.temperature, bias=saved.bias)
+    return base.calibrated_by(spec, folder / CALIBRATION_FILE, saved.fingerprint)
 
 
 def check_names(names: Sequence[str]) -> None:

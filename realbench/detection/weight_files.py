@@ -58,18 +58,19 @@ def find_weights(
     if spec.file:
         for folder in (card_folder, weights_folder() / detector):
             for name in (spec.file, Path(spec.file).name):
-                if (folder / name).is_file():
-                    return folder / name
+                path = folder / name
+                if path.is_file() or (path / "config.json").is_file():  # or a whole model
+                    return path
     elif (weights_folder() / detector / "config.json").is_file():  # a whole model
         return weights_folder() / detector
     if spec.source == "hub":
         return _from_hub(detector, part, spec, fetch=fetch)
     if spec.source == "file":
-        raise RealBenchError(_missing(detector, part, spec))
+        raise RealBenchError(_missing(detector, part, spec, card_folder))
     return card_folder / spec.file
 
 
-def _missing(detector: str, part: str, spec: WeightsSpec) -> str:
+def _missing(detector: str, part: str, spec: WeightsSpec, card_folder: Path | None = None) -> str:
     """Say what is missing and what to do, in one line."""
     what = "weights" if part == "weights" else f"{part} weights"
     name = detector if part == "weights" else f"{detector}:{part}"
@@ -80,10 +81,16 @@ def _missing(detector: str, part: str, spec: WeightsSpec) -> str:
             f"the model of {detector!r} is not on this machine: give its folder with --weights "
             f"{name}=FOLDER, put it at {weights_folder() / detector}, or fetch it: {_how(spec)}"
         )
+    there = weights_folder() / detector / file
+    if card_folder is not None and not (spec.obtain or spec.sha256):  # a user's own card
+        return (
+            f"the {what} of {detector!r} are not on this machine: put {file} beside "
+            f"{printable(card_folder / 'card.toml')} or at {there}, or give --weights {name}=PATH, "
+            "a file or the folder of a whole model"
+        )
     return (
         f"the {what} of {detector!r} are not on this machine: put {file} ({known}) at "
-        f"{weights_folder() / detector / file} or give --weights {name}=FILE; "
-        f"get it: {_how(spec)}"
+        f"{there} or give --weights {name}=FILE; get it: {_how(spec)}"
     )
 
 

@@ -52,6 +52,19 @@ def test_the_fingerprint_follows_what_decides_scores_and_nothing_else(card: Path
     assert read_card(card).fingerprint != first
 
 
+def test_another_entry_of_one_file_is_another_fingerprint(card: Path) -> None:
+    found = {read_card(card).fingerprint}
+    for old, new in (
+        ("[weights]", '[weights]\nkey = "state_dict"'),
+        ('"state_dict"', '"ema"'),
+        ('key = "ema"', 'strip_prefix = "ema"'),
+        ('strip_prefix = "ema"', 'strip_prefix = "ema."'),
+    ):
+        edit(card, old, new)
+        found.add(read_card(card).fingerprint)
+    assert len(found) == 5
+
+
 def test_calibration_and_orientation_change_the_logit_as_the_card_says(card: Path) -> None:
     picture = np.random.default_rng(0).integers(0, 256, (90, 90, 3), np.uint8)
 
@@ -75,6 +88,8 @@ def test_other_weights_than_the_cards_are_refused(card: Path) -> None:
     weights.write_bytes(data)
     with pytest.raises(RealBenchError, match=r"weights\.safetensors has sha256"):
         realbench.load_detector(card)
+    with pytest.raises(RealBenchError, match=r"weights\.safetensors has sha256"):
+        _ = read_card(card).fingerprint  # cached scores are not found by a wrong hash
     weights.unlink()
     with pytest.raises(RealBenchError, match="cannot be read"):
         realbench.load_detector(card)

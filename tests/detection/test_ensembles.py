@@ -168,7 +168,12 @@ def test_folds_hold_out_generators_and_prompts() -> None:
 def test_a_calibration_stands_for_its_detector_and_changes_the_fingerprint(tmp_path: Path) -> None:
     card = make_card(tmp_path / "cards", "one")
     saved = SavedCalibration(
-        detector="../cards/one", temperature=2.0, bias=0.5, n_real=60, n_generated=60
+        detector="../cards/one",
+        temperature=2.0,
+        bias=0.5,
+        n_real=60,
+        n_generated=60,
+        fingerprint=find_card(card).uncalibrated,
     )
     saved.write(tmp_path / "calibrated")
     plain, mine = find_card(card), find_card(tmp_path / "calibrated")
@@ -179,9 +184,15 @@ def test_a_calibration_stands_for_its_detector_and_changes_the_fingerprint(tmp_p
     before = Scorer([card], device="cpu")([image]).logits["one"]
     after = Scorer([tmp_path / "calibrated"], device="cpu")([image]).logits["one"]
     assert after == pytest.approx((before + 0.5) / 2)  # the card's own is temperature 1, bias 0
-    saved.model_copy(update={"weights_sha256": "0" * 64}).write(tmp_path / "calibrated")
-    with pytest.raises(UsageError, match="of other weights"):
-        find_card(tmp_path / "calibrated")
+    assert mine.uncalibrated == plain.uncalibrated
+    reduced = mine.changed(model=mine.model.model_copy(update={"precision": "bfloat16"}))
+    assert reduced.fingerprint != mine.fingerprint  # and no refusal
+    saved.model_copy(update={"fingerprint": "0" * 64}).write(tmp_path / "calibrated")
+    other = find_card(tmp_path / "calibrated")
+    for _ in range(2):  # it is not forgotten
+        with pytest.raises(UsageError, match="of other weights"):
+            _ = other.fingerprint
+    assert other.to_calibrate().fingerprint
     (tmp_path / "calibrated" / "calibration.toml").write_text("temperature = 0\n")
     with pytest.raises(UsageError, match="is no calibration"):
         find_card(tmp_path / "calibrated")

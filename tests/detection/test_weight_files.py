@@ -21,9 +21,9 @@ import torch
 from safetensors.torch import load_file
 
 import realbench as package
-from realbench.detection.cards import read_card
+from realbench.detection.cards import WeightsSpec, read_card
 from realbench.detection.checkpoints import read_checkpoint
-from realbench.detection.weight_files import digest, parse_weights
+from realbench.detection.weight_files import digest, find_weights, parse_weights
 from realbench.errors import RealBenchError, UsageError
 from tests.cli.commands import error_line, make_images, realbench
 from tests.fakes import make_card
@@ -101,6 +101,19 @@ def test_given_weights_and_weights_in_their_folder_score_alike(
 
 
 @pytest.mark.slow
+def test_a_users_own_card_finds_a_model_folder_beside_it(tmp_path: Path) -> None:
+    """And says where it looked, when there is none."""
+    spec = WeightsSpec(source="file", file="vit")
+    with pytest.raises(RealBenchError, match=r"put vit beside .*card\.toml or at ") as caught:
+        find_weights("mine", "weights", spec, tmp_path)
+    assert "--weights mine=PATH" in str(caught.value)
+    (tmp_path / "vit").mkdir()
+    with pytest.raises(RealBenchError, match="not on this machine"):  # an empty one is no model
+        find_weights("mine", "weights", spec, tmp_path)
+    (tmp_path / "vit" / "config.json").write_text("{}")
+    assert find_weights("mine", "weights", spec, tmp_path) == tmp_path / "vit"
+
+
 def test_weights_come_from_the_hubs_cache_without_a_network(
     tmp_path: Path, card: Path, environment: dict[str, str]
 ) -> None:

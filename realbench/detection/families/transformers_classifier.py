@@ -110,6 +110,7 @@ def _indices(card: Card, names: dict[int, str]) -> tuple[list[int], list[int]]:
 def loaded(kind: str, folder: Path, **options: Any) -> Any:
     """Load something from a model's folder, without the network and without code of its own."""
     import transformers
+    from safetensors import SafetensorError
 
     try:
         with quiet():
@@ -121,7 +122,7 @@ def loaded(kind: str, folder: Path, **options: Any) -> Any:
             f"{folder} cannot be loaded: its weights hold more than tensors, which would run code; "
             "get the authors' files, or convert them where you trust them"
         ) from error
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise RealBenchError(
             f"{folder} cannot be loaded by transformers' {kind} ({first}); fetch it again, or "

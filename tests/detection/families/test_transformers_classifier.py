@@ -175,6 +175,14 @@ def test_torch_weights_are_read_and_code_in_them_is_not_run(tmp_path: Path) -> N
     assert not (tmp_path / "owned").exists()
 
 
+def test_a_file_that_was_cut_off_is_named_with_its_folder(tmp_path: Path) -> None:
+    folder = save_model(tmp_path / "model", "vit", ["artificial", "human"])
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(RealBenchError, match=r"model cannot be loaded .*; fetch it again"):
+        realbench.load_detector("sdxl-detector", weights=folder)
+
+
 def test_a_model_with_code_of_its_own_is_refused(tmp_path: Path) -> None:
     folder = save_model(tmp_path / "model", "vit", ["artificial", "human"])
     config = json.loads((folder / "config.json").read_text())
