@@ -148,7 +148,10 @@ def test_folds_are_kept_as_detectors_of_what_they_hold_out(
         own = table[(table["fold"] == number) & ~table["real"]]
         assert set(own["source"]) == set(fold.contestants)
         expected = calibrated(own["logit"].to_numpy(), specs[number])
-        pictures = [perturbations.matched(read_image(Path(path))) for path in own["path"]]
+        pictures = [
+            perturbations.matched(read_image(Path(path)), recipe.matched_size)
+            for path in own["path"]
+        ]
         found = [detector.logits(detector.prepare(one)[None]).item() for one in pictures]
         assert len(found) == 6
         np.testing.assert_allclose(found, expected, atol=0.05)

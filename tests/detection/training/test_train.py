@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -68,6 +69,16 @@ def data(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.fixture
+def few_renders_in_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What takes long, 128 renders and fresh processes, is tested once, by the first test."""
+    monkeypatch.setattr("realbench.detection.training.statistics._IMAGES_A_PART", 8)
+    for module in ("statistics", "run"):
+        monkeypatch.setattr(
+            f"realbench.detection.training.{module}.worker_pool", ThreadPoolExecutor
+        )
+
+
 @pytest.mark.slow
 def test_training_writes_detectors_that_load_and_repeats_exactly(
     data: Path, tmp_path: Path
@@ -94,6 +105,7 @@ def test_training_writes_detectors_that_load_and_repeats_exactly(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("few_renders_in_threads")
 def test_an_interrupted_training_goes_on_from_its_finished_fits(data: Path, tmp_path: Path) -> None:
     recipes = {"tiny": _recipe("semantic")}
     said: list[str] = []
@@ -185,6 +197,7 @@ def test_the_pretrained_transformer_computes_what_its_onnx_file_does() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("few_renders_in_threads")
 def test_plain_folders_of_ones_own_train_with_the_embedded_recipe(
     data: Path, tmp_path: Path
 ) -> None:
@@ -213,6 +226,7 @@ def test_plain_folders_of_ones_own_train_with_the_embedded_recipe(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("few_renders_in_threads")
 def test_a_new_generator_beside_others_data_is_held_out_whole(data: Path, tmp_path: Path) -> None:
     mine, photos = tmp_path / "new", tmp_path / "camera-2"
     rng = np.random.default_rng(1)
