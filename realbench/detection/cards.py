@@ -351,8 +351,7 @@ class Card(NetworkCard):
     def uncalibrated(self) -> str:
         """Its fingerprint but for calibration and precision: what a calibration is of."""
         model = self.model.model_copy(update={"precision": None})
-        card = self.changed(calibration=CalibrationSpec(), model=model)
-        card._calibrated = None
+        card = self.to_calibrate().changed(calibration=CalibrationSpec(), model=model)
         card.__dict__["digests"] = self.digests  # hashed once
         return card.fingerprint
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from realbench.text import visible
+
 _PLAIN_MARKDOWN = re.compile(r"[\w ,()'/;–−-]", re.UNICODE)
 _LATEX = {
     "\\": r"\textbackslash{}",
@@ -59,6 +61,4 @@ def latex(text: str) -> str:
 
 
 def _visible(text: str) -> str:
-    from realbench.report.wording import visible
-
     return re.sub(r"\s+", " ", visible(text))

@@ -29,7 +29,8 @@ from realbench.leaderboard.tables import (
     value_text,
 )
 from realbench.report import plots
-from realbench.report.wording import THIN, listing, visible
+from realbench.report.wording import THIN, listing
+from realbench.text import visible
 
 SAMPLES_SHOWN = 6
 _SAMPLE_SIDE = 320  # pixels

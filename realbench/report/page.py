@@ -11,6 +11,7 @@ from markupsafe import Markup
 import realbench
 from realbench.files import write_whole
 from realbench.report import wording
+from realbench.text import visible
 
 _FILTERS = (
     wording.number,
@@ -46,7 +47,7 @@ def render_page(template: str, context: dict[str, object]) -> str:
         .get_template(template)
         .render(version=realbench.__version__, bibtex=bibtex(), **context)
     )
-    return wording.visible(page)
+    return visible(page)
 
 
 @cache

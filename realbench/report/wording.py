@@ -7,27 +7,12 @@ instance the interval of a folder with one prompt) becomes a dash or a phrase, n
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeGuard
-
-from realbench.text import DIRECTION_CONTROLS
 
 THIN = 10  # fewer prompts than this call for a word of caution
 MISSING = "–"
 MINUS = "\N{MINUS SIGN}"
-
-
-_INVISIBLE = re.compile(f"[{DIRECTION_CONTROLS}\ud800-\udfff]")
-
-
-def visible(text: object) -> str:
-    """Return a text with invisible direction controls and lone surrogates written out.
-
-    A right-to-left override in a file name would otherwise turn the text around it, and a lone
-    surrogate could not be written as UTF-8.
-    """
-    return _INVISIBLE.sub(lambda match: f"\\u{ord(match[0]):04x}", str(text))
 
 
 def is_number(value: Any) -> TypeGuard[float]:

