@@ -37,7 +37,10 @@ SCORING_VERSION = 1
 
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 _LONGEST_NAME = 64
-_TAKEN = ("folder", "image", "prompt_id", "sha256", "status", "reason", "realism", "disagreement")
+_TAKEN = (
+    *("folder", "image", "prompt_id", "sha256", "status", "reason"),
+    *("realism", "disagreement", "verdict"),
+)
 
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Triple = tuple[float, float, float]
@@ -371,6 +374,12 @@ class Card(NetworkCard):
         card = self.changed(calibration=calibration)
         card._calibrated = (file, uncalibrated)
         return card
+
+    @property
+    def folders(self) -> list[Path]:
+        """Where its files lie: a user's calibration, then the card."""
+        calibration = [] if self._calibrated is None else [self._calibrated[0].parent]
+        return [*calibration, self.path]
 
     @property
     def fused(self) -> Term | None:

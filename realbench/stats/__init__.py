@@ -18,6 +18,12 @@ from realbench.stats.classification import (
     detection_measures,
     error_correlation,
 )
+from realbench.stats.conformal import (
+    VerdictRule,
+    errors_by_source,
+    fit_verdicts,
+    verdict_stability,
+)
 from realbench.stats.differences import (
     PairedDifference,
     holm,
@@ -31,6 +37,7 @@ __all__ = [
     "Interval",
     "PairedDifference",
     "ReliabilityCurve",
+    "VerdictRule",
     "auc",
     "best_threshold",
     "bootstrap_auc",
@@ -40,7 +47,9 @@ __all__ = [
     "cohen_kappa",
     "detection_measures",
     "error_correlation",
+    "errors_by_source",
     "expected_calibration_error",
+    "fit_verdicts",
     "holm",
     "krippendorff_alpha",
     "paired_difference",
@@ -49,4 +58,5 @@ __all__ = [
     "stratified_auc",
     "tpr_at_fpr",
     "unpaired_difference",
+    "verdict_stability",
 ]

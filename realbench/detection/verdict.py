@@ -1,0 +1,190 @@
+"""Held-out scores of detectors, from which verdicts with a bound are fitted."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from realbench.detection.calibration import calibrated
+from realbench.detection.cards import Card, Sha256
+from realbench.detection.ensemble import combine, fused_terms
+from realbench.errors import UsageError
+from realbench.files import write_whole
+from realbench.stats.conformal import VerdictRule, fit_verdicts
+from realbench.text import printable
+from realbench.toml_text import first_problem
+
+SAMPLE_FILE = "verdict.json"
+_DECIMALS = 4  # of logits
+
+Logits = Mapping[str, tuple[float, ...]]
+
+
+class ConformalSample(BaseModel):
+    """Logits of images that no detector learned from, as ``verdict.json`` has them.
+
+    They are raw, before calibration, so one sample serves every calibration of the same networks,
+    each of them alone, and every ensemble of them.
+
+    Attributes:
+        format: of the file.
+        pictures: how the images were shown to the detectors, in words for people.
+        detectors: each detector's name and what its logits are of (:attr:`Card.uncalibrated`).
+        photographs: source to detector's name to the raw logits of P(real), in one order.
+        generated: the same by generator.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: Literal[1] = 1
+    pictures: str
+    detectors: dict[str, Sha256] = Field(min_length=1)
+    photographs: dict[str, dict[str, tuple[float, ...]]] = Field(min_length=1)
+    generated: dict[str, dict[str, tuple[float, ...]]] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _complete(self) -> ConformalSample:
+        for kind in (self.photographs, self.generated):
+            for source, logits in kind.items():
+                if set(logits) != set(self.detectors):
+                    raise ValueError(f"{source}: has not the logits of just the detectors")
+                if len({len(values) for values in logits.values()}) > 1 or not all(logits.values()):
+                    raise ValueError(f"{source}: each detector has one logit for each image")
+                if not all(map(math.isfinite, (v for values in logits.values() for v in values))):
+                    raise ValueError(f"{source}: a logit is not finite")
+        return self
+
+    @classmethod
+    def of(
+        cls,
+        cards: Sequence[Card],
+        logits: Mapping[str, np.ndarray],
+        real: np.ndarray,
+        source: np.ndarray,
+        pictures: str,
+    ) -> ConformalSample:
+        """Make a sample of calibrated logits.
+
+        Args:
+            cards: the detectors', with the calibration that the logits have.
+            logits: each detector's calibrated logits of P(real), (n,).
+            real: whether each image is a photograph, bool (n,).
+            source: the source of each photograph and the generator of each other image, text (n,).
+            pictures: how the images were shown.
+        """
+        raw = {
+            card.name: np.round(
+                np.asarray(logits[card.name], np.float64) * card.calibration.temperature
+                - card.calibration.bias,
+                _DECIMALS,
+            )
+            for card in cards
+        }
+
+        def kind(mine: np.ndarray) -> dict[str, dict[str, tuple[float, ...]]]:
+            return {
+                str(one): {
+                    name: tuple(values[mine & (source == one)].tolist())
+                    for name, values in raw.items()
+                }
+                for one in np.unique(source[mine])
+            }
+
+        real = np.asarray(real, bool)
+        return cls(
+            pictures=pictures,
+            detectors={card.name: card.uncalibrated for card in cards},
+            photographs=kind(real),
+            generated=kind(~real),
+        )
+
+    def write(self, folder: Path) -> Path:
+        """Write ``verdict.json`` into ``folder``, whole, and return its path.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        path = folder / SAMPLE_FILE
+        text = json.dumps(self.model_dump(mode="json"), ensure_ascii=False, separators=(",", ":"))
+        lines = text.replace('},"', '},\n"') + "\n"  # a line a source
+        write_whole(path, lambda partial: partial.write_text(lines, encoding="utf-8"))
+        return path
+
+    def fits(self, cards: Sequence[Card]) -> bool:
+        """Whether it has the logits of all these very networks."""
+        return {card.uncalibrated for card in cards} <= set(self.detectors.values())
+
+    def realism(self, cards: Sequence[Card]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """Return the ensemble's P(real) of the photographs by source, and of the generated images.
+
+        Args:
+            cards: the ensemble's, which fit; their calibrations and weights are used.
+        """
+        names = {fingerprint: name for name, fingerprint in self.detectors.items()}
+        of_card = {card.name: names[card.uncalibrated] for card in cards}
+        levels, fused = {card.name: card.level for card in cards}, fused_terms(cards)
+
+        def kind(sources: Mapping[str, Logits]) -> dict[str, np.ndarray]:
+            return {
+                source: combine(
+                    {
+                        card.name: calibrated(np.array(own[of_card[card.name]]), card.calibration)
+                        for card in cards
+                    },
+                    levels,
+                    fused,
+                )
+                for source, own in sources.items()
+            }
+
+        return kind(self.photographs), kind(self.generated)
+
+    def rule(self, cards: Sequence[Card], max_false_alarm: float = 0.05) -> VerdictRule:
+        """Fit the verdicts of an ensemble of these cards, which fit."""
+        photographs, generated = self.realism(cards)
+        return fit_verdicts(
+            np.concatenate(list(photographs.values())),
+            np.concatenate(list(generated.values())),
+            max_false_alarm,
+        )
+
+
+def read_sample(path: Path) -> ConformalSample:
+    """Read a file of held-out logits.
+
+    Raises:
+        UsageError: it cannot be read or is not valid.
+    """
+    try:
+        return ConformalSample.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise UsageError(f"cannot read {printable(path)}: {error.strerror}") from error
+    except ValidationError as error:
+        problem = first_problem(error, "sample")
+        raise UsageError(
+            f"{printable(path)} is no sample of held-out scores ({problem}): calibrate the "
+            "detectors again, or take the file away"
+        ) from error
+
+
+def find_sample(cards: Sequence[Card]) -> ConformalSample | None:
+    """Return held-out logits of an ensemble; None where there are none of these very networks.
+
+    They are looked for in the folder of a user's calibration, beside each card, and in the folder
+    above it, where training leaves them.
+
+    Raises:
+        UsageError: a file is there and is not valid.
+    """
+    places = [folder for card in cards for folder in card.folders]
+    for folder in dict.fromkeys([*places, *(card.path.parent for card in cards)]):
+        path = folder / SAMPLE_FILE
+        if path.is_file() and (sample := read_sample(path)).fits(cards):
+            return sample
+    return None

@@ -1,0 +1,163 @@
+"""Verdicts with a bound on their errors: photograph, generated or unsure.
+
+Split conformal prediction, for each class by itself. Let a new photograph and n held-out ones be
+exchangeable. Its rank among them is then uniform, so that the p-value
+
+    p = (1 + number of held-out photographs that score no higher) / (n + 1)
+
+is at most a with probability at most a, whatever the distribution of the scores (Vovk, Gammerman
+and Shafer 2005, Algorithmic Learning in a Random World; Angelopoulos and Bates 2021, arXiv
+2107.07511, equation 1 and theorem 1; their section 4.2 on each class by itself, 4.4 on tests of
+one class). The same holds for generated images and the scores that are no lower. An image is
+called generated where it is not taken for a photograph (p at most a) and may be generated, a
+photograph where it is the other way round, and else nothing is claimed.
+
+The bound holds on average over samples. That of one sample is distributed as Beta(k, n + 1 - k)
+with k = floor(a (n + 1)) (section 3.2 there), and says nothing of photographs of a kind of which
+the sample has none: :func:`errors_by_source` measures that.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from realbench.stats._arrays import FloatArray, finite
+
+PHOTOGRAPH, GENERATED, UNSURE = "photograph", "generated", "unsure"
+VERDICTS = (PHOTOGRAPH, UNSURE, GENERATED)
+
+# Scores are compared as scores.csv has them, so that its column can be checked against it.
+_DECIMALS = 6
+
+
+@dataclass(frozen=True)
+class VerdictRule:
+    """Which scores are called what.
+
+    Attributes:
+        low: a photograph scores below it with probability at most ``max_false_alarm``.
+        high: a generated image scores above it with probability at most ``max_false_alarm``.
+        max_false_alarm: the bound, above 0 and at most 0.5.
+        n_photographs, n_generated: the held-out images that the rule was fitted on.
+    """
+
+    low: float
+    high: float
+    max_false_alarm: float
+    n_photographs: int
+    n_generated: int
+
+    def verdicts(self, realism: npt.ArrayLike) -> npt.NDArray[np.str_]:
+        """Return what each image is called, text (n,): one of :data:`VERDICTS`.
+
+        Args:
+            realism: (n,), in [0, 1]; nothing is called for nan, whose text is empty.
+        """
+        scores = np.round(np.asarray(realism, np.float64), _DECIMALS)
+        no_photograph, not_generated = scores < self.low, scores > self.high
+        claims = [np.isnan(scores), no_photograph & ~not_generated, not_generated & ~no_photograph]
+        return np.select(claims, ["", GENERATED, PHOTOGRAPH], UNSURE)
+
+
+def fit_verdicts(
+    photographs: npt.ArrayLike, generated: npt.ArrayLike, max_false_alarm: float = 0.05
+) -> VerdictRule:
+    """Fit the rule on held-out scores, of images that no detector learned from.
+
+    With fewer than ``1 / max_false_alarm - 1`` photographs none can be called generated, and with
+    as few generated images none a photograph.
+
+    Args:
+        photographs: their realism, (n,), in [0, 1].
+        generated: that of generated images, (m,).
+        max_false_alarm: the share of photographs that may be called generated, and of generated
+            images that may be called photographs.
+
+    Raises:
+        ValueError: ``max_false_alarm`` is not above 0 and at most 0.5.
+    """
+    if not 0 < max_false_alarm <= 0.5:
+        raise ValueError(f"max_false_alarm must be above 0 and at most 0.5, not {max_false_alarm}")
+    real = np.sort(np.round(finite(photographs, "photographs"), _DECIMALS))
+    made = np.sort(np.round(finite(generated, "generated"), _DECIMALS))
+    return VerdictRule(
+        low=_kth(real, max_false_alarm, -math.inf),
+        high=_kth(made[::-1], max_false_alarm, math.inf),
+        max_false_alarm=max_false_alarm,
+        n_photographs=len(real),
+        n_generated=len(made),
+    )
+
+
+def _kth(scores: FloatArray, share: float, none: float) -> float:
+    """Return the score before which an image's p-value is at most ``share``.
+
+    The p-value is at most a where at most k - 1 scores come before the image's or equal it, with
+    k = floor(a (n + 1)): where it comes before the k-th.
+    """
+    k = math.floor(share * (len(scores) + 1) + 1e-9)  # the product may lack a rounding error
+    return float(scores[k - 1]) if k else none
+
+
+def errors_by_source(
+    photographs: Mapping[str, npt.ArrayLike],
+    generated: Mapping[str, npt.ArrayLike],
+    max_false_alarm: float = 0.05,
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Measure the rule on sources that it was not fitted on.
+
+    Args:
+        photographs: realism by source, each (n,), in [0, 1]; two sources or more.
+        generated: realism by generator, as many.
+        max_false_alarm: as for :func:`fit_verdicts`.
+
+    Returns:
+        by source, the share of its photographs that are called generated by a rule fitted on all
+        other sources; by generator, the share of its images that are called photographs likewise.
+    """
+    real = {name: finite(one, name) for name, one in photographs.items()}
+    made = {name: finite(one, name) for name, one in generated.items()}
+
+    def shares(own: Mapping[str, FloatArray], wrong: str) -> dict[str, float]:
+        found = {}
+        for name, scores in own.items():
+            rest = np.concatenate([other for key, other in own.items() if key != name])
+            other_class = np.concatenate(list((made if own is real else real).values()))
+            pair = (rest, other_class) if own is real else (other_class, rest)
+            called = fit_verdicts(*pair, max_false_alarm).verdicts(scores)
+            found[name] = float(np.mean(called == wrong))
+        return found
+
+    return shares(real, GENERATED), shares(made, PHOTOGRAPH)
+
+
+@dataclass(frozen=True)
+class Stability:
+    """How many of n verdicts a change of the images changes.
+
+    Attributes:
+        changed: the share that becomes another verdict.
+        reversed: the share that goes from photograph to generated or back.
+        n: how many images.
+    """
+
+    changed: float
+    reversed: float
+    n: int
+
+
+def verdict_stability(rule: VerdictRule, before: npt.ArrayLike, after: npt.ArrayLike) -> Stability:
+    """Compare the verdicts of the same images before and after a change, such as re-encoding.
+
+    Args:
+        before, after: realism of the images in the same order, (n,) each, in [0, 1].
+    """
+    first, second = (rule.verdicts(finite(one, "realism")) for one in (before, after))
+    changed = first != second
+    claims = (first != UNSURE) & (second != UNSURE)
+    return Stability(float(changed.mean()), float((changed & claims).mean()), len(first))
