@@ -2,41 +2,61 @@
 
 A moved or renamed image keeps its scores, a changed one or a changed detector does not find
 them. The size, time and inode of files are remembered too, so that an unchanged file is not even
-read again.
+read again. SQLite notices little of what a failing disk does to a number, so every row has a
+checksum; a file that is damaged in any way is put aside, and its scores are computed again.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import sqlite3
 import threading
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import platformdirs
 
 from realbench.errors import RealBenchWarning
 
 _SCHEMA = """
+BEGIN IMMEDIATE;
 CREATE TABLE IF NOT EXISTS scores (
-  sha256 TEXT NOT NULL, fingerprint TEXT NOT NULL, logit REAL NOT NULL,
+  sha256 TEXT NOT NULL, fingerprint TEXT NOT NULL, logit REAL NOT NULL, checksum BLOB NOT NULL,
   PRIMARY KEY (sha256, fingerprint)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS files (
   path BLOB PRIMARY KEY, size INTEGER, mtime_ns INTEGER, ctime_ns INTEGER, inode INTEGER,
-  sha256 TEXT NOT NULL
+  sha256 TEXT NOT NULL, checksum BLOB NOT NULL
 ) WITHOUT ROWID;
+PRAGMA user_version = 2;
+COMMIT;
 """
+_VERSION = 2  # 0.1.0 left it at 0 and had no checksums
+# What SQLite reports of a whole file that cannot be used now: locked, on a full disk and so on.
+_NO_DAMAGE = {
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_INTERRUPT,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_NOMEM,
+    sqlite3.SQLITE_PERM,
+    sqlite3.SQLITE_PROTOCOL,
+    sqlite3.SQLITE_READONLY,
+}
 _FILES_A_COMMIT = 500
 # A file changed within this time of being read may change again under the same timestamp.
 _SETTLED_NS = 2_000_000_000
 
 Stat = tuple[int, int, int, int]
+T = TypeVar("T")
 
 
 def cache_path() -> Path:
@@ -52,7 +72,7 @@ def file_stat(path: Path) -> Stat | None:
         found = path.stat()
     except (OSError, ValueError):
         return None
-    return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino % 2**63  # as SQLite's
 
 
 def open_cache(places: Sequence[Path]) -> ScoreCache:
@@ -62,22 +82,34 @@ def open_cache(places: Sequence[Path]) -> ScoreCache:
     """
     for place, following in zip_longest(places, places[1:]):
         try:
-            return ScoreCache(_open(place))
+            return ScoreCache(place)
         except (OSError, sqlite3.Error) as error:
             instead = "going on without" if following is None else f"using {following} instead"
             _warn(f"score cache {place} cannot be used ({_short(error)}); {instead}")
     return ScoreCache(None)
 
 
+class _DamagedError(sqlite3.DatabaseError):
+    """The file holds what this module has not written."""
+
+
 class ScoreCache:
-    """Looks scores up and keeps new ones; without a database it remembers nothing.
+    """Looks scores up and keeps new ones; without a place it remembers nothing.
 
     Safe to use from several threads. Scores are committed as they are put, so that a run that is
-    killed loses none of them.
+    killed loses none of them. A :class:`RealBenchWarning` tells of a file that is damaged.
+
+    Args:
+        place: the cache's file, made where it is missing.
+
+    Raises:
+        OSError, sqlite3.Error: it cannot be used.
     """
 
-    def __init__(self, database: sqlite3.Connection | None) -> None:
-        self._database = database
+    def __init__(self, place: Path | None) -> None:
+        self._place = place
+        self._inode: int | None = None
+        self._database = None if place is None else self._open(place)
         self._files: list[tuple[object, ...]] = []  # rows that the next commit will write
         self._lock = threading.Lock()
 
@@ -92,32 +124,56 @@ class ScoreCache:
         stat = file_stat(path)
         if stat is None:
             return None
-        row = self._ask(
-            "SELECT sha256 FROM files"
-            " WHERE path = ? AND size = ? AND mtime_ns = ? AND ctime_ns = ? AND inode = ?",
-            (_key(path), *stat),
-        )
-        return row[0][0] if row else None
+        key = _key(path)
+
+        def ask(database: sqlite3.Connection) -> str | None:
+            row = database.execute(
+                "SELECT size, mtime_ns, ctime_ns, inode, sha256, checksum FROM files"
+                " WHERE path = ?",
+                (key,),
+            ).fetchone()
+            if row is None:
+                return None
+            *known, sha256, checksum = row
+            if checksum != _checksum(key, *known, sha256):
+                raise _DamagedError("a file's row does not fit its checksum")
+            return str(sha256) if tuple(known) == stat else None
+
+        return self._use(ask)
 
     def logits(self, sha256: str, fingerprints: Sequence[str]) -> dict[str, float]:
         """Return the logits known of an image, by fingerprint."""
         marks = ",".join("?" * len(fingerprints))
-        query = (
-            f"SELECT fingerprint, logit FROM scores WHERE sha256 = ? AND fingerprint IN ({marks})"
-        )
-        return dict(self._ask(query, (sha256, *fingerprints)))
+
+        def ask(database: sqlite3.Connection) -> dict[str, float]:
+            rows = database.execute(
+                "SELECT fingerprint, logit, checksum FROM scores"
+                f" WHERE sha256 = ? AND fingerprint IN ({marks})",
+                (sha256, *fingerprints),
+            ).fetchall()
+            found = {}
+            for fingerprint, logit, checksum in rows:
+                if checksum != _checksum(sha256, fingerprint, logit):
+                    raise _DamagedError("a score does not fit its checksum")
+                found[fingerprint] = logit
+            return found
+
+        return self._use(ask) or {}
 
     def put_file(self, path: Path, stat: Stat | None, sha256: str) -> None:
         """Remember a file's hash, with the next logits; ``stat`` is from before it was read."""
         if stat is not None and time.time_ns() - max(stat[1], stat[2]) > _SETTLED_NS:
+            row = (_key(path), *stat, sha256)
             with self._lock:
-                self._files.append((_key(path), *stat, sha256))
+                self._files.append((*row, _checksum(*row)))
             if len(self._files) >= _FILES_A_COMMIT:
                 self._write()
 
     def put_logits(self, fingerprint: str, logits: Mapping[str, float]) -> None:
         """Keep a detector's logits, by the images' hashes."""
-        self._write([(sha256, fingerprint, logit) for sha256, logit in logits.items()])
+        # SQLite keeps -0.0 as 0, which adding 0.0 makes of it.
+        rows = [(sha256, fingerprint, logit + 0.0) for sha256, logit in logits.items()]
+        self._write([(*row, _checksum(*row)) for row in rows])
 
     def close(self) -> None:
         """Write what is left and close; harmless when it happens twice."""
@@ -126,45 +182,65 @@ class ScoreCache:
         with self._lock:
             database, self._database = self._database, None
         if database is not None:
-            database.close()
-
-    def _ask(self, query: str, values: Sequence[object]) -> list[tuple[Any, ...]]:
-        with self._lock:
-            if self._database is None:
-                return []
-            try:
-                return self._database.execute(query, values).fetchall()
-            except sqlite3.Error as error:
-                self._give_up(error)
-                return []
+            with contextlib.suppress(sqlite3.Error):  # every commit was made before
+                database.close()
 
     def _write(self, scores: Sequence[tuple[object, ...]] = ()) -> None:
         """Write scores and the files that wait, in one short transaction."""
         with self._lock:
             files, self._files = self._files, []
-            if self._database is None:
-                return
-            try:
-                with self._database:
-                    self._database.executemany(
-                        "INSERT OR REPLACE INTO files VALUES (?,?,?,?,?,?)", files
-                    )
-                    self._database.executemany(
-                        "INSERT OR REPLACE INTO scores VALUES (?,?,?)", scores
-                    )
-            except sqlite3.Error as error:
-                self._give_up(error)
 
-    def _give_up(self, error: sqlite3.Error) -> None:
-        """Go on without the cache: a full disk or a lock must not cost the run its results."""
+        def write(database: sqlite3.Connection) -> None:
+            with database:
+                database.executemany("INSERT OR REPLACE INTO files VALUES (?,?,?,?,?,?,?)", files)
+                database.executemany("INSERT OR REPLACE INTO scores VALUES (?,?,?,?)", scores)
+
+        self._use(write)
+
+    def _use(self, action: Callable[[sqlite3.Connection], T]) -> T | None:
+        """Run an action on the database; where that is damaged, on the new one in its place.
+
+        Without a database, or where it cannot be used, nothing is done: a full disk or a lock must
+        not cost the run its results.
+        """
+        with self._lock:
+            for attempt in range(2):
+                if self._database is None:
+                    return None
+                try:
+                    return action(self._database)
+                except (sqlite3.Error, ValueError, OverflowError) as error:
+                    self._database = self._replaced(error, again=attempt == 0)
+        return None
+
+    def _replaced(self, error: Exception, *, again: bool) -> sqlite3.Connection | None:
+        """Close the database and tell why; return a new one where the file was damaged."""
         assert self._database is not None
+        assert self._place is not None
         with contextlib.suppress(sqlite3.Error):
-            place = Path(self._database.execute("PRAGMA database_list").fetchone()[2])
             self._database.close()
-            if _is_damage(error):
-                _set_aside(place)
-        self._database = None
-        _warn(f"score cache: {_short(error)}; going on without it")
+        if not (again and _is_damage(error)):
+            _warn(f"score cache: {_short(error)}; going on without it")
+            return None
+        try:
+            if _inode(self._place) == self._inode:  # else another process was here before
+                _set_aside(self._place, error)
+            return self._open(self._place)
+        except (OSError, sqlite3.Error) as second:
+            _warn(f"score cache: {_short(second)}; going on without it")
+            return None
+
+    def _open(self, place: Path) -> sqlite3.Connection:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            database = _connect(place)
+        except (sqlite3.Error, ValueError) as error:
+            if not _is_damage(error):
+                raise
+            _set_aside(place, error)
+            database = _connect(place)
+        self._inode = _inode(place)
+        return database
 
 
 def _key(path: Path) -> bytes:
@@ -179,32 +255,32 @@ def _warn(message: str) -> None:
     warnings.warn(message, RealBenchWarning, stacklevel=2)
 
 
-def _open(path: Path) -> sqlite3.Connection:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        return _connect(path)
-    except sqlite3.DatabaseError as error:
-        if not _is_damage(error):
-            raise
-        aside = _set_aside(path)
-        _warn(f"score cache {path} was damaged; it is now {aside.name}, and a new one is begun")
-        return _connect(path)
+def _inode(path: Path) -> int | None:
+    stat = file_stat(path)
+    return None if stat is None else stat[3]
 
 
-def _is_damage(error: sqlite3.Error) -> bool:
-    """Whether the file is no database or a broken one, rather than full, locked or read-only."""
-    return isinstance(error, sqlite3.DatabaseError) and not isinstance(
-        error, sqlite3.OperationalError | sqlite3.IntegrityError | sqlite3.ProgrammingError
-    )
+def _checksum(*values: object) -> bytes:
+    """Return eight bytes over a row: what is altered, moved or of another type has others."""
+    return hashlib.blake2b(repr(values).encode("utf-8", "replace"), digest_size=8).digest()
 
 
-def _set_aside(path: Path) -> Path:
-    """Rename a damaged cache, for whoever wants to look, and return its new path."""
+def _is_damage(error: Exception) -> bool:
+    """Whether a file is no cache or a broken one, rather than full, locked or read-only."""
+    code = getattr(error, "sqlite_errorcode", None)
+    return code is None or code & 0xFF not in _NO_DAMAGE
+
+
+def _set_aside(path: Path, error: Exception) -> None:
+    """Rename a damaged cache, for whoever wants to look, and tell of it."""
     aside = path.with_name(f"{path.name}.damaged-{time.time_ns()}")
     for suffix in ("", "-wal", "-shm"):  # a log that is left would be played into the next one
         with contextlib.suppress(FileNotFoundError):
             path.with_name(path.name + suffix).rename(aside.with_name(aside.name + suffix))
-    return aside
+    _warn(
+        f"score cache {path} was damaged ({_short(error)}); it is now {aside.name}, a new one is "
+        "begun, and scores are computed again"
+    )
 
 
 def _connect(path: Path) -> sqlite3.Connection:
@@ -213,7 +289,12 @@ def _connect(path: Path) -> sqlite3.Connection:
     try:
         database.execute("PRAGMA journal_mode=WAL")
         database.execute("PRAGMA synchronous=NORMAL")
-        database.executescript(_SCHEMA)
+        tables = database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+        version = database.execute("PRAGMA user_version").fetchone()[0]
+        if tables and version != _VERSION:
+            raise _DamagedError("it has no checksums, as version 0.1.0 wrote it, or another form")
+        if not tables:
+            database.executescript(_SCHEMA)
     except BaseException:
         database.close()
         raise

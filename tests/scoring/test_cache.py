@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sqlite3
 import subprocess
 import sys
 import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from random import Random
 
 import pytest
 from hypothesis import given, settings
@@ -168,7 +171,7 @@ def test_a_damaged_cache_is_set_aside_with_its_log(place: Path, damage: object) 
     assert callable(damage)
     damage(place)
     log.write_bytes(left_behind)
-    with pytest.warns(RealBenchWarning, match="damaged; it is now"):
+    with pytest.warns(RealBenchWarning, match=r"damaged \(.*\); it is now"):
         cache = open_cache([place])
     with cache:
         assert cache.logits(SHA, ["f"]) == {}
@@ -178,7 +181,7 @@ def test_a_damaged_cache_is_set_aside_with_its_log(place: Path, damage: object) 
         assert cache.logits(SHA, ["f"]) == {"f": 2.0}
 
 
-def test_damage_met_later_is_set_aside_for_the_next_run(place: Path) -> None:
+def test_damage_met_later_is_set_aside_and_a_new_cache_begun(place: Path) -> None:
     with open_cache([place]) as cache:
         for n in range(40):
             cache.put_logits("f", {f"{n}-{m}": 1.0 for m in range(40)})
@@ -186,14 +189,99 @@ def test_damage_met_later_is_set_aside_for_the_next_run(place: Path) -> None:
     data[3 * 4096 :] = os.urandom(len(data) - 3 * 4096)  # the schema's pages stay whole
     place.write_bytes(data)
     with open_cache([place]) as cache:
-        with pytest.warns(RealBenchWarning, match="going on without it"):
+        with pytest.warns(RealBenchWarning, match="damaged .*; it is now"):
             _ = [cache.logits(f"{n}-0", ["f"]) for n in range(40)]
         assert cache.logits("0-0", ["f"]) == {}
-        cache.put_logits("f", {SHA: 1.0})  # harmless
+        cache.put_logits("f", {SHA: 1.0})
     assert list(place.parent.glob("*.damaged-*"))
     with open_cache([place]) as cache:
-        cache.put_logits("f", {SHA: 3.0})
-        assert cache.logits(SHA, ["f"]) == {"f": 3.0}
+        assert cache.logits(SHA, ["f"]) == {"f": 1.0}
+
+
+@pytest.mark.usefixtures("at_once")
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE scores SET logit = 0.0448",
+        "UPDATE scores SET logit = 9e999",
+        "UPDATE scores SET logit = -logit",
+        "UPDATE scores SET logit = 'a text'",
+        "UPDATE scores SET logit = CAST(x'ff' AS TEXT)",
+        "UPDATE scores SET checksum = x'00'",
+        f"UPDATE OR REPLACE scores SET sha256 = '{OTHER}' WHERE sha256 = '{SHA}'",
+        "UPDATE OR REPLACE scores SET fingerprint = 'f' WHERE fingerprint = 'g'",
+        f"UPDATE files SET sha256 = '{OTHER}'",
+        "UPDATE files SET sha256 = CAST(x'ff' AS TEXT)",
+        "UPDATE files SET size = size + 1",
+        "UPDATE files SET inode = 1e300",
+        "ALTER TABLE scores RENAME COLUMN logit TO logis",
+        "ALTER TABLE scores DROP COLUMN checksum",
+        "DROP TABLE files",
+        "PRAGMA user_version = 0",
+        "PRAGMA user_version = 9",
+        "PRAGMA writable_schema = ON; UPDATE sqlite_master SET sql = 'CREATF TABLE scores ('",
+    ],
+)
+def test_an_altered_row_gives_no_score_and_is_told(
+    place: Path, tmp_path: Path, change: str
+) -> None:
+    file = old_file(tmp_path / "a.png")
+    with open_cache([place]) as cache:
+        cache.put_file(file, file_stat(file), SHA)
+        cache.put_logits("f", {SHA: 0.0039, OTHER: 1.0})
+        cache.put_logits("g", {SHA: 2.0, OTHER: 3.0})
+    with contextlib.closing(sqlite3.connect(place, isolation_level=None)) as database:
+        database.executescript(change)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        with open_cache([place]) as cache:
+            assert cache.known_sha256(file) in (None, SHA)
+            assert cache.logits(SHA, ["f", "g"]) in ({}, {"f": 0.0039, "g": 2.0})
+            assert cache.logits(OTHER, ["f", "g"]) in ({}, {"f": 1.0, "g": 3.0})
+            cache.put_logits("f", {SHA: 5.0})
+            assert cache.logits(SHA, ["f"]) == {"f": 5.0}
+    if "DROP TABLE" not in change:  # which loses the hashes of files, and no score
+        assert ["damaged" in str(one.message) for one in told] == [True]
+        assert list(place.parent.glob("*.damaged-*"))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.randoms(use_true_random=False))
+def test_no_byte_of_the_file_makes_a_wrong_score(
+    tmp_path_factory: pytest.TempPathFactory, random: Random
+) -> None:
+    place = tmp_path_factory.mktemp("cache") / "scores.sqlite"
+    known = {f"{n:064x}": n / 7 - 3 for n in range(80)}
+    with open_cache([place]) as cache:
+        cache.put_logits("f", known)
+    data = bytearray(place.read_bytes())
+    for _ in range(random.choice((1, 1, 3, 200))):
+        data[random.randrange(len(data))] ^= 1 << random.randrange(8)
+    place.write_bytes(data[: random.choice((len(data), len(data), random.randrange(len(data))))])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RealBenchWarning)
+        with open_cache([place]) as cache:
+            for sha256, logit in known.items():
+                assert cache.logits(sha256, ["f"]) in ({}, {"f": logit})
+            cache.put_logits("f", known)
+        with open_cache([place]) as cache:
+            for sha256, logit in known.items():
+                assert cache.logits(sha256, ["f"]) in ({}, {"f": logit})
+
+
+def test_a_cache_that_another_process_began_anew_stays(place: Path) -> None:
+    with open_cache([place]) as cache:
+        cache.put_logits("f", {SHA: 1.0})
+        assert cache._database is not None
+        cache._database.execute("UPDATE scores SET logit = 2")
+        cache._database.commit()
+        for suffix in ("", "-wal", "-shm"):  # as the other process does
+            place.with_name(place.name + suffix).rename(place.parent / f"aside{suffix}")
+        with open_cache([place]) as other:
+            other.put_logits("f", {OTHER: 7.0})
+        assert cache.logits(SHA, ["f"]) == {}
+        assert cache.logits(OTHER, ["f"]) == {"f": 7.0}
+    assert not list(place.parent.glob("*.damaged-*"))
 
 
 def test_a_full_disk_costs_the_cache_and_not_the_run(cache: ScoreCache) -> None:
