@@ -12,11 +12,17 @@ import numpy as np
 from realbench.bench.labelled import Labelled, log_losses, score_labelled
 from realbench.bench.measures import estimate
 from realbench.content import content_path
-from realbench.detection.calibration import SavedCalibration, calibrated, fit_calibration
-from realbench.detection.cards import CARD_FILE, CalibrationSpec, Card
+from realbench.detection.calibration import (
+    CALIBRATION_FILE,
+    SavedCalibration,
+    calibrated,
+    fit_calibration,
+)
+from realbench.detection.cards import Card
 from realbench.detection.ensemble import probability
 from realbench.detection.ensembles import choose_cards
-from realbench.detection.registry import CALIBRATION_FILE, check_names, list_detectors
+from realbench.detection.registry import check_names, list_detectors
+from realbench.detection.specs import CARD_FILE, CalibrationSpec
 from realbench.errors import UsageError
 from realbench.scoring.files import check_folder
 from realbench.stats import Interval, bootstrap_auc, bootstrap_mean, detection_measures

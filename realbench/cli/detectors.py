@@ -96,8 +96,8 @@ def show_command(
     name: Annotated[str, typer.Argument(help="A detector's name, or a card's folder.")],
 ) -> None:
     """Print a detector's card and fingerprint."""
-    from realbench.detection.cards import CARD_FILE
     from realbench.detection.registry import find_card
+    from realbench.detection.specs import CARD_FILE
 
     card = find_card(name)
     typer.echo((card.path / CARD_FILE).read_text(encoding="utf-8").rstrip())

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from realbench.detection.cards import Precision
+    from realbench.detection.specs import Precision
     from realbench.scoring.run import Progress, ScoreRun
 
 

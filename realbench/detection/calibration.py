@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from realbench.detection.cards import CalibrationSpec
-from realbench.detection.registry import CALIBRATION_FILE
+from realbench.detection.specs import CalibrationSpec
 from realbench.errors import UsageError
 from realbench.files import write_whole
 from realbench.text import printable
 from realbench.toml_text import first_problem, read_toml
+
+CALIBRATION_FILE = "calibration.toml"
 
 
 def fit_calibration(logits: np.ndarray, real: np.ndarray) -> CalibrationSpec:

@@ -9,31 +9,32 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Any, Self, TypeVar
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    PrivateAttr,
-    ValidationError,
-    field_validator,
-    model_validator,
+from pydantic import Field, PrivateAttr, ValidationError, field_validator
+
+from realbench.detection.plugins import find_family
+from realbench.detection.specs import (
+    CARD_FILE,
+    FAMILIES,
+    SCORING_VERSION,
+    CalibrationSpec,
+    ClassesSpec,
+    InputSpec,
+    Level,
+    ModelSpec,
+    OutputSpec,
+    Precision,
+    Strict,
+    Term,
+    WeightsSpec,
 )
-
 from realbench.detection.weight_files import digest, find_weights
 from realbench.errors import RealBenchError, UsageError
 from realbench.text import printable
 from realbench.toml_text import first_problem, read_toml
-
-Level = Literal["feature", "semantic"]
-CARD_FILE = "card.toml"
-
-# Raise it when the code changes what an unchanged card scores: old cache entries then miss.
-SCORING_VERSION = 1
 
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 _LONGEST_NAME = 64
@@ -42,134 +43,11 @@ _TAKEN = (
     *("realism", "disagreement", "verdict"),
 )
 
-Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-Triple = tuple[float, float, float]
-Precision = Literal["float32", "bfloat16"]
-
 # They reduce precision by themselves where it is free, or have a way of their own.
 _OWN_PRECISION = ("whole-image", "native-crops", "vlm")
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class InputSpec(_Strict):
-    """How an image becomes the network's input."""
-
-    size: int = Field(default=224, ge=16, le=4096, description="side of a view in pixels")
-    views: int = Field(default=1, ge=1, le=64, description="views per image")
-    resize: Literal["bicubic", "bilinear", "bilinear-point", "lanczos", "none"] = Field(
-        default="bicubic",
-        description="bilinear-point takes the four nearest pixels alone, as OpenCV does",
-    )
-    mean: Triple = (0.5, 0.5, 0.5)
-    std: Triple = (0.5, 0.5, 0.5)
-    fit: Literal["squash", "short-side", "center-crop", "letterbox"] | None = Field(
-        default=None,
-        description="how a published network's view is made: the whole picture squashed to a "
-        "square; the short side scaled to size, then the middle; the middle, never scaled; the "
-        "long side scaled to size, the rest black",
-    )
-    squash_first: int | None = Field(
-        default=None, ge=16, le=4096, description="side to which the picture is squashed before"
-    )
-
-
-class ModelSpec(_Strict):
-    """Which network the family builds."""
-
-    architecture: str
-    blocks: tuple[int, ...] = Field(
-        default=(), description="blocks whose patch statistics are judged; none: a classifier"
-    )
-    options: dict[str, Any] = Field(default_factory=dict)
-    precision: Precision | None = Field(
-        default=None, description="of a published network's products of matrices; none: float32"
-    )
-
-
-class WeightsSpec(_Strict):
-    """Where weights come from.
-
-    ``bundled`` and ``local``: the file beside the card. ``file``: what the user gives
-    (``--weights NAME=FILE``) or puts into the weights folder. ``hub``: what a repository on the
-    Hugging Face hub has. The last two mean a file or, where none is named, a whole model.
-    ``none``: a plug-in's code needs no weights.
-    """
-
-    source: Literal["bundled", "local", "file", "hub", "none"] = "bundled"
-    file: str = ""
-    sha256: Sha256 | None = Field(default=None, description="none where its hash is not published")
-    repo: str = Field(default="", description="hub: owner/name")
-    revision: str = Field(default="", description="hub: branch, tag or commit; empty: main")
-    key: str = Field(
-        default="", description="entry of a checkpoint with the weights, such as model"
-    )
-    strip_prefix: str = Field(default="", description="taken off the names of the tensors")
-    obtain: str = Field(default="", description="the command, or the place, to get the file")
-
-    @model_validator(mode="after")
-    def _complete(self) -> WeightsSpec:
-        here = self.source in ("bundled", "local")
-        if here and not (self.file and self.sha256):
-            raise ValueError(f"source {self.source!r} needs file and sha256")
-        if self.source == "file" and not (self.file or self.obtain):
-            raise ValueError("source 'file' needs file, or for a whole model obtain")
-        if self.source == "hub" and not self.repo:
-            raise ValueError("source 'hub' needs repo")
-        if self.source == "none" and (self.file or self.sha256):
-            raise ValueError("source 'none' goes without file and sha256")
-        return self
-
-
-class ClassesSpec(_Strict):
-    """What stands for the two classes: labels, prompts or answers, by the family."""
-
-    real: tuple[str, ...] = Field(min_length=1)
-    generated: tuple[str, ...] = Field(min_length=1)
-
-    @model_validator(mode="after")
-    def _apart(self) -> ClassesSpec:
-        both = set(self.real) & set(self.generated)
-        if both:
-            raise ValueError(f"{sorted(both)[0]!r} stands for both classes")
-        return self
-
-
-class OutputSpec(_Strict):
-    """What the network's output means.
-
-    ``logit-real`` is one logit, positive for real, and ``logit-fake`` its opposite; ``classes``
-    are logits of classes, of which ``real`` is the index of the real one, from 0.
-    """
-
-    kind: Literal["logit-real", "logit-fake", "classes"] = "logit-real"
-    real: int | None = Field(default=None, ge=0)
-
-    @model_validator(mode="after")
-    def _which_is_real(self) -> OutputSpec:
-        if (self.kind == "classes") != (self.real is not None):
-            raise ValueError("kind 'classes' goes with real, the index of the real class")
-        return self
-
-
-class CalibrationSpec(_Strict):
-    """Calibrated logit = (logit + bias) / temperature."""
-
-    temperature: float = Field(default=1.0, gt=0)
-    bias: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Term:
-    """What a detector adds to a fused ensemble's logit: weight · its calibrated logit + offset."""
-
-    weight: float
-    offset: float = 0.0
-
-
-class NetworkCard(_Strict):
+class NetworkCard(Strict):
     """What cards have in common: a network of some family, its input and its weights."""
 
     name: str = Field(pattern=_NAME, max_length=_LONGEST_NAME)
@@ -403,9 +281,6 @@ class Card(NetworkCard):
         return self.changed(model=self.model.model_copy(update={"precision": precision}))
 
     def _code(self) -> dict[str, str]:
-        from realbench.detection.families import FAMILIES
-        from realbench.detection.plugins import find_family
-
         plugin = None if self.family in FAMILIES else find_family(self.family)
         return {} if plugin is None else {"plugin": plugin.identity()}
 

@@ -8,7 +8,8 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
-    from realbench.detection.cards import Card, Level
+    from realbench.detection.cards import Card
+    from realbench.detection.specs import Level
 
 
 @runtime_checkable

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from realbench.detection.cards import Card, Term
+    from realbench.detection.cards import Card
+    from realbench.detection.specs import Term
 
 
 def weights(levels: Mapping[str, str]) -> dict[str, float]:

@@ -84,29 +84,6 @@ class Plugin:
             )
         return folder
 
-    def card(self) -> Card:
-        """Read the plug-in's card; its code does not run.
-
-        Raises:
-            UsageError: there is none, it is not valid, or it has another name.
-        """
-        from realbench.detection.cards import CARD_FILE, read_card
-
-        folder = self.folder
-        if not (folder / CARD_FILE).is_file():
-            raise UsageError(
-                f"{self}: there is no {CARD_FILE} in {folder}: its package must carry it as data"
-            )
-        try:
-            card = read_card(folder)
-        except UsageError as error:
-            raise UsageError(f"{self}: {error}") from error
-        if card.name != self.name:
-            raise UsageError(
-                f"{self}: its card is named {card.name!r}: give card and entry point one name"
-            )
-        return card
-
     def identity(self) -> str:
         """Return what tells this version of the code from others: 64 hexadecimal digits.
 

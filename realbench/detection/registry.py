@@ -8,15 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from realbench.content import content_path
-from realbench.detection.cards import CARD_FILE, CalibrationSpec, Card, read_card
-from realbench.detection.plugins import find_plugins
+from realbench.detection.calibration import CALIBRATION_FILE, read_calibration
+from realbench.detection.cards import Card, read_card
+from realbench.detection.plugins import Plugin, find_plugins
+from realbench.detection.specs import CARD_FILE, CalibrationSpec
 from realbench.errors import RealBenchError, UsageError
 
 if TYPE_CHECKING:
     from realbench.detection.detector import Detector
 
 ENSEMBLE_PREFIX = "ensemble:"
-CALIBRATION_FILE = "calibration.toml"
 DEFAULT_DETECTORS: tuple[str, ...] = ("semantic-lite", "trace-lite")
 
 
@@ -34,10 +35,32 @@ def plugin_cards() -> tuple[dict[str, Card], list[str]]:
     cards, problems = {}, list(found.problems)
     for name, plugin in found.usable.items():
         try:
-            cards[name] = plugin.card()
+            cards[name] = _plugin_card(plugin)
         except RealBenchError as error:
             problems.append(f"{error}")
     return cards, problems
+
+
+def _plugin_card(plugin: Plugin) -> Card:
+    """Read a plug-in's card; its code does not run.
+
+    Raises:
+        UsageError: there is none, it is not valid, or it has another name.
+    """
+    folder = plugin.folder
+    if not (folder / CARD_FILE).is_file():
+        raise UsageError(
+            f"{plugin}: there is no {CARD_FILE} in {folder}: its package must carry it as data"
+        )
+    try:
+        card = read_card(folder)
+    except UsageError as error:
+        raise UsageError(f"{plugin}: {error}") from error
+    if card.name != plugin.name:
+        raise UsageError(
+            f"{plugin}: its card is named {card.name!r}: give card and entry point one name"
+        )
+    return card
 
 
 def _bundled() -> list[str]:
@@ -61,7 +84,7 @@ def find_card(name_or_folder: str | Path) -> Card:
         return read_card(content_path("detectors") / name)
     plugins = find_plugins(bundled)
     if name in plugins.usable:
-        return plugins.usable[name].card()
+        return _plugin_card(plugins.usable[name])
     folder = Path(name_or_folder)
     if (folder / CALIBRATION_FILE).is_file():
         return _calibrated(folder)
@@ -82,8 +105,6 @@ def find_card(name_or_folder: str | Path) -> Card:
 
 def _calibrated(folder: Path) -> Card:
     """Return a card with the user's calibration, which lies beside it or stands for it."""
-    from realbench.detection.calibration import read_calibration
-
     saved = read_calibration(folder)
     base = read_card(folder) if (folder / CARD_FILE).is_file() else find_card(saved.base(folder))
     spec = CalibrationSpec(temperature=saved.temperature, bias=saved.bias)

@@ -23,7 +23,7 @@ from realbench.errors import RealBenchError, UsageError
 from realbench.text import printable
 
 if TYPE_CHECKING:
-    from realbench.detection.cards import WeightsSpec
+    from realbench.detection.specs import WeightsSpec
 
 # What scores depend on in a folder of transformers: configuration and weights, never a program.
 _SMALL_FILES = ["*.json", "*.txt", "*.jinja", "*.model"]

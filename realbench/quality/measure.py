@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from realbench.detection.cards import InputSpec
 from realbench.detection.families.published import letterbox, view
+from realbench.detection.specs import InputSpec
 from realbench.errors import RealBenchError, UsageError
 from realbench.quality.cards import MeasureCard
 

@@ -18,10 +18,11 @@ import numpy as np
 import pandas as pd
 
 from realbench.allocator import keep_freed_memory
-from realbench.detection.cards import Card, Precision
+from realbench.detection.cards import Card
 from realbench.detection.ensemble import combine, disagreement, fused_terms, probability
 from realbench.detection.ensembles import choose_cards
 from realbench.detection.registry import DEFAULT_DETECTORS, check_names
+from realbench.detection.specs import Precision
 from realbench.errors import RealBenchWarning, UsageError
 from realbench.images import DEFAULT_MAX_PIXELS, ImageFile
 from realbench.prompts import load_suite

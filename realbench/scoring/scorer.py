@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from realbench.allocator import keep_freed_memory
-from realbench.detection.cards import Card, Precision, Term
+from realbench.detection.cards import Card
 from realbench.detection.ensemble import combine, disagreement, fused_terms, probability
 from realbench.detection.ensembles import choose_cards
 from realbench.detection.preparation import prepare_for
 from realbench.detection.registry import DEFAULT_DETECTORS, check_names, load_detector
+from realbench.detection.specs import Precision, Term
 from realbench.errors import UsageError
 from realbench.scoring.layout import choose_layout, use_threads
 

@@ -21,8 +21,9 @@ import torch
 from safetensors.torch import load_file
 
 import realbench as package
-from realbench.detection.cards import WeightsSpec, read_card
+from realbench.detection.cards import read_card
 from realbench.detection.checkpoints import read_checkpoint
+from realbench.detection.specs import WeightsSpec
 from realbench.detection.weight_files import digest, find_weights, parse_weights
 from realbench.errors import RealBenchError, UsageError
 from tests.cli.commands import error_line, make_images, realbench
@@ -185,7 +186,7 @@ def test_the_list_tells_what_is_here(environment: dict[str, str]) -> None:
 
 def test_every_card_of_the_project_can_be_read() -> None:
     from realbench.content import content_path
-    from realbench.detection.families import FAMILIES
+    from realbench.detection.specs import FAMILIES
 
     for name in package.list_detectors():
         card = read_card(content_path("detectors") / name)

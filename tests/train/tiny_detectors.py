@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from realbench.detection.cards import InputSpec, ModelSpec
 from realbench.detection.families.network import build_network
+from realbench.detection.specs import InputSpec, ModelSpec
 from realbench.files import file_sha256
 
 MODELS = {

@@ -7,25 +7,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from realbench.detection.plugins import find_family
+from realbench.detection.specs import FAMILIES
 from realbench.errors import UsageError
 
 if TYPE_CHECKING:
     from realbench.detection.cards import Card
     from realbench.detection.detector import Detector
-
-FAMILIES: dict[str, str] = {
-    "whole-image": "realbench.detection.families.whole_image",
-    "native-crops": "realbench.detection.families.native_crops",
-    "clip-linear": "realbench.detection.families.clip_linear",
-    "clip-zeroshot": "realbench.detection.families.clip_zeroshot",
-    "clip-svd": "realbench.detection.families.clip_svd",
-    "clip-experts": "realbench.detection.families.clip_experts",
-    "dino-experts": "realbench.detection.families.dino_experts",
-    "transformers-classifier": "realbench.detection.families.transformers_classifier",
-    "timm-classifier": "realbench.detection.families.timm_classifier",
-    "trace-cnn": "realbench.detection.families.trace_cnn",
-    "vlm": "realbench.detection.families.vlm",
-}
 
 
 def build(card: Card) -> Detector:
@@ -41,12 +28,13 @@ def build(card: Card) -> Detector:
         if plugin is not None:
             return plugin.build(card)
         raise UsageError(
-            f"{card.path}: unknown family {card.family!r} (known: {', '.join(sorted(FAMILIES))}; "
+            f"{card.path}: unknown family {card.family!r} (known: {', '.join(FAMILIES)}; "
             "others are installed as packages)"
         )
     if card.weights.source == "none":
         raise UsageError(f"{card.path}: a card of family {card.family!r} needs weights")
-    family_build: Callable[[Card], Detector] = import_module(FAMILIES[card.family]).build
+    module = import_module(f"{__name__}.{card.family.replace('-', '_')}")
+    family_build: Callable[[Card], Detector] = module.build
     try:
         return family_build(card)
     except (RuntimeError, TypeError, ValueError, LookupError) as error:  # timm's and torch's

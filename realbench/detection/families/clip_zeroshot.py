@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from realbench.detection.cards import Card, ClassesSpec
+from realbench.detection.cards import Card
 from realbench.detection.families.clip import clip_model
 from realbench.detection.families.published import published
 from realbench.detection.families.views import ViewsDetector
+from realbench.detection.specs import ClassesSpec
 from realbench.errors import UsageError
 
 

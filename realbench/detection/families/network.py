@@ -8,8 +8,9 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from realbench.detection.cards import Card, InputSpec, ModelSpec
+from realbench.detection.cards import Card
 from realbench.detection.families.patch_statistics import PatchStatistics
+from realbench.detection.specs import InputSpec, ModelSpec
 from realbench.detection.weights import load_weights
 
 

@@ -12,8 +12,9 @@ from torch.nn import functional
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as transforms
 
-from realbench.detection.cards import Card, InputSpec
+from realbench.detection.cards import Card
 from realbench.detection.families.views import ViewsDetector
+from realbench.detection.specs import InputSpec
 from realbench.errors import UsageError
 
 _POINT = "bilinear-point"

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from realbench.detection.cards import Card, Level
+from realbench.detection.cards import Card
 from realbench.detection.families.fusing import fuse
 from realbench.detection.precision import has_bfloat16
+from realbench.detection.specs import Level
 from realbench.errors import RealBenchWarning
 
 # Views in one pass on a CPU; larger passes only take more memory.

@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from realbench.detection.cards import Card, Level
+from realbench.detection.cards import Card
+from realbench.detection.specs import Level
 from realbench.detection.vlm import Chat, VisionLanguageModel, answer_logits
 from realbench.errors import UsageError
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from realbench.detection.calibration import calibrated
-from realbench.detection.cards import CalibrationSpec
+from realbench.detection.specs import CalibrationSpec
 from realbench.detection.training.data import TrainingImage, series
 from realbench.detection.training.publish import publish_card
 from realbench.detection.training.recipe import Recipe

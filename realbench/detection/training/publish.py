@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from realbench.detection.cards import CARD_FILE, CalibrationSpec
+from realbench.detection.specs import CARD_FILE, CalibrationSpec
 from realbench.detection.training.recipe import Recipe
 from realbench.detection.training.run import save_json
 from realbench.files import file_sha256

@@ -10,8 +10,8 @@ import pandas as pd
 
 from realbench import stats
 from realbench.detection.calibration import calibrated, fit_calibration
-from realbench.detection.cards import CalibrationSpec
 from realbench.detection.ensemble import combine, probability
+from realbench.detection.specs import CalibrationSpec
 
 KEYS = ["fold", "path", "real", "source", "subset", "round_trip", "change"]
 

@@ -28,9 +28,9 @@ from torch.nn import functional
 
 from realbench.detection import perturbations
 from realbench.detection.calibration import calibrated
-from realbench.detection.cards import CARD_FILE, CalibrationSpec
 from realbench.detection.families.network import TimmNetwork
 from realbench.detection.registry import load_detector
+from realbench.detection.specs import CARD_FILE, CalibrationSpec
 from realbench.detection.training.recipe import Recipe, Shares
 from realbench.detection.training.train import train_detectors
 from realbench.files import file_sha256, write_whole

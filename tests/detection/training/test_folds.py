@@ -16,8 +16,8 @@ from realbench.arena.judges.cross_fit import read_folds
 from realbench.cli.detectors import app
 from realbench.detection import perturbations
 from realbench.detection.calibration import calibrated
-from realbench.detection.cards import CalibrationSpec
 from realbench.detection.registry import find_card, load_detector
+from realbench.detection.specs import CalibrationSpec
 from realbench.detection.training.data import TrainingImage, read_manifest
 from realbench.detection.training.folds import (
     generator_jobs,
