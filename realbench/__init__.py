@@ -9,13 +9,13 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from realbench.version import __version__
+
 if TYPE_CHECKING:
     from realbench import arena
     from realbench.detection.registry import list_detectors, load_detector
     from realbench.prompts import list_suites, load_suite
     from realbench.scoring import Scorer, ScoreRun, Scores, score
-
-__version__ = "0.1.0"
 
 _HOMES = {
     "list_detectors": "realbench.detection.registry",

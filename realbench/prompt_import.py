@@ -13,8 +13,8 @@ from typing import Any
 from realbench.errors import RealBenchError, UsageError
 from realbench.hub_errors import hub_reason, quiet_hub
 from realbench.prompts import Prompt, Suite, collect_prompts, json_lines, read_file
+from realbench.runs.versions import install_command
 from realbench.text import printable
-from realbench.versions import install_command
 
 DATASET_PREFIX = "hf:"
 PROMPT_COLUMNS = ("prompt", "Prompt", "text", "caption")

@@ -15,10 +15,9 @@ from realbench.arena.contestants import Lineup
 from realbench.arena.judges.judge import Judge
 from realbench.errors import RealBenchError, UsageError
 from realbench.prompts import Suite
-from realbench.scoring.files import json_bytes, write_atomically
-from realbench.scoring.manifest import package_versions
+from realbench.runs.files import json_bytes, write_atomically
+from realbench.runs.versions import installed_versions, package_versions
 from realbench.text import printable
-from realbench.versions import installed_versions
 
 MANIFEST_FILE = "run.json"
 MANIFEST_FORMAT = 1

@@ -15,7 +15,7 @@ from realbench.arena.vote_log import VOTES_FILE, read_log
 from realbench.arena.votes import Vote
 from realbench.errors import RealBenchError, UsageError
 from realbench.images import find_images
-from realbench.scoring.files import checked, json_bytes, make_folder, write_atomically
+from realbench.runs.files import checked, json_bytes, make_folder, write_atomically
 from realbench.text import printable
 
 if TYPE_CHECKING:

@@ -20,10 +20,10 @@ from pydantic import (
     model_validator,
 )
 
+from realbench.config.toml_text import first_problem, read_toml
 from realbench.content import content_path
 from realbench.errors import RealBenchError, UsageError
 from realbench.text import printable
-from realbench.toml_text import first_problem, read_toml
 
 DEFAULT_TEMPLATE = "photorealism-v1"
 

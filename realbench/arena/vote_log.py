@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from realbench.arena.votes import Retraction, Vote
 from realbench.errors import RealBenchError
-from realbench.scoring.files import checked, make_run_folder, write_atomically
+from realbench.runs.files import checked, make_run_folder, write_atomically
 from realbench.text import printable
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ from realbench.detection.ensembles import choose_cards
 from realbench.detection.registry import check_names, list_detectors
 from realbench.detection.specs import CARD_FILE, CalibrationSpec
 from realbench.errors import UsageError
-from realbench.scoring.files import check_folder
+from realbench.runs.files import check_folder
 from realbench.stats import Interval, bootstrap_auc, bootstrap_mean, detection_measures
 from realbench.text import printable
 

@@ -22,8 +22,7 @@ from realbench.detection.ensemble import combine, fused_terms, probability
 from realbench.detection.registry import DEFAULT_DETECTORS
 from realbench.errors import RealBenchError, UsageError
 from realbench.images import DEFAULT_MAX_PIXELS, ImageFile, UnreadableImage, read_image
-from realbench.scoring.cache import ScoreCache, cache_path, open_cache
-from realbench.scoring.files import (
+from realbench.runs.files import (
     checked,
     json_bytes,
     make_folder,
@@ -31,9 +30,10 @@ from realbench.scoring.files import (
     table_csv,
     write_atomically,
 )
+from realbench.runs.versions import package_versions
+from realbench.scoring.cache import ScoreCache, cache_path, open_cache
 from realbench.scoring.folders import display_names, find_files
 from realbench.scoring.layout import choose_layout, decoding_threads
-from realbench.scoring.manifest import package_versions
 from realbench.scoring.pipeline import Engine, Outcome, Pipeline
 from realbench.scoring.run import Progress, find_cards
 from realbench.text import printable

@@ -191,7 +191,7 @@ def train_command(
     from realbench.detection.training.recipe import choose_recipes
     from realbench.detection.training.train import train_detectors
     from realbench.errors import UsageError
-    from realbench.scoring.files import check_folder
+    from realbench.runs.files import check_folder
 
     if generator_folds is not None and keep_folds is None:
         raise UsageError("--generator-folds goes with --keep-folds: say where they are kept")

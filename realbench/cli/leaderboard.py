@@ -208,7 +208,7 @@ def review_command(
 
     found = review_request(repository, base, head, allow_changes=allow_changes)
     if out is not None:
-        from realbench.scoring.files import write_atomically
+        from realbench.runs.files import write_atomically
 
         write_atomically(out, found.model_dump_json(indent=2).encode())
     for line in found.violations:

@@ -116,8 +116,8 @@ def _read(file: Path) -> RewardConfig:
     Raises:
         UsageError: it cannot be read, has no such table, or the table has a mistake.
     """
-    from realbench.toml_text import read_toml
-    from realbench.train.config_files import check_config
+    from realbench.config.config_files import check_config
+    from realbench.config.toml_text import read_toml
     from realbench.train.reward_config import RewardConfig
 
     name = printable(file)

@@ -15,7 +15,7 @@ from realbench.errors import UsageError
 from realbench.text import printable
 
 if TYPE_CHECKING:
-    from realbench.train.config_files import Configs
+    from realbench.config.config_files import Configs
     from realbench.train.diffusion import TrainResult
 
 app = typer.Typer(

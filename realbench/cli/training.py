@@ -13,7 +13,7 @@ import typer
 from realbench.cli import options
 from realbench.cli.progress import stage_bar
 from realbench.errors import RealBenchError
-from realbench.versions import install_command
+from realbench.runs.versions import install_command
 
 if TYPE_CHECKING:
     from realbench.train.progress import Progress

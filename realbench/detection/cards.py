@@ -15,6 +15,7 @@ from typing import Any, Self, TypeVar
 
 from pydantic import Field, PrivateAttr, ValidationError, field_validator
 
+from realbench.config.toml_text import first_problem, read_toml
 from realbench.detection.plugins import find_family
 from realbench.detection.specs import (
     CARD_FILE,
@@ -34,7 +35,6 @@ from realbench.detection.specs import (
 from realbench.detection.weight_files import digest, find_weights
 from realbench.errors import RealBenchError, UsageError
 from realbench.text import printable
-from realbench.toml_text import first_problem, read_toml
 
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 _LONGEST_NAME = 64

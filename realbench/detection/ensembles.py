@@ -16,13 +16,13 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from realbench.config.toml_text import first_problem, read_toml
 from realbench.content import content_path
 from realbench.detection.cards import Card, check_name
 from realbench.detection.registry import ENSEMBLE_PREFIX, find_card
 from realbench.detection.specs import Term
 from realbench.errors import UsageError
 from realbench.text import printable
-from realbench.toml_text import first_problem, read_toml
 
 ENSEMBLES_FILE = "ensembles.toml"
 

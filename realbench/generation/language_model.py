@@ -14,8 +14,8 @@ from typing import Any
 from realbench.errors import RealBenchError, UsageError
 from realbench.files import file_sha256
 from realbench.hub_errors import hub_reason, quiet_hub
+from realbench.runs.versions import install_command
 from realbench.text import printable
-from realbench.versions import install_command
 
 REWRITER_FILE = "rewriter.json"
 REWRITER_FORMAT = 1

@@ -10,9 +10,9 @@ from typing import Any
 
 from realbench.errors import RealBenchError, UsageError
 from realbench.files import write_whole
-from realbench.locking import folder_lock
+from realbench.runs.lock import folder_lock
+from realbench.runs.versions import installed_versions
 from realbench.text import printable
-from realbench.versions import installed_versions
 
 MANIFEST_FILE = "generation.json"
 MANIFEST_FORMAT = 1

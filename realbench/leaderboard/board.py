@@ -8,12 +8,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints, ValidationError, model_validator
 
+from realbench.config.toml_text import first_problem, read_toml
 from realbench.errors import RealBenchError, UsageError
 from realbench.leaderboard.names import slug
 from realbench.leaderboard.schema import Fused, Key, Name, Sha256, Strict, Text
 from realbench.prompts import Suite, load_suite
 from realbench.text import printable
-from realbench.toml_text import first_problem, read_toml
 
 BOARD_FILE = "board.toml"
 RESULTS = "results"

@@ -12,7 +12,7 @@ from realbench.leaderboard.page import render_board
 from realbench.leaderboard.standings import rank_board
 from realbench.leaderboard.tables import readme, table_csv, table_tex
 from realbench.leaderboard.verify import require_valid, verify_board
-from realbench.scoring.files import make_folder, write_atomically
+from realbench.runs.files import make_folder, write_atomically
 
 PAGE = "index.html"
 

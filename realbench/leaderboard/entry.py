@@ -149,7 +149,7 @@ def write_entry(entry: Entry, path: Path) -> None:
     Raises:
         RealBenchError: it cannot be written.
     """
-    from realbench.scoring.files import make_folder, write_atomically
+    from realbench.runs.files import make_folder, write_atomically
 
     make_folder(path.parent)
     write_atomically(path, entry_bytes(entry))

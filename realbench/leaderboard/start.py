@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from realbench.config.toml_text import as_toml
 from realbench.errors import RealBenchError, UsageError
 from realbench.leaderboard.board import ANCHORS, BOARD_FILE, RESULTS, Board, load_board
 from realbench.leaderboard.entry import check_suite, read_run
 from realbench.prompts import Suite, list_suites, load_suite
 from realbench.text import printable
-from realbench.toml_text import as_toml
 
 _PROMPTS_FILE = "prompts.jsonl"
 
@@ -36,7 +36,7 @@ def start_board(
         UsageError: there is a board already, or a run or the suite cannot be used.
         RealBenchError: a run is damaged, or a file cannot be written.
     """
-    from realbench.scoring.files import make_folder, write_atomically
+    from realbench.runs.files import make_folder, write_atomically
 
     path = folder / BOARD_FILE
     if path.exists():

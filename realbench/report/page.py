@@ -8,10 +8,10 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-import realbench
 from realbench.files import write_whole
 from realbench.report import wording
 from realbench.text import visible
+from realbench.version import __version__
 
 _FILTERS = (
     wording.number,
@@ -43,9 +43,7 @@ def write_page(html: str, out: Path) -> Path:
 def render_page(template: str, context: dict[str, object]) -> str:
     """Fill a template of this package; whatever is not markup is escaped."""
     page = (
-        environment()
-        .get_template(template)
-        .render(version=realbench.__version__, bibtex=bibtex(), **context)
+        environment().get_template(template).render(version=__version__, bibtex=bibtex(), **context)
     )
     return visible(page)
 
@@ -77,7 +75,7 @@ def bibtex() -> str:
         "@software{realbench,\n"
         "  title   = {RealBench: how photoreal are generated images?},\n"
         "  author  = {{The RealBench maintainers}},\n"
-        f"  version = {{{realbench.__version__}}},\n"
+        f"  version = {{{__version__}}},\n"
         "  year    = {2026},\n"
         "  license = {Apache-2.0}\n"
         "}\n\n"

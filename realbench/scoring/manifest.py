@@ -9,16 +9,14 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
-import realbench
 from realbench.detection.cards import Card
 from realbench.prompts import Suite
 from realbench.quality.cards import MeasureCard
+from realbench.runs.versions import package_versions
 from realbench.scoring.pipeline import Timings
 from realbench.text import printable
-from realbench.versions import installed_versions
 
 SCHEMA_VERSION = 1
-_PACKAGES = ("torch", "torchvision", "timm", "numpy", "pillow", "pandas", "scipy", "scikit-learn")
 
 
 def describe_run(
@@ -89,9 +87,3 @@ def describe_run(
             "forward_thread_seconds": round(timings.forward, 3),
         },
     }
-
-
-def package_versions() -> dict[str, str]:
-    """Return the versions of what decides scores; nothing of it is imported."""
-    own = {"realgen": realbench.__version__, "python": platform.python_version()}
-    return own | installed_versions(_PACKAGES)

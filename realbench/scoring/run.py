@@ -27,9 +27,7 @@ from realbench.errors import RealBenchWarning, UsageError
 from realbench.images import DEFAULT_MAX_PIXELS, ImageFile
 from realbench.prompts import load_suite
 from realbench.quality.cards import find_measures
-from realbench.scoring.batch_size import find_batch_sizes
-from realbench.scoring.cache import cache_path, open_cache
-from realbench.scoring.files import (
+from realbench.runs.files import (
     checked,
     json_bytes,
     make_folder,
@@ -37,6 +35,8 @@ from realbench.scoring.files import (
     table_csv,
     write_atomically,
 )
+from realbench.scoring.batch_size import find_batch_sizes
+from realbench.scoring.cache import cache_path, open_cache
 from realbench.scoring.folders import (
     display_names,
     find_files,

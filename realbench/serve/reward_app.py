@@ -12,7 +12,6 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 from starlette.requests import ClientDisconnect
 
-import realbench
 from realbench.errors import UsageError
 from realbench.scoring.layout import decoding_threads
 from realbench.serve.reward_batching import Batcher, Values
@@ -22,6 +21,7 @@ from realbench.serve.reward_images import SentImages
 from realbench.serve.reward_limits import Limits, MemoryBudget, RateLimit, Refusal
 from realbench.serve.reward_metrics import RewardMetrics
 from realbench.train.reward import Reward
+from realbench.version import __version__
 
 REWARD, METRICS = "/v1/reward", "/metrics"
 _CLIENT_GONE = 499  # as nginx logs it; nobody is there to read it
@@ -75,7 +75,7 @@ class RewardApp:
     async def describe(self) -> JSONResponse:
         return JSONResponse(
             {
-                "version": realbench.__version__,
+                "version": __version__,
                 **self._reward.describe(),
                 "limits": self._limits.describe(),
             }

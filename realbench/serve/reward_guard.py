@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from contextlib import contextmanager
 from typing import Any
 
-from realbench.serve.loopback import is_loopback
+from realbench.loopback import is_loopback
 from realbench.serve.reward_limits import Limits, MemoryBudget, Refusal
 from realbench.serve.reward_token import Token
 

@@ -15,7 +15,7 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from realbench.errors import RealBenchError, UsageError
-from realbench.serve.loopback import is_loopback, listen, reachable
+from realbench.loopback import is_loopback, listen, reachable
 from realbench.serve.reward_app import RewardApp
 from realbench.serve.reward_batching import Batcher
 from realbench.serve.reward_guard import Gate, Guard

@@ -7,8 +7,8 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from realbench.config.config_files import Configs, Table
 from realbench.seeds import MAX_SEED
-from realbench.train.config_files import Configs, Table
 from realbench.train.cotraining_config import CotrainingConfig
 from realbench.train.reward_config import RewardConfig
 

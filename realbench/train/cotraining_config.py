@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from realbench.train.config_files import Table
+from realbench.config.config_files import Table
 
 
 class CotrainingConfig(Table):

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from realbench.config.toml_text import as_toml
 from realbench.detection.cards import Card
 from realbench.detection.families.views import ViewsDetector
 from realbench.detection.specs import CARD_FILE
 from realbench.files import file_sha256, write_whole
-from realbench.toml_text import as_toml
 
 _WEIGHTS_FILE = "weights.safetensors"
 _FAMILIES = ("whole-image", "native-crops")

@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from realbench.config.config_files import Table
 from realbench.train.advantages import Mode
-from realbench.train.config_files import Table
 
 
 class _Component(Table):

@@ -12,9 +12,9 @@ from typing import Any
 
 from realbench.errors import RealBenchError, UsageError
 from realbench.files import write_whole
-from realbench.locking import folder_lock
+from realbench.runs.lock import folder_lock
+from realbench.runs.versions import installed_versions
 from realbench.text import printable
-from realbench.versions import installed_versions
 
 MANIFEST_FILE = "run.json"
 LOG_FILE = "log.jsonl"

@@ -13,8 +13,8 @@ from PIL import Image
 
 import realbench
 from realbench.errors import RealBenchError, RealBenchWarning, UsageError
+from realbench.runs.files import checked, make_folder, write_atomically
 from realbench.scoring import Progress
-from realbench.scoring.files import checked, make_folder, write_atomically
 from tests.conftest import FolderMaker
 from tests.fakes import make_card
 

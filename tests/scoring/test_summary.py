@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from realbench.prompts import Prompt
-from realbench.scoring.files import json_bytes, table_csv
+from realbench.runs.files import json_bytes, table_csv
 from realbench.scoring.summary import summarize
 
 

@@ -14,9 +14,9 @@ import pytest
 
 from realbench.errors import UsageError
 from realbench.images import UnreadableImage
+from realbench.loopback import serving
 from realbench.serve import voting_session
 from realbench.serve.human_page import GUIDANCE, QUESTION, human_page
-from realbench.serve.loopback import serving
 from realbench.serve.voting_session import PagePicture, Pair, VotingSession
 
 TOKEN = "secret-of-this-session"

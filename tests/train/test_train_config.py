@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from realbench.config.config_files import Configs, check_config
+from realbench.config.toml_text import as_toml
 from realbench.errors import UsageError
-from realbench.toml_text import as_toml
 from realbench.train.config import CONFIGS, load_config
-from realbench.train.config_files import Configs, check_config
 
 
 def test_the_shipped_configs_are_those_of_the_paper() -> None:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from realbench.config.toml_text import first_problem, read_toml
 from realbench.errors import UsageError
 from realbench.text import printable
-from realbench.toml_text import first_problem, read_toml
 
 
 class _Fold(BaseModel):

@@ -70,8 +70,8 @@ class HumanJudge:
         Raises:
             UsageError: the port is in use, or the host is not one of this machine.
         """
+        from realbench.loopback import serving
         from realbench.serve.human_page import human_page
-        from realbench.serve.loopback import serving
 
         session = VotingSession()
         upcoming = _Upcoming(showings, session)

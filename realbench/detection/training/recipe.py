@@ -9,12 +9,12 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from realbench.config.toml_text import as_toml, first_problem, read_toml
 from realbench.content import content_path
 from realbench.detection.perturbations import MATCHED_SIZE
 from realbench.detection.registry import DEFAULT_DETECTORS
 from realbench.errors import UsageError
 from realbench.text import printable
-from realbench.toml_text import as_toml, first_problem, read_toml
 
 
 class Shares(BaseModel):

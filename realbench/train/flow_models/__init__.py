@@ -14,8 +14,8 @@ from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
 
 from realbench.errors import RealBenchError, UsageError
+from realbench.runs.versions import install_command
 from realbench.train.flow_models.flow_model import Conditioning, FlowModel, concatenate, take
-from realbench.versions import install_command
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -69,7 +69,7 @@ def test_a_model_may_be_named_by_its_source_alone() -> None:
     ],
 )
 def test_what_does_not_fit_is_one_line(changes: dict[str, Any], message: str) -> None:
-    from realbench.train.config_files import check_config
+    from realbench.config.config_files import check_config
 
     with pytest.raises(UsageError) as error:
         check_config(PromptTrainConfig, TEXT | changes, "my.toml")

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
+
+from realbench.version import __version__
+
+_PACKAGES = ("torch", "torchvision", "timm", "numpy", "pillow", "pandas", "scipy", "scikit-learn")
 
 
 def installed_versions(packages: Iterable[str]) -> dict[str, str]:
@@ -15,6 +20,12 @@ def installed_versions(packages: Iterable[str]) -> dict[str, str]:
         except PackageNotFoundError:
             found[package] = "not installed"
     return found
+
+
+def package_versions() -> dict[str, str]:
+    """Return the versions of what decides scores; nothing of it is imported."""
+    own = {"realgen": __version__, "python": platform.python_version()}
+    return own | installed_versions(_PACKAGES)
 
 
 def install_command(extra: str) -> str:

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from realbench.config.toml_text import first_problem, read_toml
 from realbench.errors import UsageError
-from realbench.toml_text import first_problem, read_toml
 
 
 @given(st.binary(max_size=200) | st.text(max_size=200).map(lambda text: text.encode("utf-8")))

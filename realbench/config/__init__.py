@@ -1,0 +1,1 @@
+"""TOML files: read, written, and checked against a schema."""

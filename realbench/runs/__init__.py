@@ -1,0 +1,1 @@
+"""Run folders: made, locked, named and read back; their files are written whole."""
