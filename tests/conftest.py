@@ -1,11 +1,12 @@
-"""What tests of all parts share: the images of a checkout's neighbor folder, and image makers."""
+"""What tests of all parts share: images of a checkout's neighbor, image makers, a Chromium."""
 
 from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # workers share the cores; before numpy and torch read it
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -15,6 +16,8 @@ import hypothesis
 import numpy as np
 import pytest
 from PIL import Image
+
+from tests.browser import CHROMIUM, FLAGS
 
 # A busy machine is no failure; CI draws the same examples every time.
 hypothesis.settings.register_profile("default", deadline=None)
@@ -77,3 +80,23 @@ def make_folder(tmp_path: Path, make_picture: PictureMaker) -> FolderMaker:
         return folder
 
     return make
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A real Chromium; without one the test is skipped."""
+    sync_api = pytest.importorskip(
+        "playwright.sync_api", reason="needs the test extra's Playwright"
+    )
+    if CHROMIUM is None:
+        pytest.skip("needs Chromium: apt-get install chromium")
+    with sync_api.sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(params=["light", "dark"])
+def scheme(request: pytest.FixtureRequest) -> str:
+    """Both colour schemes, in turn."""
+    return str(request.param)

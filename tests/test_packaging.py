@@ -58,10 +58,10 @@ def test_realbench_is_the_only_package(wheel: zipfile.ZipFile) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        "realbench/report/templates/score_report.html",
-        "realbench/report/templates/arena_report.html",
-        "realbench/report/templates/arena.css",
-        "realbench/serve/static/index.html",
+        "realbench/scoring/report.html",
+        "realbench/arena/report/report.html",
+        "realbench/arena/report/arena.css",
+        "realbench/arena/page/static/index.html",
         "realbench/_content/prompts/judges/photorealism-v1.toml",
         "realbench/_content/prompts/suites/realbench-core.jsonl",
         "realbench/report/templates/pieces.html",

@@ -88,7 +88,7 @@ class ArenaRun:
 
 
 def _write_ratings(run: ArenaRun, folder: Path) -> None:
-    from realbench.report.arena_report import write_arena_report
+    from realbench.arena.report.report import write_arena_report
 
     write_atomically(folder / "ratings.csv", ratings_csv(run.ratings))
     write_atomically(folder / "ratings.json", json_bytes(run.ratings))

@@ -76,7 +76,7 @@ class BenchRun:
         Raises:
             RealBenchError: a file cannot be written; the message names it.
         """
-        from realbench.report.bench_report import write_bench_report
+        from realbench.bench.report import write_bench_report
 
         folder = Path(out)
         make_folder(folder)

@@ -5,9 +5,10 @@ from __future__ import annotations
 
 def main() -> None:
     """Run the command line and exit: 0 done, 1 failed, 2 misuse, 130 interrupted."""
-    from realbench.cli.main import run
+    from realbench.cli.ending import run
+    from realbench.cli.main import app
 
-    run()
+    run(app, "realbench")
 
 
 __all__ = ["main"]

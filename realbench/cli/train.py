@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from realbench.cli import options, training
+from realbench.cli.ending import run as run_command
 from realbench.cli.train_demo import demo, pretrain_demo
 from realbench.cli.train_prompt import prompt
 from realbench.errors import UsageError
@@ -145,9 +146,7 @@ def print_result(result: TrainResult) -> None:
 
 def main() -> None:
     """Run ``realgen-train`` and exit: 0 done, 1 failed, 2 misuse, 130 interrupted."""
-    from realbench.cli.main import run
-
-    run(program=app, name="realgen-train")
+    run_command(app, "realgen-train")
 
 
 if __name__ == "__main__":

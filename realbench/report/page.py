@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from realbench.files import write_whole
@@ -13,6 +13,7 @@ from realbench.report import wording
 from realbench.text import visible
 from realbench.version import __version__
 
+_PACKAGE = Path(__file__).parents[1]
 _FILTERS = (
     wording.number,
     wording.signed,
@@ -41,7 +42,7 @@ def write_page(html: str, out: Path) -> Path:
 
 
 def render_page(template: str, context: dict[str, object]) -> str:
-    """Fill a template of this package; whatever is not markup is escaped."""
+    """Fill a template, named by its path in the package; whatever is not markup is escaped."""
     page = (
         environment().get_template(template).render(version=__version__, bibtex=bibtex(), **context)
     )
@@ -52,15 +53,14 @@ def render_page(template: str, context: dict[str, object]) -> str:
 def environment() -> Environment:
     """Return the template environment: autoescaping, and a missing name is an error."""
     found = Environment(
-        loader=PackageLoader("realbench.report", "templates"),
+        loader=FileSystemLoader(_PACKAGE),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    for sheet in ("report", "arena"):
-        source, _, _ = found.loader.get_source(found, f"{sheet}.css")  # type: ignore[union-attr]
-        found.globals[f"{sheet}_css"] = Markup(source)
+    styles = _PACKAGE / "report" / "templates" / "report.css"
+    found.globals["report_css"] = Markup(styles.read_text("utf-8"))
     for filter_ in _FILTERS:
         found.filters[filter_.__name__] = filter_
     found.globals["span"] = wording.span

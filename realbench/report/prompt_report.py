@@ -51,7 +51,9 @@ def render_prompt_report(run: str | Path) -> str:
         "rewrites": _rewrites(folder, [one["iteration"] for one in evaluated]),
         "has_images": manifest["config"]["pipeline"] is not None,
     }
-    return render_page("prompt_report.html", shared_context(manifest, evaluated) | context)
+    return render_page(
+        "report/templates/prompt_report.html", shared_context(manifest, evaluated) | context
+    )
 
 
 def _facts(

@@ -56,7 +56,7 @@ def render_train_report(run: str | Path) -> str:
         "samples": _samples(folder, [one["iteration"] for one in evaluated]),
     }
     shared = shared_context(manifest, evaluated, summary.get("command"))
-    return render_page("train_report.html", shared | context)
+    return render_page("report/templates/train_report.html", shared | context)
 
 
 def _facts(

@@ -49,6 +49,20 @@ class Outcome:
     cached: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a run is: files finished of all, and how many of them came from the cache.
+
+    ``stage`` is ``"scoring"`` for the detectors, then the name of each quality measure.
+    """
+
+    done: int
+    total: int
+    cached: int
+    failed: int
+    stage: str = "scoring"
+
+
 @dataclass(slots=True)
 class Timings:
     """Seconds summed over threads: reading and decoding, preparing, forward passes."""

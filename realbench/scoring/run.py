@@ -45,9 +45,8 @@ from realbench.scoring.folders import (
 )
 from realbench.scoring.layout import choose_layout, decoding_threads
 from realbench.scoring.manifest import describe_run
-from realbench.scoring.pipeline import Engine, Outcome, Pipeline
-from realbench.scoring.progress import Progress
-from realbench.scoring.quality_columns import add_quality, check_measures
+from realbench.scoring.pipeline import Engine, Outcome, Pipeline, Progress
+from realbench.scoring.quality import add_quality, check_measures
 from realbench.scoring.summary import summarize
 from realbench.text import printable
 
@@ -110,7 +109,7 @@ class ScoreRun:
         Raises:
             RealBenchError: a file cannot be written; the message names it.
         """
-        from realbench.report import write_score_report
+        from realbench.scoring.report import write_score_report
 
         folder = Path(out)
         make_folder(folder)

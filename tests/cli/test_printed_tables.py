@@ -14,7 +14,7 @@ from realbench.cli.arena_table import by_judge, print_arena, ranking
 from realbench.cli.bench import _measures, _worst
 from realbench.cli.tables import folded, print_table
 from realbench.stats.classification import MEASURES
-from tests.report.arenas import TestJudge, make_arena
+from tests.arena.arenas import TestJudge, make_arena
 
 NAMES = ["photos", "black-forest-labs/flux.1-krea-dev", "stable_diffusion_3.5_medium"]
 JUDGES = [TestJudge(name) for name in ("openai:gpt-x-of-last-summer", "hf:org/other-vl-model")]

@@ -18,7 +18,7 @@ from realbench.leaderboard.board import load_board
 from realbench.leaderboard.entry import Description, make_entry, write_entry
 from realbench.leaderboard.names import slug
 from realbench.prompts import load_suite
-from tests.report.arenas import NOW
+from tests.arena.arenas import NOW
 
 CATEGORIES = ("people", "animals", "street", "night & light")
 DETECTORS = {"whole": ("semantic", "a" * 64), "crops": ("feature", "b" * 64)}

@@ -9,9 +9,8 @@ import pytest
 from PIL import Image
 
 from realbench.leaderboard.build import build_board
+from tests.browser import LOWEST_CONTRAST
 from tests.leaderboard.boards import fill_board
-from tests.report.browser import LOWEST_CONTRAST
-from tests.report.conftest import browser, scheme  # noqa: F401 - fixtures
 
 pytestmark = pytest.mark.browser
 
@@ -59,10 +58,10 @@ def names_of(page: Any) -> list[str]:
 
 @pytest.mark.parametrize("width", [1280, 390, 320])
 def test_the_page_fits_its_window_and_can_be_read(
-    browser: Any,  # noqa: F811
+    browser: Any,
     board: Path,
     width: int,
-    scheme: str,  # noqa: F811
+    scheme: str,
 ) -> None:
     page = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
     heard = Heard(page, board.as_uri())
@@ -81,7 +80,7 @@ def test_the_page_fits_its_window_and_can_be_read(
     page.close()
 
 
-def test_columns_sort_both_ways_and_photographs_stay(browser: Any, board: Path) -> None:  # noqa: F811
+def test_columns_sort_both_ways_and_photographs_stay(browser: Any, board: Path) -> None:
     page = browser.new_page(viewport={"width": 1280, "height": 800})
     heard = Heard(page, board.as_uri())
     page.goto(board.as_uri())
@@ -108,7 +107,7 @@ def test_columns_sort_both_ways_and_photographs_stay(browser: Any, board: Path) 
     page.close()
 
 
-def test_a_phone_sorts_by_a_list(browser: Any, board: Path) -> None:  # noqa: F811
+def test_a_phone_sorts_by_a_list(browser: Any, board: Path) -> None:
     page = browser.new_page(viewport={"width": 390, "height": 800})
     page.goto(board.as_uri())
     row = page.locator("#row-borealis-xl")
@@ -122,7 +121,7 @@ def test_a_phone_sorts_by_a_list(browser: Any, board: Path) -> None:  # noqa: F8
     page.close()
 
 
-def test_the_filter_finds_names_and_makers(browser: Any, board: Path) -> None:  # noqa: F811
+def test_the_filter_finds_names_and_makers(browser: Any, board: Path) -> None:
     page = browser.new_page(viewport={"width": 1280, "height": 800})
     page.goto(board.as_uri())
     page.get_by_label("Filter").fill("weather apache")
@@ -137,7 +136,7 @@ def test_the_filter_finds_names_and_makers(browser: Any, board: Path) -> None:  
     page.close()
 
 
-def test_a_link_to_a_model_opens_it(browser: Any, board: Path) -> None:  # noqa: F811
+def test_a_link_to_a_model_opens_it(browser: Any, board: Path) -> None:
     page = browser.new_page(viewport={"width": 1280, "height": 800})
     page.goto(f"{board.as_uri()}#model-cirrus")
     assert page.locator("#model-cirrus").evaluate("one => one.open")
@@ -146,7 +145,7 @@ def test_a_link_to_a_model_opens_it(browser: Any, board: Path) -> None:  # noqa:
     page.close()
 
 
-def test_without_script_it_is_a_plain_table(browser: Any, board: Path) -> None:  # noqa: F811
+def test_without_script_it_is_a_plain_table(browser: Any, board: Path) -> None:
     context = browser.new_context(java_script_enabled=False)
     page = context.new_page()
     page.goto(board.as_uri())
@@ -158,7 +157,7 @@ def test_without_script_it_is_a_plain_table(browser: Any, board: Path) -> None: 
     context.close()
 
 
-def test_the_policy_keeps_other_scripts_out(browser: Any, board: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_the_policy_keeps_other_scripts_out(browser: Any, board: Path, tmp_path: Path) -> None:
     attack = "<script>window.hacked = 1</script><img src=x onerror='window.hacked = 2'></main>"
     changed = tmp_path / "changed.html"
     changed.write_text(board.read_text().replace("</main>", attack))
@@ -170,7 +169,7 @@ def test_the_policy_keeps_other_scripts_out(browser: Any, board: Path, tmp_path:
     page.close()
 
 
-def test_an_interval_is_as_wide_on_the_screen_as_its_numbers(browser: Any, board: Path) -> None:  # noqa: F811
+def test_an_interval_is_as_wide_on_the_screen_as_its_numbers(browser: Any, board: Path) -> None:
     page = browser.new_page(viewport={"width": 1280, "height": 800})
     page.goto(board.as_uri())
     row = page.locator("#row-borealis-xl")

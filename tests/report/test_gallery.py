@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from realbench.report.gallery import extremes, load_pictures, pictures_per_row
-from tests.report.runs import DETECTORS, make_run
+from tests.scoring.runs import DETECTORS, make_run
 
 
 @given(st.lists(st.sampled_from([0.0, 0.25, 0.5, 1.0]), max_size=30), st.integers(1, 6))

@@ -13,8 +13,8 @@ from typing import Any
 
 from realbench.arena.judges import JudgeOptions
 from realbench.arena.judges.judge import Judgment, Picture, Showing, Verdict
+from realbench.arena.page.voting_session import Choice, PagePicture, Pair, Request, VotingSession
 from realbench.images import UnreadableImage, for_browser, read_bytes_and_hash
-from realbench.serve.voting_session import Choice, PagePicture, Pair, Request, VotingSession
 
 _AHEAD = 3  # the pair that is shown and those that the page loads meanwhile
 _PAGE_VERSION = 1  # raised when a change of the page could change how people vote
@@ -53,14 +53,14 @@ class HumanJudge:
     @property
     def fingerprint(self) -> str:
         """Hex digest of what the person is asked and shown."""
-        from realbench.serve.human_page import GUIDANCE, QUESTION
+        from realbench.arena.page.human_page import GUIDANCE, QUESTION
 
         asked = "\0".join((str(_PAGE_VERSION), QUESTION, GUIDANCE))
         return hashlib.sha256(asked.encode()).hexdigest()
 
     def describe(self) -> dict[str, Any]:
         """Return the question that the page asks."""
-        from realbench.serve.human_page import GUIDANCE, QUESTION
+        from realbench.arena.page.human_page import GUIDANCE, QUESTION
 
         return {"question": QUESTION, "guidance": GUIDANCE, "page_version": _PAGE_VERSION}
 
@@ -70,8 +70,8 @@ class HumanJudge:
         Raises:
             UsageError: the port is in use, or the host is not one of this machine.
         """
+        from realbench.arena.page.human_page import human_page
         from realbench.loopback import serving
-        from realbench.serve.human_page import human_page
 
         session = VotingSession()
         upcoming = _Upcoming(showings, session)

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from realbench.report import write_score_report
-from tests.report.browser import assert_outlined, readable_page
-from tests.report.runs import make_run
+from realbench.scoring.report import write_score_report
+from tests.browser import assert_outlined, readable_page
+from tests.scoring.runs import make_run
 
 pytestmark = pytest.mark.browser
 

@@ -14,8 +14,8 @@ from fastapi import APIRouter, FastAPI
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from realbench.arena.page.voting_session import Choice, Request, VotingSession
 from realbench.images import UnreadableImage
-from realbench.serve.voting_session import Choice, Request, VotingSession
 
 QUESTION = "Which looks more like a real photograph?"
 GUIDANCE = "Judge only that: not beauty, and not how well it fits the prompt."

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from realbench.bench import bench
+from tests.browser import assert_outlined, readable_page
 from tests.fakes import make_card
-from tests.report.browser import assert_outlined, readable_page
 
 pytestmark = pytest.mark.browser
 

@@ -8,7 +8,7 @@ import re
 import pytest
 
 from realbench.bench.protocol import DEGRADATIONS
-from realbench.report.bench_plots import curve_panel
+from realbench.bench.report import curve_panel
 
 KINDS = sorted({one.kind for one in DEGRADATIONS})
 

@@ -13,13 +13,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from realbench.arena.report import sections
+from realbench.arena.report import wording as words
+from realbench.arena.report.examples import UPSET_GAP, Examples, find_examples
+from realbench.arena.report.plots import LEVELS
 from realbench.arena.verdicts import compare
 from realbench.arena.votes import Vote
-from realbench.report import arena_sections as sections
-from realbench.report import arena_wording as words
 from realbench.report import wording
-from realbench.report.arena_plots import LEVELS
-from realbench.report.examples import UPSET_GAP, Examples, find_examples
 from realbench.report.page import render_page, write_page
 
 SETTING_LENGTH = 160
@@ -109,7 +109,7 @@ def render_arena_report(run: ArenaReportSource) -> str:
             "neighbours": sections.neighbours(standing),
             "unmatched": sections.unmatched(standing),
         }
-    return render_page("arena_report.html", context)
+    return render_page("arena/report/report.html", context)
 
 
 def _edge(standing: Mapping[str, Any]) -> str:

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from realbench.report import write_arena_report
-from tests.report.arenas import TestJudge, make_arena
-from tests.report.browser import assert_outlined, readable_page
+from realbench.arena.report.report import write_arena_report
+from tests.arena.arenas import TestJudge, make_arena
+from tests.browser import assert_outlined, readable_page
 
 pytestmark = pytest.mark.browser
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from realbench.prompts import Prompt
-from realbench.report import render_score_report, write_score_report
 from realbench.report.page import bibtex
+from realbench.scoring.report import render_score_report, write_score_report
 from realbench.scoring.run import ScoreRun
-from tests.report.pages import Page
-from tests.report.runs import make_run
+from tests.pages import Page
+from tests.scoring.runs import make_run
 
 HIGH = [0.9, 0.8, 0.85, 0.95, 0.7, 0.9, 0.88, 0.91, 0.83, 0.79, 0.86, 0.92]
 LOW = [0.2, 0.1, 0.15, 0.3, 0.05, 0.22, 0.18, 0.12, 0.09, 0.25, 0.19, 0.14]

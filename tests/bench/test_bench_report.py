@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from realbench.report.bench_report import headline
+from realbench.bench.report import headline
 
 
 def _results(**areas: tuple[float, float, float]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from realbench.report import arena_wording as words
+from realbench.arena.report import wording as words
 
 
 def ratings(

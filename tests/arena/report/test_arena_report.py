@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from realbench.arena.report.report import render_arena_report, write_arena_report
 from realbench.arena.results import ArenaRun
-from realbench.report import render_arena_report, write_arena_report
 from realbench.report.page import bibtex
-from tests.report.arenas import TestJudge, make_arena
-from tests.report.pages import Page
+from tests.arena.arenas import TestJudge, make_arena
+from tests.pages import Page
 
 HOSTILE = "<script>alert('x')</script>\"'&\u202e"
 LADDER = {"photos": 9.0, "flux": 6.0, "sdxl": 3.0, "kandinsky": 0.0}

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
+from realbench.arena.report.plots import NUMBERS_LIMIT, counts_range, round_axis, win_matrix
+from realbench.arena.report.wording import estimate_of, rating, shortened
 from realbench.arena.votes import Vote
 from realbench.report import plots, wording
-from realbench.report.arena_plots import NUMBERS_LIMIT, counts_range, round_axis, win_matrix
-from realbench.report.arena_wording import estimate_of, rating, shortened
 
 COMPACT = 16  # contestants; more make the ladder's rows lower
 BEYOND = 0.15  # of the span of all ratings, how far a long ladder's axis goes beyond them

@@ -12,12 +12,12 @@ from typing import Any
 import httpx
 import pytest
 
+from realbench.arena.page import voting_session
+from realbench.arena.page.human_page import GUIDANCE, QUESTION, human_page
+from realbench.arena.page.voting_session import PagePicture, Pair, VotingSession
 from realbench.errors import UsageError
 from realbench.images import UnreadableImage
 from realbench.loopback import serving
-from realbench.serve import voting_session
-from realbench.serve.human_page import GUIDANCE, QUESTION, human_page
-from realbench.serve.voting_session import PagePicture, Pair, VotingSession
 
 TOKEN = "secret-of-this-session"
 PROMPT = "a fox & <b>hens</b>"

@@ -1,4 +1,7 @@
-"""Measures the images of a run: what the cache lacks is decoded, prepared and scored in batches."""
+"""Quality measures of a run's images, as columns of its table: no other column is touched.
+
+What the cache lacks is decoded, prepared and scored in batches.
+"""
 
 from __future__ import annotations
 
@@ -10,25 +13,78 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
+import pandas as pd
 
-from realbench.errors import RealBenchError
+from realbench.errors import RealBenchError, UsageError
 from realbench.images import UnreadableImage, decode, read_bytes_and_hash
+from realbench.prompts import Suite
 from realbench.quality.cards import MeasureCard
+from realbench.scoring.cache import ScoreCache
 from realbench.scoring.layout import core_count, use_threads
+from realbench.scoring.pipeline import Progress
 from realbench.text import printable
 
 if TYPE_CHECKING:
     import torch
 
     from realbench.quality.measure import Measure
-    from realbench.scoring.cache import ScoreCache
 
 T = TypeVar("T")
 
 _BATCH_ON_CPU, _BATCH_ELSEWHERE = 8, 64
+
+
+def check_measures(
+    measures: Sequence[MeasureCard], detectors: Sequence[str], suite: Suite | None
+) -> None:
+    """Refuse what could not be measured, before any image is scored."""
+    for card in measures:
+        if card.name in detectors:
+            raise UsageError(
+                f"{card.name!r} names a detector and a quality measure of this run: rename a card"
+            )
+        if card.needs_prompt and suite is None:
+            raise UsageError(
+                f"--quality {card.name} compares images with their prompts: give --prompts"
+            )
+        _ = card.fingerprint  # its weights must be here, or be fetched now
+
+
+def add_quality(
+    measures: Sequence[MeasureCard],
+    table: pd.DataFrame,
+    paths: Sequence[Path],
+    suite: Suite | None,
+    store: ScoreCache,
+    *,
+    progress: Callable[[Progress], None] | None,
+    **options: Any,
+) -> list[str]:
+    """Add a column for each measure at the table's end; return what the user should know."""
+    if not measures:
+        return []
+    from realbench.scoring.quality import Item, measure_images
+
+    prompts = {} if suite is None else suite.prompts
+    rows = table.index[table["status"] == "ok"]
+    own = [prompts.get(str(table.at[row, "prompt_id"])) for row in rows]
+    items = [
+        Item(paths[row], str(table.at[row, "sha256"]), None if one is None else one.prompt)
+        for row, one in zip(rows, own, strict=True)
+    ]
+
+    def told(stage: str, done: int, total: int) -> None:
+        if progress is not None:
+            progress(Progress(done, total, 0, 0, stage))
+
+    measured = measure_images(measures, items, store, progress=told, **options)
+    for name, scores in measured.scores.items():
+        table[name] = np.nan
+        table.loc[rows, name] = scores
+    return measured.notes
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from realbench.report.arena_plots import counts_range, level, round_axis, win_matrix
-from tests.report.pages import Page
+from realbench.arena.report.plots import counts_range, level, round_axis, win_matrix
+from tests.pages import Page
 
 
 @given(st.lists(st.floats(-20_000, 20_000), min_size=1, max_size=9))

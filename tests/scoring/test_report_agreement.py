@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
-from realbench.report.agreement import rank_correlation
+from realbench.scoring.report import rank_correlation
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(5, 80))
