@@ -11,14 +11,15 @@ from typing import Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from realbench.config.toml_text import first_problem
 from realbench.detection.calibration import calibrated
-from realbench.detection.cards import Card, Sha256
+from realbench.detection.cards import Card
 from realbench.detection.ensemble import combine, fused_terms
+from realbench.detection.specs import Sha256
 from realbench.errors import UsageError
 from realbench.files import write_whole
 from realbench.stats.conformal import VerdictRule, fit_verdicts
 from realbench.text import printable
-from realbench.toml_text import first_problem
 
 SAMPLE_FILE = "verdict.json"
 _DECIMALS = 4  # of logits

@@ -10,9 +10,10 @@ import pytest
 from fakes import make_card
 
 from realbench.detection.calibration import SavedCalibration
-from realbench.detection.cards import Card, Term
+from realbench.detection.cards import Card
 from realbench.detection.ensemble import combine
 from realbench.detection.registry import find_card
+from realbench.detection.specs import Term
 from realbench.detection.verdict import ConformalSample, find_sample, read_sample
 from realbench.errors import UsageError
 
