@@ -13,9 +13,8 @@ from typing import Any
 import numpy as np
 
 from realbench.allocator import keep_freed_memory
-from realbench.arena.judges import JudgeOptions
 from realbench.arena.judges.cross_fit import Fold, read_folds
-from realbench.arena.judges.judge import Judgment, Picture, Showing, Verdict
+from realbench.arena.judges.judge import JudgeOptions, Judgment, Picture, Showing, Verdict
 from realbench.detection.ensemble import fused_terms, probability, weights
 from realbench.detection.ensembles import choose_cards
 from realbench.detection.registry import DEFAULT_DETECTORS, check_names

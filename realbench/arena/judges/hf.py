@@ -14,8 +14,7 @@ from functools import cached_property, lru_cache, partial
 from itertools import islice
 from typing import Any
 
-from realbench.arena.judges import JudgeOptions
-from realbench.arena.judges.judge import Judgment, Showing, Verdict
+from realbench.arena.judges.judge import JudgeOptions, Judgment, Showing, Verdict
 from realbench.arena.judges.pictures import DEFAULT_IMAGE_SIZE, shown_picture
 from realbench.arena.template import DEFAULT_TEMPLATE, load_template
 from realbench.detection.vlm import (

@@ -11,8 +11,7 @@ import webbrowser
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from realbench.arena.judges import JudgeOptions
-from realbench.arena.judges.judge import Judgment, Picture, Showing, Verdict
+from realbench.arena.judges.judge import JudgeOptions, Judgment, Picture, Showing, Verdict
 from realbench.arena.page.voting_session import Choice, PagePicture, Pair, Request, VotingSession
 from realbench.images import UnreadableImage, for_browser, read_bytes_and_hash
 

@@ -15,10 +15,9 @@ from functools import partial
 from importlib.metadata import version
 from typing import Any
 
-from realbench.arena.judges import JudgeOptions
 from realbench.arena.judges.background import BackgroundLoop
 from realbench.arena.judges.encoding import PictureEncoder, describe_encoding
-from realbench.arena.judges.judge import BudgetSpentError, Judgment, Showing
+from realbench.arena.judges.judge import BudgetSpentError, JudgeOptions, Judgment, Showing
 from realbench.arena.judges.openai_answers import UnusableAnswerError, read_verdict
 from realbench.arena.judges.openai_budget import Budget
 from realbench.arena.judges.openai_dialect import Dialect

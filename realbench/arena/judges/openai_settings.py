@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
-from realbench.arena.judges import JudgeOptions
+from realbench.arena.judges.judge import JudgeOptions
 from realbench.arena.judges.pictures import DEFAULT_IMAGE_SIZE
 from realbench.errors import UsageError
 from realbench.text import printable
