@@ -23,6 +23,7 @@ from realbench.detection.ensemble import probability
 from realbench.detection.ensembles import choose_cards
 from realbench.detection.registry import check_names, list_detectors
 from realbench.detection.specs import CARD_FILE, CalibrationSpec
+from realbench.detection.verdict import ConformalSample
 from realbench.errors import UsageError
 from realbench.runs.files import check_folder
 from realbench.stats import Interval, bootstrap_auc, bootstrap_mean, detection_measures
@@ -40,6 +41,7 @@ def calibrate(
     *,
     out: Path | None = None,
     prior: float = 0.5,
+    matched: bool = False,
     seed: int = 0,
     **options: Any,
 ) -> list[dict[str, Any]]:
@@ -48,15 +50,21 @@ def calibrate(
     Each image is judged by a calibration that was fitted without its prompt. Figures are at even
     odds; the prior shifts the saved bias afterwards.
 
+    The scores themselves are saved beside each calibration, as held-out ones: verdicts of these
+    detectors, alone or together, then rest on the user's images.
+
     Args:
-        out: receives ``NAME/calibration.toml``; by default beside the card of a folder of the
-            user's, and in ``calibrated-detectors`` for detectors that are named.
+        out: receives ``NAME/calibration.toml`` and ``NAME/verdict.json``; by default beside the
+            card of a folder of the user's, and in ``calibrated-detectors`` for detectors that are
+            named.
         prior: the share of photographs that P(real) shall suppose, between 0 and 1.
-        options: those of :func:`score_labelled`.
+        matched: as for :func:`score_labelled`.
+        options: the others of :func:`score_labelled`.
 
     Returns:
         an entry per detector: the calibration, ``before`` and ``after`` with calibration error and
-        log loss, the ``difference`` of the latter, AUC, notes and the folder.
+        log loss, the ``difference`` of the latter, AUC, what verdicts rest on, notes and the
+        folder.
 
     Raises:
         UsageError: an unknown detector, fewer than 50 images of a class, images that are given as
@@ -69,8 +77,15 @@ def calibrate(
     folders = [_folder(one, card, out) for one, card in zip(_flat(detectors), cards, strict=True)]
     for folder, _ in folders:
         check_folder(folder)
-    labelled = score_labelled(cards, real, generated, **options)
+    labelled = score_labelled(cards, real, generated, matched=matched, **options)
     labelled.need(LEAST_IMAGES, "calibration")
+    sample = ConformalSample.of(
+        cards,
+        labelled.logits,
+        labelled.real,
+        labelled.source,
+        "the user's own, matched in shape, size and format" if matched else "the user's own",
+    )
     found = []
     for card, (folder, named) in zip(cards, folders, strict=True):
         entry, spec = _measured(card, labelled, seed)
@@ -85,6 +100,9 @@ def calibrate(
             fingerprint=card.uncalibrated,
         )
         saved.write(folder)
+        sample.write(folder)
+        own = [card.changed(calibration=saved.spec)]
+        entry["verdict"] = sample.describe(own, sample.rule(own))
         found.append(entry | {"calibration": saved.model_dump(mode="json"), "folder": str(folder)})
     return found
 

@@ -17,6 +17,7 @@ from realbench.detection.cards import Card
 from realbench.errors import UsageError
 from realbench.images import DEFAULT_MAX_PIXELS, ImageFile, find_images
 from realbench.scoring.cache import cache_path, open_cache
+from realbench.scoring.folders import display_names
 from realbench.scoring.layout import choose_layout, decoding_threads
 from realbench.scoring.pipeline import Engine, Outcome, Pipeline
 from realbench.scoring.run import Progress
@@ -32,21 +33,21 @@ class Labelled:
     Attributes:
         logits: each detector's calibrated logits of P(real), float64 (n,).
         real: whether each image is a photograph, bool (n,).
-        generator: each generated image's, text (n,); empty for photographs.
+        source: each photograph's folder and each generated image's generator, text (n,).
         prompt: the stem of each file, text (n,).
         notes: what could not be used, a line each.
     """
 
     logits: dict[str, np.ndarray]
     real: npt.NDArray[np.bool_]
-    generator: npt.NDArray[np.str_]
+    source: npt.NDArray[np.str_]
     prompt: npt.NDArray[np.str_]
     notes: list[str]
 
     @property
     def generators(self) -> list[str]:
         """The generators' names, sorted."""
-        return sorted(set(self.generator[~self.real].tolist()))
+        return sorted(set(self.source[~self.real].tolist()))
 
     def need(self, least: int, what: str) -> None:
         """Refuse fewer than ``least`` photographs or generated images.
@@ -80,10 +81,8 @@ class Labelled:
         of_photo = _even(self.prompt[self.real], folds)
         return np.array(
             [
-                of_photo[prompt] if real else names.index(generator) % folds
-                for real, generator, prompt in zip(
-                    self.real, self.generator, self.prompt, strict=True
-                )
+                of_photo[prompt] if real else names.index(source) % folds
+                for real, source, prompt in zip(self.real, self.source, self.prompt, strict=True)
             ]
         )
 
@@ -122,7 +121,8 @@ def score_labelled(
     from realbench.detection.training.folders import generators
     from realbench.scoring.scorer import choose_device, load_detectors
 
-    files = [("", file) for folder in real for file in find_images(folder)]
+    names = display_names(real)
+    files = [(name, file) for name, at in zip(names, real, strict=True) for file in find_images(at)]
     photographs = len(files)
     files += generators(generated)
     check_apart(files[:photographs], files[photographs:])

@@ -26,8 +26,8 @@ def calibrate_command(
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="Receives NAME/calibration.toml. (default: beside the card of your own folder, "
-            "else calibrated-detectors)",
+            help="Receives NAME/calibration.toml and NAME/verdict.json. (default: beside the card "
+            "of your own folder, else calibrated-detectors)",
         ),
     ] = None,
     prior: Annotated[
@@ -40,14 +40,15 @@ def calibrate_command(
     seed: Annotated[int, options.seed("Of the bootstrap.")] = 0,
     json_: Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else.")] = False,
 ) -> None:
-    """Fit temperature and bias of detectors on your own photographs and generated images.
+    """Fit P(real) and verdicts of detectors on your own photographs and generated images.
 
     realbench detectors calibrate trace-lite --real photos --generated flux-dev
 
     realbench score ./new --detector ./calibrated-detectors/trace-lite
 
-    Both classes weigh the same. Only the folder that is written uses the calibration: the
-    detector's name keeps the one of its card.
+    P(real) gets a temperature and a bias; both classes weigh the same. Verdicts are fitted on the
+    scores of these images, which the detectors must not have learned from. Only the folder that
+    is written uses them: the detector's name keeps what its card has.
     """
     from realbench.bench.calibrate import calibrate
 
@@ -89,8 +90,24 @@ def _lines(entry: dict[str, Any]) -> Iterator[str]:
     yield "  (cross-validated by prompt, at even odds; 95 % intervals over prompts)"
     if fitted["prior"] != 0.5:
         yield f"  P(real) supposes that {fitted['prior']:.0%} are photographs"
+    yield f"  {_verdicts(entry['verdict'])}"
     yield from (f"  Note: {note}" for note in entry["notes"])
     yield f"  Use: --detector {as_folder(entry['folder'])}"
+
+
+def _verdicts(basis: dict[str, Any]) -> str:
+    """Say what is called what, at the default bound."""
+    parts = [f"verdicts at --max-false-alarm {basis['max_false_alarm']:g}:"]
+    low, high = basis["generated_below"], basis["photograph_above"]
+    parts.append("none is called generated," if low is None else f"generated below {low:.3f},")
+    parts.append("none a photograph" if high is None else f"photograph above {high:.3f}")
+    spread = basis["photographs_called_generated"]
+    if spread:
+        parts.append(
+            f"(photographs of a source left out: median {spread['median']:.2f} called generated, "
+            f"at worst {spread['largest']:.2f}, {printable(spread['of'])})"
+        )
+    return " ".join(parts)
 
 
 def _verdict(saved: dict[str, Any]) -> str:

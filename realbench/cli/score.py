@@ -72,6 +72,13 @@ def score(
             help="float32, or bfloat16 for published networks: for GPUs; scores move a little."
         ),
     ] = "float32",
+    max_false_alarm: Annotated[
+        float,
+        typer.Option(
+            help="Share of photographs that verdicts may call generated, and of generated images "
+            "photographs; the rest is called unsure."
+        ),
+    ] = 0.05,
     batch_size: options.BatchSize = None,
     workers: options.Workers = None,
     max_pixels: options.MaxPixels = options.MAX_PIXELS,
@@ -108,6 +115,7 @@ def score(
             out=out,
             device=device,
             precision=checked_precision(precision),
+            max_false_alarm=max_false_alarm,
             max_pixels=max_pixels,
             workers=workers,
             batch_size=batch_size,
@@ -183,6 +191,8 @@ def print_run(run: ScoreRun, out: Path | None) -> None:
 
     console = Console()
     print_table(console, _ranking(run.summary), names=2 if len(run.summary["folders"]) > 1 else 1)
+    if run.summary["verdict"]:
+        print_table(console, _verdicts(run.summary))
     if run.manifest.get("quality"):
         print_table(console, _quality(run.summary, run.manifest["quality"]))
     for line in _findings(run.summary):
@@ -221,6 +231,39 @@ def _ranking(summary: dict[str, Any]) -> Table:
         row += [estimate(entry["detectors"][name]) for name in names]
         if reference:
             row.append("" if is_photos else estimate(entry["auc"], "estimate"))
+        table.add_row(*map(Text, row), style="dim" if is_photos else None, end_section=is_photos)
+    return table
+
+
+def _verdicts(summary: dict[str, Any]) -> Table:
+    """The shares of verdicts, in a table of their own, and what they can be held to."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    from realbench.stats import VERDICTS
+
+    basis = summary["verdict"]
+    bound, spread = f"{basis['max_false_alarm']:g}", basis["photographs_called_generated"]
+    caption = (
+        f"share of images by verdict; at most {bound} of photographs are called generated, and at "
+        f"most {bound} of generated images photographs, where they are like the held-out ones"
+    )
+    if spread:
+        caption += (
+            f" (left out by source: median {spread['median']:.2f}, at worst "
+            f"{spread['largest']:.2f} of {spread['n_sources']})"
+        )
+    table = Table(caption=caption, box=box.SIMPLE_HEAD, padding=0)
+    table.add_column("folder", min_width=11)
+    for header in ("n", *VERDICTS):
+        width = None if header == "n" else len("photograph")
+        table.add_column(Text(header), justify="right", min_width=width)
+    reference = summary["reference"]
+    for entry in [*([reference] if reference else []), *summary["folders"]]:
+        is_photos = entry is reference
+        row = [entry["folder"] + ("\nphotographs" if is_photos else ""), _count(entry)]
+        row += [estimate((entry["verdicts"] or {}).get(verdict)) for verdict in VERDICTS]
         table.add_row(*map(Text, row), style="dim" if is_photos else None, end_section=is_photos)
     return table
 

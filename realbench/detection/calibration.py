@@ -63,6 +63,11 @@ class SavedCalibration(BaseModel):
     n_generated: int = Field(ge=1)
     fingerprint: str = Field(pattern="^[0-9a-f]{64}$")
 
+    @property
+    def spec(self) -> CalibrationSpec:
+        """Temperature and bias, as a card has them."""
+        return CalibrationSpec(temperature=self.temperature, bias=self.bias)
+
     def base(self, folder: Path) -> str | Path:
         """Return the detector that the file in ``folder`` is of: its name, or its folder."""
         if self.detector.startswith((".", "/")):

@@ -34,7 +34,16 @@ def combine(
     levels: Mapping[str, str],
     fused: Mapping[str, Term] | None = None,
 ) -> np.ndarray:
-    """Return the ensemble's P(real): the sigmoid of the weighted mean of calibrated logits.
+    """Return the ensemble's P(real), the sigmoid of :func:`combined_logits`: float32 (n,)."""
+    return probability(combined_logits(logits, levels, fused))
+
+
+def combined_logits(
+    logits: Mapping[str, np.ndarray],
+    levels: Mapping[str, str],
+    fused: Mapping[str, Term] | None = None,
+) -> np.ndarray:
+    """Return the ensemble's logit of P(real): the weighted mean of calibrated logits.
 
     Args:
         logits: detector name to calibrated logits, float of shape (n,).
@@ -42,16 +51,16 @@ def combine(
         fused: the parts of a fused ensemble, for the same names; its logit is their sum.
 
     Returns:
-        float32 array of shape (n,), in [0, 1].
+        float64 array of shape (n,).
     """
     if fused:
         parts = [
             fused[n].weight * np.asarray(v, np.float64) + fused[n].offset for n, v in logits.items()
         ]
-        return probability(np.sum(parts, axis=0))
+        return np.asarray(np.sum(parts, axis=0))
     share = weights({name: levels[name] for name in logits})
     mean = sum(share[name] * np.asarray(values, np.float64) for name, values in logits.items())
-    return probability(np.asarray(mean))
+    return np.asarray(mean)
 
 
 def probability(logits: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ from realbench.content import content_path
 from realbench.detection.calibration import CALIBRATION_FILE, read_calibration
 from realbench.detection.cards import Card, read_card
 from realbench.detection.plugins import Plugin, find_plugins
-from realbench.detection.specs import CARD_FILE, CalibrationSpec
+from realbench.detection.specs import CARD_FILE
 from realbench.errors import RealBenchError, UsageError
 
 if TYPE_CHECKING:
@@ -107,8 +107,7 @@ def _calibrated(folder: Path) -> Card:
     """Return a card with the user's calibration, which lies beside it or stands for it."""
     saved = read_calibration(folder)
     base = read_card(folder) if (folder / CARD_FILE).is_file() else find_card(saved.base(folder))
-    spec = CalibrationSpec(temperature=saved.temperature, bias=saved.bias)
-    return base.calibrated_by(spec, folder / CALIBRATION_FILE, saved.fingerprint)
+    return base.calibrated_by(saved.spec, folder / CALIBRATION_FILE, saved.fingerprint)
 
 
 def check_names(names: Sequence[str]) -> None:

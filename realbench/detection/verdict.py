@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, Self
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from realbench.config.toml_text import first_problem
@@ -18,7 +20,7 @@ from realbench.detection.ensemble import combine, fused_terms
 from realbench.detection.specs import Sha256
 from realbench.errors import UsageError
 from realbench.files import write_whole
-from realbench.stats.conformal import VerdictRule, fit_verdicts
+from realbench.stats.conformal import Spread, VerdictRule, errors_by_source, fit_verdicts
 from realbench.text import printable
 
 SAMPLE_FILE = "verdict.json"
@@ -50,7 +52,7 @@ class ConformalSample(BaseModel):
     generated: dict[str, dict[str, tuple[float, ...]]] = Field(min_length=1)
 
     @model_validator(mode="after")
-    def _complete(self) -> ConformalSample:
+    def _complete(self) -> Self:
         for kind in (self.photographs, self.generated):
             for source, logits in kind.items():
                 if set(logits) != set(self.detectors):
@@ -155,6 +157,39 @@ class ConformalSample(BaseModel):
             max_false_alarm,
         )
 
+    def describe(self, cards: Sequence[Card], rule: VerdictRule) -> dict[str, Any]:
+        """Return what verdicts of an ensemble of these cards rest on: :func:`verdict_basis`."""
+        return verdict_basis(rule, *self.realism(cards), self.pictures)
+
+
+def verdict_basis(
+    rule: VerdictRule,
+    photographs: Mapping[str, npt.ArrayLike],
+    generated: Mapping[str, npt.ArrayLike],
+    pictures: str,
+) -> dict[str, Any]:
+    """Return what verdicts rest on, as ``summary.json`` has it.
+
+    Where the rule allows no claim its threshold is None. The spreads are of the errors on sources
+    that a rule was not fitted on; None where a class has one source.
+
+    Args:
+        rule: fitted on all of them.
+        photographs, generated: held-out realism by source and by generator.
+        pictures: how the images were shown.
+    """
+    real, made = errors_by_source(photographs, generated, rule.max_false_alarm)
+    return {
+        "max_false_alarm": rule.max_false_alarm,
+        "generated_below": rule.low if math.isfinite(rule.low) else None,
+        "photograph_above": rule.high if math.isfinite(rule.high) else None,
+        "n_photographs": rule.n_photographs,
+        "n_generated": rule.n_generated,
+        "pictures": pictures,
+        "photographs_called_generated": asdict(Spread.over(real)) if real else None,
+        "generated_called_photographs": asdict(Spread.over(made)) if made else None,
+    }
+
 
 def read_sample(path: Path) -> ConformalSample:
     """Read a file of held-out logits.
@@ -189,3 +224,33 @@ def find_sample(cards: Sequence[Card]) -> ConformalSample | None:
         if path.is_file() and (sample := read_sample(path)).fits(cards):
             return sample
     return None
+
+
+def check_bound(max_false_alarm: float) -> None:
+    """Refuse a bound of wrong verdicts that is not above 0 and at most 0.5.
+
+    Raises:
+        UsageError: that.
+    """
+    if not 0 < max_false_alarm <= 0.5:
+        raise UsageError(
+            f"--max-false-alarm must be above 0 and at most 0.5, not {max_false_alarm:g}"
+        )
+
+
+def doubts(cards: Sequence[Card], rule: VerdictRule | None) -> list[str]:
+    """Say why an ensemble gives no verdicts, or cannot give one of them, a line each."""
+    names = " ".join(card.name for card in cards)
+    fit = f"come with realbench detectors calibrate {names} --real PHOTOS --generated IMAGES"
+    if rule is None:
+        return [f"no verdicts: there are no held-out scores of these detectors; they {fit}"]
+    bound, most = rule.max_false_alarm, math.ceil(1 / rule.max_false_alarm - 1 - 1e-9)
+    return [
+        f"no image can be called {verdict}: at {bound:g} that takes {most} held-out {kind}, and "
+        f"there are {n}; more {fit}"
+        for verdict, kind, n in (
+            ("generated", "photographs", rule.n_photographs),
+            ("a photograph", "generated images", rule.n_generated),
+        )
+        if n < most
+    ]

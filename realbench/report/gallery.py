@@ -32,6 +32,7 @@ class Picture:
     realism: float
     detectors: dict[str, float]
     disagreement: float
+    verdict: str
     uri: str | None
     width: int
     height: int
@@ -117,6 +118,7 @@ def load_pictures(
             realism=float(row["realism"]),
             detectors={name: float(row[name]) for name in detectors},
             disagreement=float(row.get("disagreement", float("nan"))),
+            verdict=str(row.get("verdict", "")),
             uri=uri,
             width=width,
             height=height,

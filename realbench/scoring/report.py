@@ -21,6 +21,7 @@ import pandas as pd
 from realbench.report import plots, wording
 from realbench.report.gallery import ImagePaths, disputed_pictures, folder_pictures
 from realbench.report.page import render_page, write_page
+from realbench.stats import VERDICTS
 
 RESAMPLES = 2000
 FEWEST_GROUPS = 5  # a bootstrap of fewer says nothing
@@ -83,6 +84,7 @@ def render_score_report(
         "answer": wording.answer(summary),
         "any_scored": not scored.empty,
         "summary": summary,
+        "verdicts": VERDICTS,
         "manifest": manifest,
         "detectors": detectors,
         "folders": folders,
@@ -384,8 +386,9 @@ def _command(manifest: Mapping[str, Any]) -> str:
     for option in ("prompts", "reference"):
         if arguments.get(option):
             command += [f"--{option}", str(arguments[option])]
-    if arguments.get("precision", "float32") != "float32":
-        command += ["--precision", str(arguments["precision"])]
+    for option, default in (("precision", "float32"), ("max_false_alarm", 0.05)):
+        if arguments.get(option, default) != default:
+            command += [f"--{option.replace('_', '-')}", str(arguments[option])]
     for option in ("detector", "quality"):
         for one in manifest.get("detectors" if option == "detector" else option) or []:
             command += [f"--{option}", str(one["name"])]

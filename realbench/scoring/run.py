@@ -23,6 +23,7 @@ from realbench.detection.ensemble import combine, disagreement, fused_terms, pro
 from realbench.detection.ensembles import choose_cards
 from realbench.detection.registry import DEFAULT_DETECTORS, check_names
 from realbench.detection.specs import Precision
+from realbench.detection.verdict import check_bound, doubts, find_sample
 from realbench.errors import RealBenchWarning, UsageError
 from realbench.images import DEFAULT_MAX_PIXELS, ImageFile
 from realbench.prompts import load_suite
@@ -48,6 +49,7 @@ from realbench.scoring.manifest import describe_run
 from realbench.scoring.pipeline import Engine, Outcome, Pipeline, Progress
 from realbench.scoring.quality import add_quality, check_measures
 from realbench.scoring.summary import summarize
+from realbench.stats import VerdictRule
 from realbench.text import printable
 
 
@@ -130,6 +132,7 @@ def score(
     out: str | Path | None = None,
     device: str = "auto",
     precision: Precision = "float32",
+    max_false_alarm: float = 0.05,
     max_pixels: int = DEFAULT_MAX_PIXELS,
     workers: int | None = None,
     batch_size: int | None = None,
@@ -152,6 +155,8 @@ def score(
         device: where the networks run; ``"auto"`` prefers a GPU.
         precision: of published networks; ``"bfloat16"`` is meant for GPUs, and moves their
             scores a little (the embedded detectors choose for themselves).
+        max_false_alarm: the share of photographs that verdicts may call generated, and of
+            generated images that they may call photographs, above 0 and at most 0.5.
         max_pixels: larger images are reported, not decoded.
         workers: decoding threads, by default one per core.
         batch_size: images a forward pass, by default one that suits the device.
@@ -167,6 +172,7 @@ def score(
         RealBenchError: weights or results that cannot be read or written.
     """
     started = datetime.now(UTC)
+    check_bound(max_false_alarm)
     _check_numbers(max_pixels=max_pixels, workers=workers, batch_size=batch_size, seed=seed + 1)
     if not folders:
         raise UsageError("no folder is given: name at least one folder of images")
@@ -177,6 +183,8 @@ def score(
     cards = find_cards(detectors, {name: parts for name, parts in given.items() if name not in own})
     cards = [card.with_precision(precision) for card in cards]
     check_measures(measures, [card.name for card in cards], suite)
+    held_out = find_sample(cards)
+    rule = None if held_out is None else held_out.rule(cards, max_false_alarm)
     every = [*folders, *([reference] if reference is not None else [])]
     names = display_names([Path(folder) for folder in every])
     files, problems = find_files(names, every)
@@ -225,7 +233,7 @@ def score(
             max_pixels=max_pixels,
         )
         pipeline.run([file.path for _, file in files], counter.take)
-        table = _table(files, counter.outcomes, cards)
+        table = _table(files, counter.outcomes, cards, rule)
         notes = add_quality(
             measures,
             table,
@@ -248,9 +256,10 @@ def score(
         detectors=[card.name for card in cards],
         prompts=None if suite is None else suite.prompts,
         quality=[card.name for card in measures],
+        verdict=None if held_out is None or rule is None else held_out.describe(cards, rule),
         seed=seed,
     )
-    summary["notes"] += [*problems, *notes]
+    summary["notes"] += [*problems, *notes, *doubts(cards, rule)]
     manifest = describe_run(
         arguments={
             "folders": [printable(folder) for folder in folders],
@@ -258,6 +267,7 @@ def score(
             "reference": None if reference is None else printable(reference),
             "device": device,
             "precision": precision,
+            "max_false_alarm": max_false_alarm,
             "max_pixels": max_pixels,
             "workers": workers,
             "batch_size": batch_size,
@@ -350,6 +360,7 @@ def _table(
     files: Sequence[tuple[str, ImageFile]],
     outcomes: Mapping[int, Outcome],
     cards: Sequence[Card],
+    rule: VerdictRule | None,
 ) -> pd.DataFrame:
     results = [outcomes[n] for n in range(len(files))]
     table = pd.DataFrame(
@@ -372,4 +383,5 @@ def _table(
     for name, values in probabilities.items():
         table[name] = values
     table["disagreement"] = disagreement(np.stack(list(probabilities.values()), axis=1))
+    table["verdict"] = "" if rule is None else rule.verdicts(table["realism"])
     return table

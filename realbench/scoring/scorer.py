@@ -17,6 +17,7 @@ from realbench.detection.ensembles import choose_cards
 from realbench.detection.preparation import prepare_for
 from realbench.detection.registry import DEFAULT_DETECTORS, check_names, load_detector
 from realbench.detection.specs import Precision, Term
+from realbench.detection.verdict import check_bound, find_sample
 from realbench.errors import UsageError
 from realbench.scoring.layout import choose_layout, use_threads
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from realbench.detection.detector import Detector
+    from realbench.stats import VerdictRule
 
 
 @dataclass(frozen=True)
@@ -36,12 +38,15 @@ class Scores:
         detectors: each detector's P(real), float32 (n,), in [0, 1].
         logits: each detector's calibrated logit of P(real), float32 (n,).
         disagreement: float32 (n,), the largest minus the smallest P(real) of the detectors.
+        verdict: text (n,), ``"photograph"``, ``"generated"`` or ``"unsure"``; None where there are
+            no held-out scores of these detectors (see :mod:`realbench.stats.conformal`).
     """
 
     realism: np.ndarray
     detectors: dict[str, np.ndarray]
     logits: dict[str, np.ndarray]
     disagreement: np.ndarray
+    verdict: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.realism)
@@ -52,12 +57,15 @@ class Scores:
         logits: Mapping[str, np.ndarray],
         levels: Mapping[str, str],
         fused: Mapping[str, Term] | None = None,
+        rule: VerdictRule | None = None,
     ) -> Scores:
         """Combine calibrated logits (n,) by detector into scores; see :func:`combine`."""
         values = {name: np.asarray(value, np.float32) for name, value in logits.items()}
         detectors = {name: probability(value) for name, value in values.items()}
         spread = disagreement(np.stack(list(detectors.values()), axis=1))
-        return cls(combine(values, levels, fused), detectors, values, spread)
+        realism = combine(values, levels, fused)
+        verdict = None if rule is None else rule.verdicts(realism)
+        return cls(realism, detectors, values, spread, verdict)
 
 
 def choose_device(device: str) -> str:
@@ -92,6 +100,7 @@ class Scorer:
         batch_size: images a forward pass; by default one that suits the device.
         precision: of published networks that are given by name or folder; ``"bfloat16"`` is
             meant for GPUs, and moves their scores a little.
+        max_false_alarm: as for :func:`realbench.score`.
     """
 
     def __init__(
@@ -101,7 +110,9 @@ class Scorer:
         device: str = "auto",
         batch_size: int | None = None,
         precision: Precision = "float32",
+        max_false_alarm: float = 0.05,
     ) -> None:
+        check_bound(max_false_alarm)
         if isinstance(detectors, str | Path):
             detectors = [detectors]
         named = _named(detectors)
@@ -111,6 +122,9 @@ class Scorer:
         self.detectors = load_detectors(chosen, self.device)
         self.levels = {name: one.level for name, one in self.detectors.items()}
         self._fused = fused_terms(one for one in chosen if isinstance(one, Card))
+        cards = [one if isinstance(one, Card) else one.card for one in chosen]
+        held_out = find_sample(cards)
+        self.rule = None if held_out is None else held_out.rule(cards, max_false_alarm)
         self._layout = choose_layout(self.device, batch_size)
 
     def __repr__(self) -> str:
@@ -143,7 +157,7 @@ class Scorer:
             for name, values in part.items():
                 logits[name] += values
         arrays_of = {name: np.array(values) for name, values in logits.items()}
-        return Scores.from_logits(arrays_of, self.levels, self._fused)
+        return Scores.from_logits(arrays_of, self.levels, self._fused, self.rule)
 
     def reward(
         self,

@@ -25,6 +25,7 @@ def summarize(
     detectors: Sequence[str],
     prompts: Mapping[str, Prompt] | None = None,
     quality: Sequence[str] = (),
+    verdict: Mapping[str, Any] | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
     """Compute the summary of a run, as written to ``summary.json``.
@@ -36,6 +37,7 @@ def summarize(
         detectors: the columns with each detector's P(real).
         prompts: prompt id to prompt, for categories and missing images.
         quality: the columns with measures of quality and alignment; no other figure uses them.
+        verdict: what the table's verdicts rest on; None where there are none.
         seed: of every bootstrap.
     """
     parts = {str(name): part for name, part in table.groupby("folder", sort=False)}
@@ -56,6 +58,7 @@ def summarize(
         "folders": entries,
         "pairs": pairs,
         "reference": known,
+        "verdict": verdict,
         "confidence": CONFIDENCE,
         "notes": [
             *_contradiction_notes(entries, pairs),
@@ -81,6 +84,7 @@ def _entry(
     scored = _scored(part)
     realism = scored["realism"].to_numpy(float)
     groups = scored["prompt_id"].to_numpy()
+    called = scored["verdict"]
     entry: dict[str, Any] = {
         "folder": name,
         "path": path,
@@ -94,6 +98,12 @@ def _entry(
             for detector in detectors
         },
         "disagreement": {"mean": _number(scored["disagreement"].mean())},
+        "verdicts": {
+            verdict: _share_interval((called == verdict).to_numpy(), groups, seed)
+            for verdict in stats.VERDICTS
+        }
+        if (called != "").any()
+        else None,
         "auc": None,
     }
     if photos is not None and len(photos) and len(scored):

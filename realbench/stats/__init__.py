@@ -19,6 +19,7 @@ from realbench.stats.classification import (
     error_correlation,
 )
 from realbench.stats.conformal import (
+    VERDICTS,
     VerdictRule,
     errors_by_source,
     fit_verdicts,
@@ -34,6 +35,7 @@ from realbench.stats.differences import (
 from realbench.stats.roc import auc, bootstrap_auc, stratified_auc, tpr_at_fpr
 
 __all__ = [
+    "VERDICTS",
     "Interval",
     "PairedDifference",
     "ReliabilityCurve",

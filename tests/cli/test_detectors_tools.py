@@ -18,6 +18,7 @@ from realbench.arena.judges import JudgeOptions
 from realbench.arena.judges.detectors import DetectorJudge
 from realbench.cli.fuse import _VERDICTS
 from realbench.detection.registry import list_detectors
+from realbench.detection.verdict import read_sample
 from realbench.scoring import Scorer
 from tests.cli.commands import error_line, realbench
 from tests.fakes import make_card
@@ -60,7 +61,14 @@ def test_calibration_is_saved_beside_the_users_card_and_used_from_there(
     shown = realbench(*arguments, environment=environment, cwd=place).stdout
     for text in ("temperature", "calibration error", "before", "after", "log loss saved"):
         assert text in shown
+    assert "verdicts at --max-false-alarm 0.05: generated below" in shown
     assert "Use: --detector ./cards/whole" in shown
+    held_out = read_sample(place / "cards" / "whole" / "verdict.json")
+    assert {name: len(one["whole"]) for name, one in held_out.photographs.items()} == {"photos": 60}
+    assert {name: len(one["whole"]) for name, one in held_out.generated.items()} == {
+        "gen-a": 30,
+        "gen-b": 30,
+    }
     saved = tomllib.loads((place / "cards" / "whole" / "calibration.toml").read_text())
     assert (saved["n_real"], saved["n_generated"], saved["prior"]) == (60, 60, 0.5)
 
@@ -83,6 +91,10 @@ def test_calibration_is_saved_beside_the_users_card_and_used_from_there(
         for folder in ("cards", "other")
     )
     assert shifted - even == pytest.approx(np.log(9), abs=0.05)
+    photographs = [Image.open(path) for path in sorted(Path(str(data[1])).iterdir())]
+    called = Scorer(place / "other" / "whole", device="cpu")(photographs).verdict
+    assert called is not None
+    assert (called == "generated").sum() <= 3  # of 60 that the rule was fitted on
 
 
 @pytest.mark.parametrize("command", ["calibrate", "fuse", "bench"])

@@ -32,7 +32,7 @@ def test_two_folders_and_photographs_fill_a_run_folder(
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == [
         *("folder", "image", "prompt_id", "sha256", "status", "reason", "realism"),
-        *("whole", "crops", "disagreement"),
+        *("whole", "crops", "disagreement", "verdict"),
     ]
     assert [row["folder"] for row in rows] == ["a"] * 4 + ["b"] * 4 + ["photos"] * 3
     broken = next(row for row in rows if row["status"] == "unreadable")

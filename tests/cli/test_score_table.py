@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from realbench.cli.score import _findings, _ranking, estimate
+from realbench.cli.score import _findings, _ranking, _verdicts, estimate
 from realbench.cli.tables import print_table
 from realbench.scoring.summary import summarize
 
@@ -37,6 +37,7 @@ def summary_of(centers: dict[str, float], *, reference: str | None = None) -> di
                     NAMES[0]: values[0],
                     NAMES[1]: values[1],
                     "disagreement": np.ptp(values),
+                    "verdict": "",
                 }
             )
     return summarize(
@@ -92,3 +93,18 @@ def test_an_estimate_without_an_interval_says_so() -> None:
     assert estimate({"mean": None}) == "–"
     assert estimate(None) == "–"
     assert estimate({"mean": 0.125, "low": 0.1, "high": 0.2}) == "0.12\n0.10–0.20"
+
+
+def test_verdicts_have_a_table_that_fits_a_terminal() -> None:
+    summary = summary_of({LONG: 0.3, "photos": 0.95}, reference="photos")
+    share = {"mean": 0.25, "low": 0.1, "high": 0.5, "n": 30, "n_groups": 30}
+    called = dict.fromkeys(("photograph", "unsure", "generated"), share)
+    summary["folders"][0]["verdicts"] = called
+    spread = {"median": 0.02, "largest": 0.31, "of": "street", "n_sources": 9}
+    summary["verdict"] = {"max_false_alarm": 0.05, "photographs_called_generated": spread}
+    console = Console(file=io.StringIO(), width=80)
+    print_table(console, _verdicts(summary))
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert all(len(line) <= 80 for line in text.splitlines())
+    assert text.count("0.10–0.50") == 3
+    assert "at worst 0.31 of 9" in " ".join(text.split())

@@ -7,15 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fakes import make_card
 
 from realbench.detection.calibration import SavedCalibration
 from realbench.detection.cards import Card
 from realbench.detection.ensemble import combine
 from realbench.detection.registry import find_card
 from realbench.detection.specs import Term
-from realbench.detection.verdict import ConformalSample, find_sample, read_sample
+from realbench.detection.verdict import ConformalSample, doubts, find_sample, read_sample
 from realbench.errors import UsageError
+from realbench.stats import fit_verdicts
+from tests.fakes import make_card
 
 RNG = np.random.default_rng(0)
 REAL = np.repeat([True, False], 40)
@@ -117,3 +118,15 @@ def test_a_file_that_is_no_sample_is_named(
     with pytest.raises(UsageError, match=reason) as caught:
         find_sample(cards)
     assert str(path) in str(caught.value)
+
+
+def test_doubts_say_what_cannot_be_called(cards: list[Card]) -> None:
+    (line,) = doubts(cards, None)
+    assert "no verdicts" in line
+    assert "realbench detectors calibrate one two --real PHOTOS" in line
+    rule = sample_of(cards).rule(cards)
+    assert doubts(cards, rule) == []
+    few = fit_verdicts(np.linspace(0.5, 1, 18), np.linspace(0, 0.5, 19))
+    (line,) = doubts(cards, few)
+    assert "no image can be called generated: at 0.05 that takes 19 held-out photographs" in line
+    assert "there are 18" in line

@@ -10,9 +10,11 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from realbench.detection.verdict import verdict_basis
 from realbench.prompts import Prompt
 from realbench.scoring.run import ScoreRun
 from realbench.scoring.summary import summarize
+from realbench.stats import fit_verdicts
 
 DETECTORS = ("semantic-lite", "trace-lite")
 
@@ -26,11 +28,13 @@ def make_run(
     detectors: Sequence[str] = DETECTORS,
     names: Mapping[str, Sequence[str]] | None = None,
     prompts: Mapping[str, Prompt] | None = None,
+    held_out: tuple[Mapping[str, Sequence[float]], Mapping[str, Sequence[float]]] | None = None,
 ) -> ScoreRun:
     """Return a run whose folders have these realism scores, with a picture for every image.
 
     The detectors scatter around the realism, each in its own way; image ``n`` of every folder
-    belongs to prompt ``n``. ``names`` gives a folder's file names where they matter.
+    belongs to prompt ``n``. ``names`` gives a folder's file names where they matter, and
+    ``held_out`` the realism of photographs by source and of generated images by generator.
     """
     rng = np.random.default_rng(0)
     rows: list[dict[str, Any]] = []
@@ -49,6 +53,11 @@ def make_run(
         nothing = dict.fromkeys(detectors, np.nan)
         rows.append(_row(folder, image, image, "unreadable", reason, np.nan, nothing))
     table = pd.DataFrame(rows)
+    verdict = None
+    if held_out is not None:
+        rule = fit_verdicts(*(np.concatenate(list(kind.values())) for kind in held_out))
+        table["verdict"] = rule.verdicts(table["realism"])
+        verdict = verdict_basis(rule, *held_out, "as they are")
     known = list(dict.fromkeys(table["folder"]))
     summary = summarize(
         table,
@@ -56,6 +65,7 @@ def make_run(
         reference=(reference, f"/images/{reference}") if reference else None,
         detectors=detectors,
         prompts=prompts,
+        verdict=verdict,
     )
     manifest = {
         "versions": {"realgen": "0.1.0", "torch": "2.14.1"},
@@ -94,4 +104,5 @@ def _row(
         "realism": realism,
         **each,
         "disagreement": max(values) - min(values),
+        "verdict": "",
     }

@@ -72,7 +72,7 @@ def test_columns_means_and_notes(work: Path, measure: Path) -> None:
     plain = score(work / "a", work / "b", detectors=[work / "tiny"], device="cpu")
     with (work / "run" / "scores.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert list(rows[0])[-2:] == ["disagreement", "pick"]
+    assert list(rows[0])[-2:] == ["verdict", "pick"]
     assert list(rows[0])[:-1] == list(plain.table.columns)
     for column in ("realism", "tiny", "disagreement"):  # nothing of it is mixed in
         np.testing.assert_array_equal(found.table[column], plain.table[column])

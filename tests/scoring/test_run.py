@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import warnings
 from pathlib import Path
 
@@ -12,6 +13,8 @@ import pytest
 from PIL import Image
 
 import realbench
+from realbench.detection.registry import find_card
+from realbench.detection.verdict import ConformalSample
 from realbench.errors import RealBenchError, RealBenchWarning, UsageError
 from realbench.runs.files import checked, make_folder, write_atomically
 from realbench.scoring import Progress
@@ -35,7 +38,7 @@ def test_a_run_is_a_table_and_a_row_per_folder(make_folder: FolderMaker, card: P
     run = realbench.score(first, str(second), detectors=str(card))
     assert list(run.table.columns) == [
         *("folder", "image", "prompt_id", "sha256", "status", "reason", "realism"),
-        *("tiny", "disagreement"),
+        *("tiny", "disagreement", "verdict"),
     ]
     assert list(run["folder"]) == ["a"] * 3 + ["b"] * 2
     assert (len(run), run.n_scored, len(run.failures)) == (5, 4, 1)
@@ -65,6 +68,50 @@ def test_what_is_written_is_what_is_returned(
     again = realbench.score(make_folder("a", 2), detectors=[card], out=out)
     assert again.manifest["n_cached"] == 2
     pd.testing.assert_frame_equal(again.table, run.table)
+
+
+def test_verdicts_follow_held_out_scores_of_these_very_weights(
+    make_folder: FolderMaker, card: Path, tmp_path: Path
+) -> None:
+    own = shutil.copytree(card, tmp_path / "own")
+    folder = make_folder("a", 6)
+    (folder / "0005.jpg").write_bytes(b"")
+    before = realbench.score(folder, detectors=own)
+    assert (before["verdict"] == "").all()
+    assert before.summary["verdict"] is before.summary["folders"][0]["verdicts"] is None
+    assert "realbench detectors calibrate tiny --real" in before.summary["notes"][0]
+
+    # At 0.1 the fourth of 39 photographs counts, which scores between two images and the others.
+    logits = np.sort(np.log(before["realism"] / (1 - before["realism"])).dropna())
+    middle = float(logits[1:3].mean())
+    sample = ConformalSample.of(
+        [find_card(own)],
+        {"tiny": np.r_[[middle] * 4, [middle + 3] * 35, np.linspace(-60, 50, 39)]},
+        np.arange(78) < 39,
+        np.repeat(["street", "flux"], 39),
+        "made up",
+    )
+    sample.write(own)
+    rule = sample.rule([find_card(own)], 0.1)
+    run = realbench.score(folder, detectors=own, max_false_alarm=0.1, out=tmp_path / "run")
+    called = dict(zip(run["realism"].rank(), run["verdict"], strict=True))
+    assert [called[n] for n in (1, 2)] == ["generated", "generated"]
+    assert set(run["verdict"][:5]) == {"generated", "unsure"}
+    assert run["verdict"].tolist() == rule.verdicts(run["realism"]).tolist()
+    assert run["verdict"][5] == ""
+    (entry,) = run.summary["folders"]
+    shares = {verdict: share["mean"] for verdict, share in entry["verdicts"].items()}
+    assert shares == {"photograph": 0, "unsure": 0.6, "generated": 0.4}
+    basis = run.summary["verdict"]
+    assert (basis["n_photographs"], basis["n_generated"]) == (39, 39)
+    assert basis["generated_below"] == rule.low
+    assert basis["photographs_called_generated"] is None  # there is one source
+    images = [Image.open(folder / name) for name in run["image"][:5]]
+    scorer = realbench.Scorer(own, device="cpu", max_false_alarm=0.1)
+    assert scorer(images).verdict.tolist() == run["verdict"][:5].tolist()
+    assert realbench.Scorer(card, device="cpu")(images).verdict is None
+    with pytest.raises(UsageError, match="--max-false-alarm must be above 0"):
+        realbench.score(folder, detectors=own, max_false_alarm=0)
 
 
 def test_progress_counts_up_to_all_files(make_folder: FolderMaker, card: Path) -> None:
@@ -183,11 +230,12 @@ def test_a_folder_of_models_is_one_model_with_a_word_of_advice(
     for model in ("x", "y"):
         make_folder(f"models/{model}", 2)
     models = tmp_path / "models"
-    (note,) = realbench.score(models, detectors=card).summary["notes"]
+    note, _ = realbench.score(models, detectors=card).summary["notes"]
     assert "the same prompts in 2 folders" in note
     (models / "y" / "0000.jpg").rename(models / "y" / "other.jpg")
     (models / "y" / "0001.jpg").unlink()
-    assert not realbench.score(models, detectors=card).summary["notes"]  # parts of one set
+    (note,) = realbench.score(models, detectors=card).summary["notes"]  # parts of one set
+    assert note.startswith("no verdicts: ")
 
 
 def test_a_wrong_device_is_refused_though_every_score_is_known(

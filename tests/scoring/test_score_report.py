@@ -44,6 +44,21 @@ def test_the_report_says_what_the_run_found(tmp_path: Path) -> None:
     assert "fingerprint ffffffffffffffff" in text.replace("  ", " ")
 
 
+def test_verdicts_have_shares_their_bound_and_the_spread_of_sources(tmp_path: Path) -> None:
+    plain = make_run(tmp_path / "plain", {"a": HIGH, "b": LOW})
+    assert "Verdicts" not in Page(render(plain)).text
+    photos, made = {"street": [0.5, 0.9] * 20, "home": [0.15] * 2 + [0.95] * 38}, {"x": LOW * 4}
+    run = make_run(tmp_path / "run", {"a": HIGH, "b": LOW}, held_out=(photos, made))
+    text = Page(render(run)).text
+    assert "Generated: realism below 0.50. Photograph: realism above 0.30." in text
+    assert "At most 5 % of photographs are called generated" in text.replace("\xa0", " ")
+    assert "2 sources of photographs" in text
+    shares = {entry["folder"]: entry["verdicts"] for entry in run.summary["folders"]}
+    assert shares["a"]["photograph"]["mean"] == 1
+    assert shares["b"]["generated"]["mean"] == 1
+    assert "at worst 5 % (home)" in text.replace("( ", "(").replace(" )", ")")
+
+
 def test_the_prompt_suite_is_named_where_there_is_one(tmp_path: Path) -> None:
     run = make_run(tmp_path, {"a": HIGH, "b": LOW})
     assert "Prompt suite" not in Page(render(run)).text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,14 @@ from realbench.runs.files import json_bytes, table_csv
 from realbench.scoring.summary import summarize
 
 
-def table(folders: Mapping[str, Mapping[str, float | None]]) -> pd.DataFrame:
-    """Make a table from folder name to prompt id to realism; None is an unreadable image."""
+def table(
+    folders: Mapping[str, Mapping[str, float | None]],
+    called: Mapping[str, str] = MappingProxyType({}),
+) -> pd.DataFrame:
+    """Make a table from folder name to prompt id to realism; None is an unreadable image.
+
+    ``called`` has the verdicts by folder and prompt.
+    """
     rows = [
         {
             "folder": folder,
@@ -30,6 +37,7 @@ def table(folders: Mapping[str, Mapping[str, float | None]]) -> pd.DataFrame:
             "realism": np.nan if score is None else score,
             "net": np.nan if score is None else score,
             "disagreement": np.nan if score is None else 0.25,
+            "verdict": "" if score is None else called.get(f"{folder}/{prompt}", ""),
         }
         for folder, scores in folders.items()
         for prompt, score in scores.items()
@@ -200,8 +208,8 @@ def test_ranks_are_consistent_whatever_the_scores(
 def test_the_csv_keeps_awkward_names_and_leaves_missing_cells_empty() -> None:
     made = table({'a "b", c': {"x,y": 0.123456789, "z": None}})
     lines = table_csv(made).decode().splitlines()
-    assert lines[1].endswith(",ok,,0.123457,0.123457,0.250000")
-    assert lines[2].endswith(",unreadable,0 bytes,,,")
+    assert lines[1].endswith(",ok,,0.123457,0.123457,0.250000,")
+    assert lines[2].endswith(",unreadable,0 bytes,,,,")
     assert lines[1].startswith('"a ""b"", c","x,y.png",')
 
 
