@@ -78,7 +78,7 @@ def clients(
     url: str, count: int, images: Sequence[np.ndarray], group: int, encoding: str
 ) -> Callable[[], float]:
     """Return a function that has all images rewarded by ``count`` clients, and its seconds."""
-    from realbench.serve.reward_client import RewardClient
+    from realbench.reward.client import RewardClient
 
     each = [
         RewardClient(url, connections=1, images_per_request=group, encoding=encoding)  # type: ignore[arg-type]
@@ -143,7 +143,7 @@ def processor_seconds(processes: Sequence[psutil.Process]) -> float:
 
 
 def in_process(images: Sequence[np.ndarray], group: int, device: str) -> Callable[[], float]:
-    from realbench.train.reward import RewardConfig, build_reward
+    from realbench.reward.reward import RewardConfig, build_reward
 
     reward = build_reward(RewardConfig(), device=device)
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from realbench import arena
     from realbench.detection.registry import list_detectors, load_detector
     from realbench.prompts import list_suites, load_suite
+    from realbench.reward.reward import Reward
     from realbench.scoring import Scorer, ScoreRun, Scores, score
 
 _HOMES = {
@@ -22,6 +23,7 @@ _HOMES = {
     "load_detector": "realbench.detection.registry",
     "list_suites": "realbench.prompts",
     "load_suite": "realbench.prompts",
+    "Reward": "realbench.reward.reward",
     "Scorer": "realbench.scoring",
     "Scores": "realbench.scoring",
     "ScoreRun": "realbench.scoring",
@@ -29,6 +31,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "Reward",
     "ScoreRun",
     "Scorer",
     "Scores",

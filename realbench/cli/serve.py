@@ -12,7 +12,7 @@ from realbench.errors import UsageError
 from realbench.text import printable
 
 if TYPE_CHECKING:
-    from realbench.train.reward_config import RewardConfig
+    from realbench.reward.config import RewardConfig
 
 
 def serve(
@@ -70,10 +70,10 @@ def serve(
     Requests of several clients share forward passes. SIGTERM (and Ctrl-C) lets what is under way
     finish. See docs/serve.md for the interface, the Python client and trainers.
     """
+    from realbench.reward.reward import RewardConfig, build_reward
+    from realbench.reward.token import find_token
     from realbench.serve.reward_limits import Limits
     from realbench.serve.reward_server import RewardServer, ServerOptions
-    from realbench.serve.reward_token import find_token
-    from realbench.train.reward import RewardConfig, build_reward
 
     mebibyte = 2**20
     limits = Limits(
@@ -118,7 +118,6 @@ def _read(file: Path) -> RewardConfig:
     """
     from realbench.config.config_files import check_config
     from realbench.config.toml_text import read_toml
-    from realbench.train.reward_config import RewardConfig
 
     name = printable(file)
     table = read_toml(file, "config").get("reward")

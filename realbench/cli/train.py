@@ -10,7 +10,7 @@ import typer
 
 from realbench.cli import options, training
 from realbench.cli.ending import run as run_command
-from realbench.cli.train_demo import demo, pretrain_demo
+from realbench.cli.train_demo import demo
 from realbench.cli.train_prompt import prompt
 from realbench.errors import UsageError
 from realbench.text import printable
@@ -26,7 +26,6 @@ app = typer.Typer(
 )
 app.command("prompt")(prompt)
 app.command("demo")(demo)
-app.command("pretrain-demo")(pretrain_demo)
 
 
 @app.command()
@@ -103,8 +102,8 @@ def report(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, finished or not.")],
 ) -> None:
     """Write a run's report.html anew."""
-    from realbench.report.prompt_report import write_prompt_report
-    from realbench.report.train_report import write_train_report
+    from realbench.train.report.diffusion import write_train_report
+    from realbench.train.report.prompt import write_prompt_report
     from realbench.train.run_folder import MANIFEST_FILE, read_json
 
     kind = (read_json(run / MANIFEST_FILE) or {}).get("kind")

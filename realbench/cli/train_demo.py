@@ -1,4 +1,4 @@
-"""``realgen-train demo`` and ``pretrain-demo``: a small model that is trained on the spot."""
+"""``realgen-train demo``: a small model that is trained on the spot."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import Annotated, Any
 import typer
 
 from realbench.cli import options
-from realbench.cli.progress import stage_bar
 from realbench.cli.training import check_installed, progress_bar
 
 
@@ -44,57 +43,6 @@ def demo(
         typer.echo(json.dumps(summary, indent=1))
     elif shown:
         _print_summary(summary, out)
-
-
-def pretrain_demo(
-    data: Annotated[
-        Path, typer.Option(metavar="DIR", help="Photographs with a prompts.jsonl beside them.")
-    ],
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Receives the model.")],
-    detectors: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR", help="Also train the demo's two judges; receives their folders."
-        ),
-    ] = None,
-    work: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Checkpoint and samples [default: OUT-training]."),
-    ] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Other than 3200.")] = None,
-    seed: Annotated[int, options.seed("Of every random choice.")] = 0,
-    quiet: options.Quiet = False,
-) -> None:
-    """Make the demo's small model from captioned photographs (about 40 minutes on one core).
-
-    Run it again with the same OUT to go on after an interruption.
-    """
-    check_installed()
-    from realbench.train.demo.making import make_demo
-
-    with stage_bar(shown=not quiet, stage="photographs") as bar:
-
-        def on_step(done: int, total: int, loss: float) -> None:
-            if bar is not None:
-                bar.enter("training", total)
-                bar.show(done, total, f"loss {loss:.3f}")
-
-        record = make_demo(
-            data,
-            out,
-            steps=steps,
-            seed=seed,
-            work=work,
-            detectors=detectors,
-            on_step=on_step,
-            report=(lambda _: None) if quiet else typer.echo,
-        )
-    if not quiet:
-        loss, seconds = record["loss"][-1][1], record["seconds"]
-        typer.echo(
-            f"{record['photographs']} photographs, {record['settings']['steps']} steps, "
-            f"loss {loss:.3f}, {seconds:.0f} s: {out}"
-        )
 
 
 def _print_summary(summary: dict[str, Any], out: Path) -> None:

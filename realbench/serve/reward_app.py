@@ -13,6 +13,7 @@ from fastapi.responses import JSONResponse, Response
 from starlette.requests import ClientDisconnect
 
 from realbench.errors import UsageError
+from realbench.reward.reward import WeightedReward
 from realbench.scoring.layout import decoding_threads
 from realbench.serve.reward_batching import Batcher, Values
 from realbench.serve.reward_form import read_form
@@ -20,7 +21,6 @@ from realbench.serve.reward_guard import HEALTH, Gate
 from realbench.serve.reward_images import SentImages
 from realbench.serve.reward_limits import Limits, MemoryBudget, RateLimit, Refusal
 from realbench.serve.reward_metrics import RewardMetrics
-from realbench.train.reward import Reward
 from realbench.version import __version__
 
 REWARD, METRICS = "/v1/reward", "/metrics"
@@ -42,7 +42,7 @@ class RewardApp:
 
     def __init__(
         self,
-        reward: Reward,
+        reward: WeightedReward,
         batcher: Batcher,
         *,
         limits: Limits,

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from realbench.errors import RealBenchError
+from realbench.reward.reward import WeightedReward
 from realbench.serve.reward_limits import Refusal
-from realbench.train.reward import Reward
 
 Values = dict[str, np.ndarray]
 
@@ -81,7 +81,7 @@ class Batcher:
 
     def __init__(
         self,
-        reward: Reward,
+        reward: WeightedReward,
         *,
         max_batch: int,
         max_wait: float,

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from realbench.loopback import is_loopback
+from realbench.reward.token import Token
 from realbench.serve.reward_limits import Limits, MemoryBudget, Refusal
-from realbench.serve.reward_token import Token
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]

@@ -16,13 +16,13 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from realbench.errors import RealBenchError, UsageError
 from realbench.loopback import is_loopback, listen, reachable
+from realbench.reward.reward import WeightedReward
+from realbench.reward.token import TOKEN_VARIABLE, Token
 from realbench.serve.reward_app import RewardApp
 from realbench.serve.reward_batching import Batcher
 from realbench.serve.reward_guard import Gate, Guard
 from realbench.serve.reward_limits import Limits, MemoryBudget
 from realbench.serve.reward_metrics import RewardMetrics
-from realbench.serve.reward_token import TOKEN_VARIABLE, Token
-from realbench.train.reward import Reward
 
 DEFAULT_PORT = 8765
 _KEEP_ALIVE_SECONDS = 60
@@ -71,7 +71,7 @@ class RewardServer:
 
     def __init__(
         self,
-        reward: Reward,
+        reward: WeightedReward,
         options: ServerOptions | None = None,
         *,
         say: Callable[[str], None] = lambda _: None,

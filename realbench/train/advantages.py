@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 
 from realbench.errors import RealBenchError, UsageError
-
-Mode = Literal["per-component", "sum"]
+from realbench.reward.config import Mode
 
 EPSILON = 1e-4
 """Added to the standard deviation, as in Flow-GRPO: differences far below it are left small."""

@@ -8,9 +8,9 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from realbench.config.config_files import Configs, Table
+from realbench.reward.config import RewardConfig
 from realbench.seeds import MAX_SEED
 from realbench.train.cotraining_config import CotrainingConfig
-from realbench.train.reward_config import RewardConfig
 
 
 class ModelConfig(Table):

@@ -24,7 +24,7 @@ from realbench.train.paired import PairedImages, match_compression
 from realbench.train.trainable_detector import TrainableDetector, can_be_trained
 
 if TYPE_CHECKING:
-    from realbench.train.reward import Reward
+    from realbench.reward.reward import WeightedReward
 
 
 class PastImages:
@@ -192,7 +192,7 @@ class Cotraining:
 
 
 def build_cotraining(
-    config: CotrainingConfig, *, reward: Reward, device: str = "auto", seed: int = 0
+    config: CotrainingConfig, *, reward: WeightedReward, device: str = "auto", seed: int = 0
 ) -> Cotraining:
     """Return the co-training of a reward's detectors, which stay where they are.
 

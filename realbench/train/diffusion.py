@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from realbench.errors import RealBenchError, RealBenchWarning, UsageError
-from realbench.report.train_report import write_train_report
+from realbench.reward.reward import Reward, SplitReward
 from realbench.train import run_folder
 from realbench.train.advantages import advantages
 from realbench.train.checkpoint import (
@@ -37,7 +37,7 @@ from realbench.train.collecting import Experience, collect, encode, sample
 from realbench.train.config import DiffusionConfig
 from realbench.train.ema import Ema
 from realbench.train.evaluation import (
-    Judge,
+    Probe,
     by_prompt,
     estimate,
     heldout_judge,
@@ -50,6 +50,7 @@ from realbench.train.groups import ImagePlan, image_generator, plan_images, wind
 from realbench.train.lora import add_lora, write_lora
 from realbench.train.machine import load_model, save_memory, start_accelerator
 from realbench.train.progress import Progress
+from realbench.train.report.diffusion import write_train_report
 from realbench.train.sharding import gathered
 from realbench.train.summary import summarize
 from realbench.train.timing import Clock, peak_memory
@@ -97,9 +98,9 @@ def train(
     *,
     out: str | Path | None = None,
     model: FlowModel | None = None,
-    reward: Any | None = None,
-    heldout: Judge | None = None,
-    probes: Mapping[str, Judge] | None = None,
+    reward: Reward | SplitReward | None = None,
+    heldout: Reward | None = None,
+    probes: Mapping[str, Probe] | None = None,
     prompts: Sequence[str] | None = None,
     evaluation_prompts: Sequence[str] | None = None,
     cotraining: Any | None = None,
@@ -111,8 +112,7 @@ def train(
         config: the settings.
         out: the run's folder; without one nothing is kept but the result.
         model: loaded, without LoRA; by default the config's.
-        reward: a :class:`~realbench.train.reward.Reward` or a function of images (uint8
-            (n, 3, H, W)) and prompts that returns (n,) in [0, 1]; by default the config's.
+        reward: given uint8 (n, 3, H, W); by default the config's.
         heldout: a function of the same kind that is no part of the reward, higher is more real;
             by default the detectors ``evaluation.heldout``.
         probes: further functions, recorded at each evaluation under their names; each returns (n,)
@@ -168,9 +168,9 @@ class _Training:
         prompts: Prompts,
         accelerator: Accelerator,
         model: FlowModel | None,
-        reward: Any | None,
-        heldout: Judge | None,
-        probes: Mapping[str, Judge],
+        reward: Reward | SplitReward | None,
+        heldout: Reward | None,
+        probes: Mapping[str, Probe],
         cotraining: Any | None,
         tell: Callable[[Progress], None],
     ) -> None:
@@ -521,7 +521,7 @@ class _Training:
         return self._gather(images, own, len(evaluated)), rewards, heldout
 
 
-def _cotraining(config: DiffusionConfig, reward: Any, device: str) -> Any | None:
+def _cotraining(config: DiffusionConfig, reward: SplitReward, device: str) -> Any | None:
     if config.cotraining.paired is None:
         return None
     from realbench.train.cotrain import build_cotraining

@@ -22,8 +22,11 @@ if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
 
+    from realbench.reward.reward import Reward, SplitReward
+
 FOLDER = "samples"
-Judge = Callable[[Any, Sequence[str]], Any]
+Probe = Callable[[Any, Sequence[str]], Any]
+"""Figures of images (uint8 (n, 3, H, W)) and their prompts: (n,), or one number of them all."""
 _GRID_SIDE = 256  # of an image in the grid, at most
 
 
@@ -82,7 +85,7 @@ def by_prompt(values: np.ndarray, groups: np.ndarray) -> np.ndarray:
 
 
 def probe(
-    probes: Mapping[str, Judge], images: Tensor, evaluated: EvaluationSet
+    probes: Mapping[str, Probe], images: Tensor, evaluated: EvaluationSet
 ) -> dict[str, dict[str, Any]]:
     """Ask further judges about the images.
 
@@ -108,7 +111,7 @@ def probe(
     return found
 
 
-def heldout_judge(detectors: Sequence[str], reward: Any, device: str) -> Judge | None:
+def heldout_judge(detectors: Sequence[str], reward: SplitReward, device: str) -> Reward | None:
     """Load the held-out detectors as one judge, None where there are none.
 
     Raises:
@@ -119,7 +122,7 @@ def heldout_judge(detectors: Sequence[str], reward: Any, device: str) -> Judge |
     from realbench.scoring.scorer import Scorer
 
     scorer = Scorer(list(detectors), device=device)
-    described = json.dumps(reward.describe()) if hasattr(reward, "describe") else ""
+    described = json.dumps(reward.describe())
     for name, one in scorer.detectors.items():
         if one.fingerprint in described:
             raise UsageError(

@@ -6,12 +6,12 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from realbench.errors import UsageError
 from realbench.prompts import load_suite
+from realbench.reward.reward import Reward, SplitReward, build_reward, split_reward
 from realbench.train.config import DiffusionConfig
 from realbench.train.evaluation import EvaluationSet
 
@@ -72,39 +72,18 @@ def choose_prompts(
     return Prompts(tuple(texts.values()), EvaluationSet.of(named, settings.images_per_prompt))
 
 
-class FunctionReward:
-    """A plain function as a reward of one component, ``"reward"``."""
-
-    def __init__(self, function: Any) -> None:
-        self.function = function
-        self.weights = {"reward": 1.0}
-
-    def each(self, images: Any, prompts: Sequence[str]) -> dict[str, np.ndarray]:
-        """Return the function's values, float32 (n,)."""
-        return {"reward": np.asarray(self.function(images, prompts), np.float32)}
-
-    def total(self, values: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Return the reward, float32 (n,)."""
-        return values["reward"]
-
-    def describe(self) -> dict[str, Any]:
-        """Return the function's name."""
-        name = getattr(self.function, "__qualname__", type(self.function).__name__)
-        return {"components": [{"name": "reward", "weight": 1.0, "function": name}]}
-
-
-def make_reward(config: DiffusionConfig, reward: Any | None, device: str) -> Any:
+def make_reward(
+    config: DiffusionConfig, reward: Reward | SplitReward | None, device: str
+) -> SplitReward:
     """Return the reward that is given, or the config's, loaded.
 
     Raises:
         UsageError: there is neither, or the config's cannot be used.
     """
     if reward is not None:
-        return reward if hasattr(reward, "each") else FunctionReward(reward)
+        return split_reward(reward)
     if config.reward is None:
         raise UsageError("the config has no [reward]: say what the images are rewarded for")
-    from realbench.train.reward import build_reward
-
     return build_reward(config.reward, device=device)
 
 

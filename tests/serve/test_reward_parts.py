@@ -18,13 +18,13 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from realbench.errors import UsageError
+from realbench.reward.reward import WeightedReward
+from realbench.reward.token import Token
 from realbench.serve.reward_batching import Batcher
 from realbench.serve.reward_form import read_form
 from realbench.serve.reward_images import SentImages
 from realbench.serve.reward_limits import Limits, MemoryBudget, RateLimit, Refusal
 from realbench.serve.reward_server import RewardServer, ServerOptions
-from realbench.serve.reward_token import Token
-from realbench.train.reward import Reward
 from tests.serve.reward_servers import file_of, picture, post
 
 
@@ -65,7 +65,7 @@ async def _all(batcher: Batcher, sizes: Sequence[int], prompts: Sequence[str] | 
 def _batched(counting: Counting, sizes: Sequence[int], prompts: Any = None, **options: Any) -> Any:
     async def main() -> Any:
         batcher = Batcher(
-            Reward([counting]),
+            WeightedReward([counting]),
             **{"max_batch": 8, "max_wait": 0.05, "max_waiting": 1000, **options},
         )
         try:
@@ -112,7 +112,7 @@ def test_whoever_gives_up_is_not_computed_for() -> None:
     counting = Counting(blocked=True)
 
     async def main() -> None:
-        batcher = Batcher(Reward([counting]), max_batch=2, max_wait=0, max_waiting=100)
+        batcher = Batcher(WeightedReward([counting]), max_batch=2, max_wait=0, max_waiting=100)
         first = asyncio.create_task(batcher([picture(1)], [""]))
         while not counting.calls:
             await asyncio.sleep(0.01)
@@ -135,7 +135,7 @@ def test_too_many_that_wait_are_told_to_come_back() -> None:
     counting = Counting(blocked=True)
 
     async def main() -> None:
-        batcher = Batcher(Reward([counting]), max_batch=2, max_wait=0, max_waiting=3)
+        batcher = Batcher(WeightedReward([counting]), max_batch=2, max_wait=0, max_waiting=3)
         tasks = [asyncio.create_task(batcher([picture(1)], [""]))]
         while not counting.calls:
             await asyncio.sleep(0.01)
@@ -212,7 +212,7 @@ SHORT = Limits(header_seconds=0.5, body_seconds=0.5, body_rate=2**20, max_memory
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
     options = ServerOptions(port=0, limits=SHORT)
-    with RewardServer(Reward([Counting()]), options).running() as address:
+    with RewardServer(WeightedReward([Counting()]), options).running() as address:
         yield address
 
 
@@ -308,7 +308,7 @@ def test_what_all_requests_hold_is_limited(url: str) -> None:
 
 def test_connections_are_limited() -> None:
     options = ServerOptions(port=0, limits=Limits(max_connections=5))
-    with RewardServer(Reward([Counting()]), options).running() as address:
+    with RewardServer(WeightedReward([Counting()]), options).running() as address:
         sockets = [_socket(address) for _ in range(8)]
         time.sleep(0.2)
         assert httpx.get(f"{address}/health").status_code == 503
@@ -320,10 +320,10 @@ def test_connections_are_limited() -> None:
 
 def test_a_server_needs_a_token_for_others() -> None:
     with pytest.raises(UsageError, match="others reach"):
-        RewardServer(Reward([Counting()]), ServerOptions(host="0.0.0.0"))
+        RewardServer(WeightedReward([Counting()]), ServerOptions(host="0.0.0.0"))
     token = Token("0123456789abcdef")
     options = ServerOptions(host="0.0.0.0", port=0, token=token)
-    with RewardServer(Reward([Counting()]), options).running() as address:
+    with RewardServer(WeightedReward([Counting()]), options).running() as address:
         port = address.rpartition(":")[2]
         shown = {"Authorization": token.header}
         answer = httpx.get(f"http://127.0.0.1:{port}/v1/reward", headers=shown)

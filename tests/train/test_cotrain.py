@@ -15,9 +15,9 @@ from PIL import Image
 
 from realbench.detection.registry import load_detector
 from realbench.errors import UsageError
+from realbench.reward.reward import FunctionConfig, RewardConfig, WeightedReward, build_reward
 from realbench.train.cotrain import Cotraining, PastImages, build_cotraining
 from realbench.train.cotraining_config import CotrainingConfig
-from realbench.train.reward import FunctionConfig, Reward, RewardConfig, build_reward
 from realbench.train.trainable_detector import TrainableDetector
 from tests.detection.families.test_dino_experts import checkpoint, tiny_dino
 from tests.train.tiny_detectors import save_tiny_detector
@@ -56,7 +56,7 @@ def photographs(tmp_path: Path) -> Path:
 
 def start(
     tmp_path: Path, photographs: Path, kind: str = "statistics", **settings: Any
-) -> tuple[Cotraining, Reward]:
+) -> tuple[Cotraining, WeightedReward]:
     folder = tmp_path / f"tiny-{kind}"
     if not folder.exists():
         save_tiny_detector(folder, kind)
@@ -70,7 +70,7 @@ def start(
     return build_cotraining(CotrainingConfig(**given | settings), reward=reward, seed=3), reward
 
 
-def realism(reward: Reward, images: torch.Tensor) -> np.ndarray:
+def realism(reward: WeightedReward, images: torch.Tensor) -> np.ndarray:
     return reward(images, [""] * len(images))
 
 

@@ -137,7 +137,7 @@ class SmallPhotoPipeline(DiffusionPipeline, SanaLoraLoaderMixin):
 def load_small_photo(
     folder: str | Path | None = None, *, dtype: torch.dtype = torch.float32
 ) -> SmallPhotoPipeline:
-    """Load the shipped model, or one that ``realgen-train pretrain-demo`` wrote, on the CPU.
+    """Load the shipped model, or one that ``models/small-photo/making`` made, on the CPU.
 
     Raises:
         UsageError: the folder does not hold such a model.
@@ -145,8 +145,8 @@ def load_small_photo(
     where = content_path("models") / "small-photo" if folder is None else Path(folder)
     if not (where / "model_index.json").is_file():
         raise UsageError(
-            f"{where}: no model here; realgen-train pretrain-demo --data PHOTOS --out {where} "
-            "makes one"
+            f"{where}: no model here; python models/small-photo/making/making.py --data PHOTOS "
+            f"--out {where} makes one"
         )
     parts = [("transformer", SanaTransformer2DModel), ("caption_encoder", CaptionEncoder)]
     loaded = {

@@ -11,7 +11,6 @@ import torch
 
 from realbench.content import content_path
 from realbench.prompts import load_prompts
-from realbench.report.train_report import write_train_report
 from realbench.train import run_folder
 from realbench.train.config import DiffusionConfig, load_config
 from realbench.train.demo.contrast import REWARDED
@@ -20,6 +19,7 @@ from realbench.train.demo.pipeline import load_small_photo
 from realbench.train.demo.quality import QualityGuard
 from realbench.train.diffusion import train
 from realbench.train.progress import Progress
+from realbench.train.report.diffusion import write_train_report
 
 CONFIG = "small-photo"
 GUARD_FILE = "photographs.json"

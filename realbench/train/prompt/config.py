@@ -8,9 +8,9 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from realbench.config.config_files import Configs, Table
+from realbench.reward.reward import RewardConfig
 from realbench.seeds import MAX_SEED
 from realbench.train.config import CheckpointsConfig, TrackingConfig
-from realbench.train.reward import RewardConfig
 
 
 class ModelConfig(Table):

@@ -14,8 +14,9 @@ from realbench.errors import RealBenchError
 from realbench.files import write_whole
 from realbench.generation.rewriting import Answer
 from realbench.generation.run import image_seed
+from realbench.reward.reward import Reward
 from realbench.text import printable
-from realbench.train.evaluation import FOLDER, Judge, estimate, save_grid, save_samples
+from realbench.train.evaluation import FOLDER, estimate, save_grid, save_samples
 from realbench.train.prompt.prompts import Prompts
 from realbench.train.prompt.rewarding import Rewarded, Rewarder, total
 
@@ -50,7 +51,7 @@ class Evaluation:
         *,
         seed: int,
         columns: int,
-        heldout: Judge | None = None,
+        heldout: Reward | None = None,
         watch: HackingWatch | None = None,
     ) -> None:
         self.originals = prompts.evaluation

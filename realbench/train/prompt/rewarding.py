@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from realbench.generation.rewriting import Answer, clean_answer
+from realbench.reward.reward import SplitReward
 from realbench.train.prompt import text_terms
 from realbench.train.prompt.config import TextConfig
 
@@ -59,8 +60,7 @@ class Rewarder:
     Args:
         text: the terms on the text.
         chat: whether the model answers in chats, as for ``clean_answer``.
-        reward: the terms on images, a :class:`~realbench.train.reward.Reward`; they are given the
-            original prompts.
+        reward: the terms on images; they are given the original prompts.
         painter: makes the images.
 
     Attributes:
@@ -72,7 +72,7 @@ class Rewarder:
         text: TextConfig,
         *,
         chat: bool,
-        reward: Any | None = None,
+        reward: SplitReward | None = None,
         painter: Painter | None = None,
     ) -> None:
         self._text = text

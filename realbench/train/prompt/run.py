@@ -33,6 +33,7 @@ from realbench.generation.rewriting import (
     is_chat,
     likeliest_answers,
 )
+from realbench.reward.reward import build_reward
 from realbench.text import printable
 from realbench.train import run_folder
 from realbench.train.evaluation import heldout_judge
@@ -44,7 +45,6 @@ from realbench.train.prompt.prompts import Prompts, choose_prompts
 from realbench.train.prompt.reward_functions import RewardFunctions
 from realbench.train.prompt.rewarding import PipelinePainter, Rewarder
 from realbench.train.prompt.trainer import gathered, latest_checkpoint, make_trainer, trl_options
-from realbench.train.reward import build_reward
 from realbench.train.summary import summarize
 from realbench.train.tracking import check_trackers, log_figures, log_grid, start_trackers
 from realbench.train.watch import HackingWatch
@@ -369,7 +369,7 @@ class _Run:
         if self.is_main:
             run_folder.write_json(self.out / run_folder.SUMMARY_FILE, result.summary)
             run_folder.write_json(self.out / run_folder.MANIFEST_FILE, self.manifest)
-            from realbench.report.prompt_report import write_prompt_report
+            from realbench.train.report.prompt import write_prompt_report
 
             write_prompt_report(self.out)
         return result

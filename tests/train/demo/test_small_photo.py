@@ -35,7 +35,7 @@ def _generators(n: int = len(PROMPTS)) -> list[torch.Generator]:
 
 
 def test_the_files_are_small_and_hold_no_pickle() -> None:
-    files = [file for file in FOLDER.rglob("*") if file.is_file()]
+    files = [file for file in FOLDER.rglob("*") if file.is_file() and "making" not in file.parts]
     assert sum(file.stat().st_size for file in files) < 15e6
     assert {file.suffix for file in files} <= {".json", ".jsonl", ".md", ".safetensors"}
 
@@ -98,7 +98,7 @@ def test_another_size_is_refused(pipeline: SmallPhotoPipeline) -> None:
 
 
 def test_a_folder_without_a_model_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="pretrain-demo"):
+    with pytest.raises(UsageError, match=r"making\.py"):
         load_small_photo(tmp_path)
 
 

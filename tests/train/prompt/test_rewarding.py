@@ -11,10 +11,10 @@ import pytest
 from PIL import Image
 
 from realbench.generation.rewriting import Answer
+from realbench.reward.reward import WeightedReward
 from realbench.train.prompt.config import TextConfig
 from realbench.train.prompt.reward_functions import RewardFunctions, text_of
 from realbench.train.prompt.rewarding import Original, Rewarder, group_seed, total
-from realbench.train.reward import Reward
 
 TEXT = TextConfig.model_validate(
     {"length": {"minimum": 2, "maximum": 4, "margin": 2}, "form": {}, "kept": {}}
@@ -53,7 +53,7 @@ class Bright:
 
 def test_images_are_of_the_rewrite_and_judged_against_the_original() -> None:
     painter, bright = Painter(), Bright()
-    rewarder = Rewarder(TEXT, chat=True, reward=Reward([bright]), painter=painter)
+    rewarder = Rewarder(TEXT, chat=True, reward=WeightedReward([bright]), painter=painter)
     assert rewarder.names == ("bright", "length", "form", "kept")
     found = rewarder(
         [Answer('"A red fox at dawn"', True), Answer(" \n", True), Answer("a cat", False)],
@@ -92,7 +92,7 @@ def test_a_group_shares_its_noise_and_the_next_iteration_has_another() -> None:
 
 def test_trl_gets_a_function_for_each_term_and_images_are_made_once() -> None:
     painter = Painter()
-    rewarder = Rewarder(TEXT, chat=True, reward=Reward([Bright()]), painter=painter)
+    rewarder = Rewarder(TEXT, chat=True, reward=WeightedReward([Bright()]), painter=painter)
     functions = RewardFunctions(
         rewarder,
         {"bright": 0.5, "length": 0.2, "form": 0.2, "kept": 0.1},

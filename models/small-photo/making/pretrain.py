@@ -1,4 +1,4 @@
-"""Makes the small text-to-image model from captioned photographs: ``realgen-train pretrain-demo``.
+"""Makes the small text-to-image model from captioned photographs: ``making.py``.
 
 Flow matching in pixel space (Lipman et al., arXiv 2210.02747): x = (1 − σ)·picture + σ·ε, and the
 network is trained on the squared error of the velocity ε − picture, which it gives through the
@@ -19,19 +19,19 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, SanaTransformer2DModel
-from PIL import Image
-from torch import Tensor
-
-from realbench.errors import UsageError
-from realbench.files import write_whole
-from realbench.train.demo.captions import CaptionEncoder, vocabulary
-from realbench.train.demo.photographs import (
+from photographs import (
     Photograph,
     captioned_photographs,
     data_hash,
     random_crop,
     read_small,
 )
+from PIL import Image
+from torch import Tensor
+
+from realbench.errors import UsageError
+from realbench.files import write_whole
+from realbench.train.demo.captions import CaptionEncoder, vocabulary
 from realbench.train.demo.pipeline import MIN_SIGMA, SmallPhotoPipeline, velocity
 
 WORKERS = 2

@@ -19,8 +19,8 @@ from realbench.detection.registry import DEFAULT_DETECTORS
 from realbench.errors import RealBenchError, RealBenchWarning, UsageError
 from realbench.images import ImageFile, find_images, read_bytes_and_hash, read_image
 from realbench.prompts import load_suite
+from realbench.reward.config import JudgeConfig
 from realbench.scoring.scorer import Scorer
-from realbench.train.reward_config import JudgeConfig
 
 _GENERATED, _REFERENCE = "generated", "reference"
 

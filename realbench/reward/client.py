@@ -15,9 +15,9 @@ import httpx
 import numpy as np
 
 from realbench.errors import RealBenchError, UsageError
-from realbench.serve.reward_token import Token, find_token
+from realbench.reward.config import HttpConfig
+from realbench.reward.token import Token, find_token
 from realbench.text import printable
-from realbench.train.reward_config import HttpConfig
 
 if TYPE_CHECKING:
     import torch
@@ -35,7 +35,7 @@ _CONNECT_SECONDS = 10.0
 
 
 class RewardClient:
-    """The reward of a server, as :class:`~realbench.train.reward.Reward` is one here.
+    """The reward of a server (:class:`~realbench.reward.reward.Reward`).
 
     >>> reward = RewardClient("http://127.0.0.1:8765")
     >>> reward(images, prompts)  # float32 (n,)

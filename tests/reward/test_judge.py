@@ -14,8 +14,8 @@ from realbench.arena.judges import JudgeOptions, make_judge
 from realbench.arena.judges.judge import Picture, Showing
 from realbench.errors import RealBenchWarning, UsageError
 from realbench.files import file_sha256
-from realbench.train.reward import JudgeConfig, RewardConfig, build_reward
-from realbench.train.reward_judge import judge_component
+from realbench.reward.judge import judge_component
+from realbench.reward.reward import JudgeConfig, RewardConfig, build_reward
 from tests.arena import openai_server
 from tests.fakes import make_card
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from realbench.errors import RealBenchError, UsageError
-from realbench.train.reward_config import (
+from realbench.reward.config import (
     AlignmentConfig,
     ComponentConfig,
     DetectorsConfig,
@@ -25,11 +25,48 @@ if TYPE_CHECKING:
 
 __all__ = [
     *("AlignmentConfig", "Component", "ComponentConfig", "DetectorsConfig", "FunctionConfig"),
-    *("HttpConfig", "JudgeConfig", "Reward", "RewardConfig", "build_reward"),
+    *("FunctionReward", "HttpConfig", "JudgeConfig", "Reward", "RewardConfig", "SplitReward"),
+    *("WeightedReward", "build_reward", "split_reward"),
 ]
 
 _ROUNDING = 1e-4
 """How far outside [0, 1] a component may be: float16 of 1 + 1e-4 is rounding, 1.5 a mistake."""
+
+
+class Reward(Protocol):
+    """What scorers, the server and the trainers share: how good images are.
+
+    A :class:`WeightedReward`, a :class:`~realbench.reward.client.RewardClient`, or any function
+    of the same signature.
+    """
+
+    def __call__(self, images: Any, prompts: Sequence[str], /) -> np.ndarray:
+        """Return the reward of each image, float32 (n,), in [0, 1]; higher is better.
+
+        Args:
+            images: PIL images or uint8 RGB arrays (H, W, 3), or one uint8 tensor (n, 3, H, W).
+            prompts: The text of each image.
+        """
+
+
+@runtime_checkable
+class SplitReward(Protocol):
+    """A reward that tells its parts, as a trainer needs them.
+
+    Attributes:
+        weights: Of the parts, by name; they sum to 1.
+    """
+
+    weights: Mapping[str, float]
+
+    def each(self, images: Any, prompts: Sequence[str], /) -> dict[str, np.ndarray]:
+        """Return what each part says, by name; each float32 (n,), in [0, 1]."""
+
+    def total(self, values: Mapping[str, np.ndarray], /) -> np.ndarray:
+        """Return the reward from what :meth:`each` returned, float32 (n,)."""
+
+    def describe(self) -> dict[str, Any]:
+        """Return what decides the reward, as JSON values; it holds no secrets."""
 
 
 @runtime_checkable
@@ -56,7 +93,7 @@ class Component(Protocol):
         """Return what decides its values, as JSON values: fingerprints, settings; no secrets."""
 
 
-class Reward:
+class WeightedReward:
     """The weighted mean of components.
 
     >>> reward = build_reward(RewardConfig())
@@ -78,12 +115,14 @@ class Reward:
         total = sum(one.weight for one in components)
         if not total > 0 or any(one.weight < 0 for one in components):
             raise UsageError("the weights of a reward must be 0 or more, and one above 0")
-        self.weights = {one.name: one.weight / total for one in components}
+        self.weights: Mapping[str, float] = {one.name: one.weight / total for one in components}
 
     def __repr__(self) -> str:
         if len(self.weights) == 1:
-            return f"Reward({self.components[0].name})"
-        return f"Reward({', '.join(f'{w:.3g} × {name}' for name, w in self.weights.items())})"
+            return f"WeightedReward({self.components[0].name})"
+        return (
+            f"WeightedReward({', '.join(f'{w:.3g} × {name}' for name, w in self.weights.items())})"
+        )
 
     def __call__(self, images: Images, prompts: Sequence[str]) -> np.ndarray:
         """Return the reward of each image, float32 (n,), in [0, 1]; higher is better.
@@ -124,7 +163,7 @@ class Reward:
         values = self.each(images, prompts)
         return self.total(values), values
 
-    def total(self, values: dict[str, np.ndarray]) -> np.ndarray:
+    def total(self, values: Mapping[str, np.ndarray]) -> np.ndarray:
         """Return the weighted mean of what :meth:`each` returned, float32 (n,)."""
         terms = [w * values[name].astype(np.float64) for name, w in self.weights.items() if w]
         return np.clip(np.sum(terms, axis=0), 0, 1).astype(np.float32)
@@ -137,6 +176,32 @@ class Reward:
                 for one in self.components
             ]
         }
+
+
+class FunctionReward:
+    """A plain function as a reward of one part, ``"reward"``."""
+
+    def __init__(self, function: Reward) -> None:
+        self.function = function
+        self.weights: Mapping[str, float] = {"reward": 1.0}
+
+    def each(self, images: Any, prompts: Sequence[str]) -> dict[str, np.ndarray]:
+        """Return the function's values, float32 (n,)."""
+        return {"reward": np.asarray(self.function(images, prompts), np.float32)}
+
+    def total(self, values: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Return the reward, float32 (n,)."""
+        return values["reward"]
+
+    def describe(self) -> dict[str, Any]:
+        """Return the function's name."""
+        name = getattr(self.function, "__qualname__", type(self.function).__name__)
+        return {"components": [{"name": "reward", "weight": 1.0, "function": name}]}
+
+
+def split_reward(reward: Reward | SplitReward) -> SplitReward:
+    """Return a reward with its parts; one that does not tell them is one part."""
+    return reward if isinstance(reward, SplitReward) else FunctionReward(reward)
 
 
 def _checked(values: Any, component: Component, count: int) -> np.ndarray:
@@ -159,7 +224,7 @@ def _checked(values: Any, component: Component, count: int) -> np.ndarray:
     return np.clip(array, 0, 1).astype(np.float32)
 
 
-def build_reward(config: RewardConfig, *, device: str = "auto") -> Reward:
+def build_reward(config: RewardConfig, *, device: str = "auto") -> WeightedReward:
     """Load what a configuration names.
 
     Args:
@@ -170,24 +235,24 @@ def build_reward(config: RewardConfig, *, device: str = "auto") -> Reward:
         UsageError: a detector, file, model or function that there is not.
         RealBenchError: weights that cannot be loaded, or a server that does not answer.
     """
-    return Reward([_built(one, device) for one in config.components])
+    return WeightedReward([_built(one, device) for one in config.components])
 
 
 def _built(config: ComponentConfig, device: str) -> Component:
-    from realbench.train import reward_components as kinds
+    from realbench.reward import components as kinds
 
     if isinstance(config, DetectorsConfig):
         return kinds.DetectorsComponent(config, device)
     if isinstance(config, FunctionConfig):
         return kinds.FunctionComponent(config)
     if isinstance(config, AlignmentConfig):
-        from realbench.train.reward_alignment import AlignmentComponent
+        from realbench.reward.alignment import AlignmentComponent
 
         return AlignmentComponent(config, device)
     if isinstance(config, JudgeConfig):
-        from realbench.train.reward_judge import judge_component
+        from realbench.reward.judge import judge_component
 
         return judge_component(config, device)
-    from realbench.serve.reward_client import HttpComponent
+    from realbench.reward.client import HttpComponent
 
     return HttpComponent(config)

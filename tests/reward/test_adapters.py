@@ -13,10 +13,10 @@ import torch
 from PIL import Image
 
 from realbench.errors import UsageError
-from realbench.serve.reward_client import RewardClient
+from realbench.reward.adapters import TrlReward, flow_grpo_reward, text_of
+from realbench.reward.client import RewardClient
+from realbench.reward.reward import WeightedReward
 from realbench.serve.reward_server import RewardServer, ServerOptions
-from realbench.train.adapters import TrlReward, flow_grpo_reward, text_of
-from realbench.train.reward import Reward
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "serve.md"
 WORDS = ["fox", "red", "snow", "barn", "light", "photo", "of", "a"]
@@ -46,7 +46,7 @@ def red() -> Red:
 @pytest.fixture
 def url(red: Red, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.delenv("REALBENCH_SERVE_TOKEN", raising=False)
-    with RewardServer(Reward([red]), ServerOptions(port=0)).running() as address:
+    with RewardServer(WeightedReward([red]), ServerOptions(port=0)).running() as address:
         yield address
 
 
@@ -133,7 +133,7 @@ def test_the_trl_example_trains(
 
 
 def test_texts_and_conversations_are_read_alike(red: Red) -> None:
-    reward = TrlReward(Reward([red]), images=paint)
+    reward = TrlReward(WeightedReward([red]), images=paint)
     conversation = [
         {"role": "system", "content": "Rewrite."},
         {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "a fox"}]},
@@ -147,7 +147,9 @@ def test_texts_and_conversations_are_read_alike(red: Red) -> None:
 
 
 def test_columns_give_images_and_prompts_and_components_are_logged(red: Red) -> None:
-    reward = TrlReward(Reward([red]), images="picture", prompt_column="original", name="mine")
+    reward = TrlReward(
+        WeightedReward([red]), images="picture", prompt_column="original", name="mine"
+    )
     logged: dict[str, float] = {}
     values = reward(
         prompts=["x", "y"],
@@ -180,7 +182,7 @@ def test_the_flow_grpo_example_is_called_as_there(url: str, red: Red) -> None:
 
 
 def test_every_form_of_images_is_the_same_to_it(red: Red) -> None:
-    score = flow_grpo_reward(Reward([red]))
+    score = flow_grpo_reward(WeightedReward([red]))
     array = np.random.default_rng(0).integers(0, 256, (2, 12, 12, 3), np.uint8)
     tensor = torch.from_numpy(array).permute(0, 3, 1, 2)
     forms = [
@@ -203,9 +205,9 @@ def test_every_form_of_images_is_the_same_to_it(red: Red) -> None:
 @pytest.mark.parametrize("bad", [torch.full((1, 3, 4, 4), -0.5), torch.full((1, 3, 4, 4), 255.0)])
 def test_images_of_another_range_are_refused(red: Red, bad: torch.Tensor) -> None:
     with pytest.raises(UsageError, match=r"give floats in \[0, 1\]"):
-        flow_grpo_reward(Reward([red]))(bad, ["a"], [{}])
+        flow_grpo_reward(WeightedReward([red]))(bad, ["a"], [{}])
     with pytest.raises(UsageError):
-        flow_grpo_reward(Reward([red]))(bad * torch.nan, ["a"], [{}])
+        flow_grpo_reward(WeightedReward([red]))(bad * torch.nan, ["a"], [{}])
 
 
 def test_the_client_example(url: str) -> None:

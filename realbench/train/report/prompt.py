@@ -10,10 +10,10 @@ from typing import Any
 from realbench.errors import RealBenchError
 from realbench.report.gallery import thumbnails
 from realbench.report.page import render_page, write_page
-from realbench.report.train_plots import Line
-from realbench.report.train_sections import panel, read_run, shared_context, took
 from realbench.report.wording import count, is_number
 from realbench.text import printable
+from realbench.train.report.plots import Line
+from realbench.train.report.sections import panel, read_run, shared_context, took
 
 REWRITES = 12
 # Figures of an iteration: key, title, note, whether 0 is on the axis.

@@ -8,8 +8,9 @@ from typing import Any
 
 from realbench.report.gallery import thumbnails
 from realbench.report.page import render_page, write_page
-from realbench.report.train_plots import Line
-from realbench.report.train_sections import (
+from realbench.report.wording import count, is_number, number, span
+from realbench.train.report.plots import Line
+from realbench.train.report.sections import (
     changes,
     estimates,
     finished_summary,
@@ -18,7 +19,6 @@ from realbench.report.train_sections import (
     shared_context,
     took,
 )
-from realbench.report.wording import count, is_number, number, span
 
 SAMPLE_ROWS, SAMPLE_COLUMNS = 7, 8
 _SERIES = 4

@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from realbench.errors import UsageError
-from realbench.report.train_plots import Line, fitted_scale, line_chart
-from realbench.report.train_report import render_train_report, write_train_report
+from realbench.train.report.diffusion import render_train_report, write_train_report
+from realbench.train.report.plots import Line, fitted_scale, line_chart
 from tests.browser import assert_outlined, readable_page
 from tests.pages import Page
-from tests.report.trainings import add_verdict, make_training
+from tests.train.report.trainings import add_verdict, make_training
 
 HOSTILE = "<img src=x onerror=alert(1)>" + "long-name" * 20
 

@@ -7,7 +7,9 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from realbench.config.config_files import Table
-from realbench.train.advantages import Mode
+
+Mode = Literal["per-component", "sum"]
+"""How components become advantages; see :mod:`realbench.train.advantages`."""
 
 
 class _Component(Table):
@@ -131,7 +133,7 @@ class RewardConfig(Table):
 
     Attributes:
         components: What the reward is the weighted mean of.
-        advantages: How components become advantages; see :mod:`realbench.train.advantages`.
+        advantages: See :data:`Mode`.
     """
 
     components: tuple[ComponentConfig, ...] = (DetectorsConfig(),)

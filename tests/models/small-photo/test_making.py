@@ -1,8 +1,10 @@
-"""``realgen-train pretrain-demo`` on a handful of pictures."""
+"""``models/small-photo/making`` on a handful of pictures."""
 
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,14 @@ pytest.importorskip("diffusers", reason="needs realgen[train]")
 
 from safetensors.torch import load_file
 
+from realbench.content import content_path
 from realbench.errors import UsageError
 from realbench.train.demo.captions import CaptionEncoder, words
-from realbench.train.demo.photographs import captioned_photographs, random_crop
-from realbench.train.demo.pretrain import PretrainSettings, pretrain
+
+sys.path.append(str(content_path("models") / "small-photo" / "making"))  # scripts, no package
+
+from photographs import captioned_photographs, random_crop
+from pretrain import PretrainSettings, pretrain
 
 SETTINGS = PretrainSettings(
     size=16, width=32, layers=1, caption_width=8, steps=4, batch=4, crops=2, warmup=1
@@ -104,3 +110,12 @@ def test_an_encoder_reads_the_words_that_it_knows() -> None:
     assert torch.equal(states[1], states[2])
     mean = (encoder.embedding.weight[2] + encoder.embedding.weight[0]) / 2
     torch.testing.assert_close(states[0, 0], encoder.start + mean)
+
+
+def test_the_command_says_what_it_needs(tmp_path: Path) -> None:
+    making = content_path("models") / "small-photo" / "making" / "making.py"
+    command = [sys.executable, making, "--data", tmp_path, "--out", tmp_path / "out", "--quiet"]
+    ended = subprocess.run(command, capture_output=True, text=True)
+    assert ended.returncode == 2
+    assert "no captioned photographs" in ended.stderr
+    assert "Traceback" not in ended.stderr

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from photographs import Photograph, centre_crop, random_crop, read_small
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional
@@ -36,7 +37,6 @@ from realbench.detection.training.train import train_detectors
 from realbench.files import file_sha256, write_whole
 from realbench.stats.bootstrap import bootstrap_mean
 from realbench.stats.roc import bootstrap_auc
-from realbench.train.demo.photographs import Photograph, centre_crop, random_crop, read_small
 from realbench.train.demo.pipeline import SmallPhotoPipeline
 from realbench.train.demo.sampling import sample_pictures
 
@@ -114,8 +114,8 @@ def train_reward(
         photos=[work / "photographs"],
         generated=[folder],
         workers=1,
-        command="realgen-train pretrain-demo --data ../shared/data --out models/small-photo "
-        "--detectors detectors",
+        command="python models/small-photo/making/making.py --data ../shared/data "
+        "--out models/small-photo --detectors detectors",
         report=report,
     )
     return dict(results[REWARD]) | {"scale": _rescale_reward(out / REWARD, pipeline, chosen, seed)}

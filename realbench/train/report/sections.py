@@ -8,9 +8,9 @@ from typing import Any
 
 from realbench.config.toml_text import as_toml
 from realbench.errors import UsageError
-from realbench.report.train_plots import Line, fitted_scale, line_chart
 from realbench.report.wording import is_number, number, signed, span
 from realbench.text import printable
+from realbench.train.report.plots import Line, fitted_scale, line_chart
 
 CONFIG_FILE = "config.toml"  # what the reader is told to save the configuration as
 _WIDE, _NARROW, _PANEL = (900, 300), (360, 240), (320, 170)

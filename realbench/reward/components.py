@@ -12,8 +12,8 @@ import numpy as np
 from realbench.detection.ensemble import weights
 from realbench.detection.registry import DEFAULT_DETECTORS
 from realbench.errors import RealBenchError, UsageError
+from realbench.reward.config import DetectorsConfig, FunctionConfig
 from realbench.scoring.scorer import Scorer
-from realbench.train.reward_config import DetectorsConfig, FunctionConfig
 
 
 class DetectorsComponent:

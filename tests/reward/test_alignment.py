@@ -13,8 +13,8 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from realbench.errors import RealBenchError, RealBenchWarning, UsageError
-from realbench.train.reward import AlignmentConfig, Reward, RewardConfig, build_reward
-from realbench.train.reward_alignment import AlignmentComponent
+from realbench.reward.alignment import AlignmentComponent
+from realbench.reward.reward import AlignmentConfig, RewardConfig, WeightedReward, build_reward
 
 TINY = "test-clip-of-realbench"
 SIZE = 32
@@ -86,7 +86,7 @@ def test_a_negative_cosine_is_0(tiny: Path, tmp_path: Path) -> None:
 def test_it_is_part_of_a_reward(tiny: Path) -> None:
     table = {"kind": "alignment", "model": TINY, "weights": str(tiny)}
     reward = build_reward(RewardConfig.model_validate({"components": [table]}), device="cpu")
-    assert isinstance(reward, Reward)
+    assert isinstance(reward, WeightedReward)
     assert len(reward(pictures(2), ["a", "b"])) == 2
     described = reward.describe()["components"][0]
     assert len(described["sha256"]) == 64

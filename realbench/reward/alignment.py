@@ -15,8 +15,8 @@ import numpy as np
 
 from realbench.errors import RealBenchError, RealBenchWarning, UsageError
 from realbench.files import file_sha256
+from realbench.reward.config import AlignmentConfig
 from realbench.scoring.scorer import choose_device
-from realbench.train.reward_config import AlignmentConfig
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,7 +33,7 @@ class AlignmentComponent:
     kind have smaller cosines and want a larger ``scale``.
 
     Args:
-        config: See :class:`~realbench.train.reward_config.AlignmentConfig`.
+        config: See :class:`~realbench.reward.config.AlignmentConfig`.
         device: Where the model goes.
 
     Attributes:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import numpy as np
 
 from realbench.errors import UsageError
+from realbench.reward.reward import Reward
 
 if TYPE_CHECKING:
     import torch
@@ -16,13 +17,6 @@ if TYPE_CHECKING:
     Images = Sequence[Image.Image | np.ndarray] | torch.Tensor
 
 FlowGrpoReward = Callable[..., tuple[np.ndarray, dict[str, np.ndarray]]]
-
-
-class RewardCall(Protocol):
-    """A :class:`~realbench.train.reward.Reward`, a
-    :class:`~realbench.serve.reward_client.RewardClient`, or a function of the same signature."""
-
-    def __call__(self, images: Any, prompts: Sequence[str], /) -> np.ndarray: ...
 
 
 @runtime_checkable
@@ -50,7 +44,7 @@ class TrlReward:
 
     def __init__(
         self,
-        reward: RewardCall,
+        reward: Reward,
         images: Callable[[list[str]], Images] | str,
         *,
         prompt_column: str | None = None,
@@ -115,7 +109,7 @@ def text_of(message: Any) -> str:
     return "".join(part.get("text") or "" for part in content or ())
 
 
-def flow_grpo_reward(reward: RewardCall) -> FlowGrpoReward:
+def flow_grpo_reward(reward: Reward) -> FlowGrpoReward:
     """Return a reward as Flow-GRPO calls it: ``(images, prompts, metadata) -> (scores, info)``.
 
     ``images`` is what Flow-GRPO and its descendants hand over: a float tensor (n, 3, H, W) in
@@ -136,7 +130,7 @@ def flow_grpo_reward(reward: RewardCall) -> FlowGrpoReward:
 
 
 def _rewarded(
-    reward: RewardCall, images: Any, prompts: Sequence[str]
+    reward: Reward, images: Any, prompts: Sequence[str]
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Return the rewards, and their components where they are known."""
     if isinstance(reward, _Divisible):

@@ -20,13 +20,13 @@ import torch
 from PIL import Image
 
 from realbench.errors import RealBenchError, UsageError
-from realbench.serve import reward_client
-from realbench.serve.reward_client import RewardClient, encode
+from realbench.reward import client as reward_client
+from realbench.reward.client import RewardClient, encode
+from realbench.reward.components import DetectorsComponent
+from realbench.reward.reward import DetectorsConfig, RewardConfig, WeightedReward, build_reward
+from realbench.reward.token import Token
 from realbench.serve.reward_limits import Limits
 from realbench.serve.reward_server import RewardServer, ServerOptions
-from realbench.serve.reward_token import Token
-from realbench.train.reward import DetectorsConfig, Reward, RewardConfig, build_reward
-from realbench.train.reward_components import DetectorsComponent
 from tests.fakes import make_card
 from tests.serve.reward_servers import picture
 
@@ -54,7 +54,7 @@ class Red:
 
 
 @contextmanager
-def serving(reward: Reward, **options: Any) -> Iterator[str]:
+def serving(reward: WeightedReward, **options: Any) -> Iterator[str]:
     with RewardServer(reward, ServerOptions(port=0, **options)).running() as url:
         yield url
 
@@ -73,7 +73,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_it_gives_what_the_scorer_gives_to_the_bit(tmp_path: Path) -> None:
     card = make_card(tmp_path, "tiny")
     config = DetectorsConfig(detectors=(str(card),))
-    reward = Reward([DetectorsComponent(config, "cpu")])
+    reward = WeightedReward([DetectorsComponent(config, "cpu")])
     rng = np.random.default_rng(0)
     images = [rng.integers(0, 256, (70 + 5 * (n // 3), 80, 3), np.uint8) for n in range(11)]
     prompts = [f"prompt {n}" for n in range(11)]
@@ -93,7 +93,7 @@ def test_it_gives_what_the_scorer_gives_to_the_bit(tmp_path: Path) -> None:
 
 def test_it_is_a_component_of_a_reward(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TOKEN_OF_A_TEST", "a-secret-of-this-test-0123456789")
-    with serving(Reward([Red()]), token=TOKEN) as url:
+    with serving(WeightedReward([Red()]), token=TOKEN) as url:
         table = {"kind": "http", "url": url, "token_env": "TOKEN_OF_A_TEST"}
         reward = build_reward(RewardConfig.model_validate({"components": [table]}))
         values = reward([picture(51), picture(255)], ["a", "b"])
@@ -104,7 +104,7 @@ def test_it_is_a_component_of_a_reward(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_every_kind_of_images_is_sent() -> None:
-    with serving(Reward([Red()])) as url:
+    with serving(WeightedReward([Red()])) as url:
         client = RewardClient(url)
         arrays = [picture(10), picture(20)]
         tensor = torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2)
@@ -127,7 +127,7 @@ def test_neighbors_of_one_size_travel_in_one_npy_file() -> None:
 
 def test_many_requests_fill_batches_and_keep_their_order() -> None:
     red = Red(0.02)
-    with serving(Reward([red]), max_batch=16) as url:
+    with serving(WeightedReward([red]), max_batch=16) as url:
         client = RewardClient(url, images_per_request=4, connections=8)
         images = [picture(n) for n in range(100)]
         values = client(images, [""] * 100)
@@ -138,7 +138,7 @@ def test_many_requests_fill_batches_and_keep_their_order() -> None:
 
 
 def test_threads_and_copies_share_nothing_they_must_not() -> None:
-    with serving(Reward([Red()])) as url:
+    with serving(WeightedReward([Red()])) as url:
         client = RewardClient(url)
         client([picture(1)], [""])
         copy = pickle.loads(pickle.dumps(client))
@@ -151,7 +151,7 @@ def test_threads_and_copies_share_nothing_they_must_not() -> None:
 
 
 def test_what_the_server_refuses_is_a_usage_error_in_its_words() -> None:
-    with serving(Reward([Red()]), token=TOKEN, limits=Limits(max_images=2)) as url:
+    with serving(WeightedReward([Red()]), token=TOKEN, limits=Limits(max_images=2)) as url:
         with pytest.raises(UsageError, match="wants a token"):
             RewardClient(url)([picture(1)], [""])
         client = RewardClient(url, token=TOKEN)
@@ -167,7 +167,7 @@ def test_what_the_server_refuses_is_a_usage_error_in_its_words() -> None:
 
 def test_a_rate_limit_slows_the_client_down_and_fails_nothing() -> None:
     limits = Limits(rate=100.0, max_images=100)
-    with serving(Reward([Red()]), limits=limits) as url:
+    with serving(WeightedReward([Red()]), limits=limits) as url:
         client = RewardClient(url, images_per_request=50, connections=1, retries=100)
         values = client([picture(n) for n in range(150)], [""] * 150)
         assert len(values) == 150

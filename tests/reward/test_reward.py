@@ -14,8 +14,8 @@ from PIL import Image
 from pydantic import ValidationError
 
 from realbench.errors import RealBenchError, UsageError
+from realbench.reward.reward import Component, RewardConfig, WeightedReward, build_reward
 from realbench.scoring.scorer import Scorer
-from realbench.train.reward import Component, Reward, RewardConfig, build_reward
 from tests.fakes import make_card
 
 
@@ -49,7 +49,7 @@ def card(tmp_path: Path) -> Path:
 
 def test_the_reward_is_the_weighted_mean() -> None:
     one, two = Constant("one", [0.0, 1.0], 3.0), Constant("two", np.array([1.0, 1.0]), 1.0)
-    reward = Reward([one, two])
+    reward = WeightedReward([one, two])
     assert isinstance(one, Component)
     assert reward.weights == {"one": 0.75, "two": 0.25}
     values = reward(pictures(2), ["a", "b"])
@@ -64,7 +64,7 @@ def test_the_reward_is_the_weighted_mean() -> None:
 
 
 def test_of_weight_0_a_component_is_measured_only() -> None:
-    reward = Reward([Constant("one", [0.5]), Constant("watched", [1.0], 0.0)])
+    reward = WeightedReward([Constant("one", [0.5]), Constant("watched", [1.0], 0.0)])
     assert reward(pictures(1), ["a"]).tolist() == [0.5]
     assert reward.each(pictures(1), ["a"])["watched"].tolist() == [1.0]
 
@@ -74,7 +74,7 @@ def test_every_kind_of_images_reaches_the_components_as_arrays() -> None:
     tensor = torch.from_numpy(array).permute(2, 0, 1)[None]
     for images in ([array], [Image.fromarray(array)], tensor):
         one = Constant("one", torch.tensor([0.5], dtype=torch.bfloat16))
-        assert Reward([one])(images, ["a fox"]).tolist() == [0.5]
+        assert WeightedReward([one])(images, ["a fox"]).tolist() == [0.5]
         ((seen, prompts),) = one.seen
         assert prompts == ["a fox"]
         assert isinstance(seen[0], np.ndarray)
@@ -83,7 +83,7 @@ def test_every_kind_of_images_reaches_the_components_as_arrays() -> None:
 
 def test_no_images_ask_nobody() -> None:
     one = Constant("one", [0.5])
-    values = Reward([one])([], [])
+    values = WeightedReward([one])([], [])
     assert values.shape == (0,)
     assert values.dtype == np.float32
     assert not one.seen
@@ -104,7 +104,7 @@ def test_no_images_ask_nobody() -> None:
     ],
 )
 def test_what_is_no_reward_is_refused_by_name(values: Any, says: str) -> None:
-    reward = Reward([Constant("good", [0.1, 0.2]), Constant("odd", values)])
+    reward = WeightedReward([Constant("good", [0.1, 0.2]), Constant("odd", values)])
     with pytest.raises(RealBenchError, match=says) as raised:
         reward(pictures(2), ["a", "b"])
     assert "'odd'" in str(raised.value)
@@ -112,7 +112,9 @@ def test_what_is_no_reward_is_refused_by_name(values: Any, says: str) -> None:
 
 
 def test_rounding_is_cut_off() -> None:
-    values = Reward([Constant("half", np.float16([1.0001, -0.00005]))])(pictures(2), ["a", "b"])
+    values = WeightedReward([Constant("half", np.float16([1.0001, -0.00005]))])(
+        pictures(2), ["a", "b"]
+    )
     assert values.tolist() == [1.0, 0.0]
 
 
@@ -127,7 +129,7 @@ def test_rounding_is_cut_off() -> None:
 )
 def test_other_input_is_refused(images: Any, prompts: list[str], says: str) -> None:
     with pytest.raises(UsageError, match=says):
-        Reward([Constant("one", [0.5])])(images, prompts)
+        WeightedReward([Constant("one", [0.5])])(images, prompts)
 
 
 @pytest.mark.parametrize(
@@ -141,7 +143,7 @@ def test_other_input_is_refused(images: Any, prompts: list[str], says: str) -> N
 )
 def test_components_that_make_no_reward_are_refused(components: list[Constant]) -> None:
     with pytest.raises(UsageError):
-        Reward(components)
+        WeightedReward(components)
 
 
 # --- From a configuration ----------------------------------------------------------------------
@@ -185,7 +187,7 @@ def test_a_function_of_the_working_directory(
     )
     monkeypatch.chdir(tmp_path)
 
-    def built(function: str) -> Reward:
+    def built(function: str) -> WeightedReward:
         table = {
             "components": [{"kind": "function", "function": f"my_reward_of_a_test:{function}"}]
         }
