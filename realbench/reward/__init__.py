@@ -1,0 +1,1 @@
+"""What scorers, the server and the trainers share: a reward of components."""
