@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from realbench.config.toml_text import first_problem
@@ -20,7 +19,7 @@ from realbench.detection.ensemble import combine, fused_terms
 from realbench.detection.specs import Sha256
 from realbench.errors import UsageError
 from realbench.files import write_whole
-from realbench.stats.conformal import Spread, VerdictRule, errors_by_source, fit_verdicts
+from realbench.stats.conformal import BySource, Spread, VerdictRule, errors_by_source, fit_verdicts
 from realbench.text import printable
 
 SAMPLE_FILE = "verdict.json"
@@ -150,12 +149,7 @@ class ConformalSample(BaseModel):
 
     def rule(self, cards: Sequence[Card], max_false_alarm: float = 0.05) -> VerdictRule:
         """Fit the verdicts of an ensemble of these cards, which fit."""
-        photographs, generated = self.realism(cards)
-        return fit_verdicts(
-            np.concatenate(list(photographs.values())),
-            np.concatenate(list(generated.values())),
-            max_false_alarm,
-        )
+        return fit_verdicts(*self.realism(cards), max_false_alarm)
 
     def describe(self, cards: Sequence[Card], rule: VerdictRule) -> dict[str, Any]:
         """Return what verdicts of an ensemble of these cards rest on: :func:`verdict_basis`."""
@@ -164,8 +158,8 @@ class ConformalSample(BaseModel):
 
 def verdict_basis(
     rule: VerdictRule,
-    photographs: Mapping[str, npt.ArrayLike],
-    generated: Mapping[str, npt.ArrayLike],
+    photographs: BySource,
+    generated: BySource,
     pictures: str,
 ) -> dict[str, Any]:
     """Return what verdicts rest on, as ``summary.json`` has it.
@@ -178,7 +172,7 @@ def verdict_basis(
         photographs, generated: held-out realism by source and by generator.
         pictures: how the images were shown.
     """
-    real, made = errors_by_source(photographs, generated, rule.max_false_alarm)
+    real, made = errors_by_source(rule, photographs, generated)
     return {
         "max_false_alarm": rule.max_false_alarm,
         "generated_below": rule.low if math.isfinite(rule.low) else None,
@@ -246,11 +240,11 @@ def doubts(cards: Sequence[Card], rule: VerdictRule | None) -> list[str]:
         return [f"no verdicts: there are no held-out scores of these detectors; they {fit}"]
     bound, most = rule.max_false_alarm, math.ceil(1 / rule.max_false_alarm - 1 - 1e-9)
     return [
-        f"no image can be called {verdict}: at {bound:g} that takes {most} held-out {kind}, and "
-        f"there are {n}; more {fit}"
-        for verdict, kind, n in (
-            ("generated", "photographs", rule.n_photographs),
-            ("a photograph", "generated images", rule.n_generated),
+        f"no image can be called {verdict}: at {bound:g} that takes {most} held-out {kind} or "
+        f"more, of sources that score alike, and there are {n}; others {fit}"
+        for verdict, kind, n, level in (
+            ("generated", "photographs", rule.n_photographs, rule.low_level),
+            ("a photograph", "generated images", rule.n_generated, rule.high_level),
         )
-        if n < most
+        if not level
     ]

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +34,8 @@ VERDICTS = (PHOTOGRAPH, UNSURE, GENERATED)
 # Scores are compared as scores.csv has them, so that its column can be checked against it.
 _DECIMALS = 6
 
+BySource = Mapping[str, npt.ArrayLike]
+
 
 @dataclass(frozen=True)
 class VerdictRule:
@@ -42,12 +44,15 @@ class VerdictRule:
     Attributes:
         low: a photograph scores below it with probability at most ``max_false_alarm``.
         high: a generated image scores above it with probability at most ``max_false_alarm``.
+        low_level, high_level: the probabilities that they were fitted to, no higher.
         max_false_alarm: the bound, above 0 and at most 0.5.
         n_photographs, n_generated: the held-out images that the rule was fitted on.
     """
 
     low: float
     high: float
+    low_level: float
+    high_level: float
     max_false_alarm: float
     n_photographs: int
     n_generated: int
@@ -65,16 +70,20 @@ class VerdictRule:
 
 
 def fit_verdicts(
-    photographs: npt.ArrayLike, generated: npt.ArrayLike, max_false_alarm: float = 0.05
+    photographs: BySource, generated: BySource, max_false_alarm: float = 0.05
 ) -> VerdictRule:
     """Fit the rule on held-out scores, of images that no detector learned from.
+
+    Where a class has several sources its level is lowered until, each source judged by a rule
+    fitted on the others, no more than ``max_false_alarm`` of all its images are called wrongly:
+    new images come from new sources, which scatter more than images of known ones.
 
     With fewer than ``1 / max_false_alarm - 1`` photographs none can be called generated, and with
     as few generated images none a photograph.
 
     Args:
-        photographs: their realism, (n,), in [0, 1].
-        generated: that of generated images, (m,).
+        photographs: realism by source, each (n,), in [0, 1].
+        generated: realism by generator, each (m,).
         max_false_alarm: the share of photographs that may be called generated, and of generated
             images that may be called photographs.
 
@@ -83,58 +92,83 @@ def fit_verdicts(
     """
     if not 0 < max_false_alarm <= 0.5:
         raise ValueError(f"max_false_alarm must be above 0 and at most 0.5, not {max_false_alarm}")
-    real = np.sort(np.round(finite(photographs, "photographs"), _DECIMALS))
-    made = np.sort(np.round(finite(generated, "generated"), _DECIMALS))
+    real, made = _rounded(photographs), _rounded(generated, sign=-1)
+    low_level, high_level = _level(real, max_false_alarm), _level(made, max_false_alarm)
+    every_real, every_made = (np.sort(np.concatenate(list(one.values()))) for one in (real, made))
     return VerdictRule(
-        low=_kth(real, max_false_alarm, -math.inf),
-        high=_kth(made[::-1], max_false_alarm, math.inf),
+        low=_threshold(every_real, low_level),
+        high=-_threshold(every_made, high_level),
+        low_level=low_level,
+        high_level=high_level,
         max_false_alarm=max_false_alarm,
-        n_photographs=len(real),
-        n_generated=len(made),
+        n_photographs=len(every_real),
+        n_generated=len(every_made),
     )
 
 
-def _kth(scores: FloatArray, share: float, none: float) -> float:
-    """Return the score before which an image's p-value is at most ``share``.
+def _rounded(scores: BySource, sign: int = 1) -> dict[str, FloatArray]:
+    return {name: sign * np.round(finite(one, name), _DECIMALS) for name, one in scores.items()}
 
-    The p-value is at most a where at most k - 1 scores come before the image's or equal it, with
-    k = floor(a (n + 1)): where it comes before the k-th.
+
+def _level(scores: Mapping[str, FloatArray], bound: float) -> float:
+    """Return k / (n + 1): the largest level within the bound, also for sources left out."""
+    n = sum(map(len, scores.values()))
+    rests = _rests(scores)
+    most = math.floor(bound * (n + 1) + 1e-9)  # the product may lack a rounding error
+    for k in range(most, 0, -1):
+        low = {name: _threshold(rest, k / (n + 1)) for name, rest in rests.items()}
+        if sum(np.sum(scores[name] < low[name]) for name in low) <= bound * n:
+            return k / (n + 1)
+    return 0.0
+
+
+def _rests(scores: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
+    """Return by source the sorted scores of all others; nothing where there is one source."""
+    if len(scores) < 2:
+        return {}
+    return {
+        name: np.sort(np.concatenate([one for other, one in scores.items() if other != name]))
+        for name in scores
+    }
+
+
+def _threshold(scores: FloatArray, level: float) -> float:
+    """Return the score below which an image's p-value among sorted ones is at most ``level``.
+
+    The p-value is at most a where at most k - 1 scores are below the image's or equal it, with
+    k = floor(a (n + 1)): where it is below the k-th. Without a k-th it is below none.
     """
-    k = math.floor(share * (len(scores) + 1) + 1e-9)  # the product may lack a rounding error
-    return float(scores[k - 1]) if k else none
+    k = math.floor(level * (len(scores) + 1) + 1e-9)
+    return float(scores[k - 1]) if k else -math.inf
 
 
 def errors_by_source(
-    photographs: Mapping[str, npt.ArrayLike],
-    generated: Mapping[str, npt.ArrayLike],
-    max_false_alarm: float = 0.05,
+    rule: VerdictRule, photographs: BySource, generated: BySource
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """Measure the rule on sources that it was not fitted on.
+    """Measure a rule on sources that it was not fitted on, at its levels.
 
     Args:
+        rule: fitted on all of them.
         photographs: realism by source, each (n,), in [0, 1].
         generated: realism by generator, each (m,).
-        max_false_alarm: as for :func:`fit_verdicts`.
 
     Returns:
         by source, the share of its photographs that are called generated by a rule fitted on all
         other sources; by generator, the share of its images that are called photographs likewise.
         A class of one source has none.
     """
-    real = {name: finite(one, name) for name, one in photographs.items()}
-    made = {name: finite(one, name) for name, one in generated.items()}
+    real, made = _rounded(photographs), _rounded(generated, sign=-1)
 
-    def shares(own: Mapping[str, FloatArray], wrong: str) -> dict[str, float]:
-        found = {}
-        for name, scores in own.items() if len(own) > 1 else ():
-            rest = np.concatenate([other for key, other in own.items() if key != name])
-            other_class = np.concatenate(list((made if own is real else real).values()))
-            pair = (rest, other_class) if own is real else (other_class, rest)
-            called = fit_verdicts(*pair, max_false_alarm).verdicts(scores)
-            found[name] = float(np.mean(called == wrong))
-        return found
+    def share(without: VerdictRule, scores: npt.ArrayLike, wrong: str) -> float:
+        return float(np.mean(without.verdicts(scores) == wrong))
 
-    return shares(real, GENERATED), shares(made, PHOTOGRAPH)
+    return {
+        name: share(replace(rule, low=_threshold(rest, rule.low_level)), real[name], GENERATED)
+        for name, rest in _rests(real).items()
+    }, {
+        name: share(replace(rule, high=-_threshold(rest, rule.high_level)), -made[name], PHOTOGRAPH)
+        for name, rest in _rests(made).items()
+    }
 
 
 @dataclass(frozen=True)

@@ -126,7 +126,7 @@ def test_doubts_say_what_cannot_be_called(cards: list[Card]) -> None:
     assert "realbench detectors calibrate one two --real PHOTOS" in line
     rule = sample_of(cards).rule(cards)
     assert doubts(cards, rule) == []
-    few = fit_verdicts(np.linspace(0.5, 1, 18), np.linspace(0, 0.5, 19))
+    few = fit_verdicts({"a": np.linspace(0.5, 1, 18)}, {"x": np.linspace(0, 0.5, 19)})
     (line,) = doubts(cards, few)
     assert "no image can be called generated: at 0.05 that takes 19 held-out photographs" in line
     assert "there are 18" in line

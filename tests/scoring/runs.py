@@ -55,7 +55,7 @@ def make_run(
     table = pd.DataFrame(rows)
     verdict = None
     if held_out is not None:
-        rule = fit_verdicts(*(np.concatenate(list(kind.values())) for kind in held_out))
+        rule = fit_verdicts(*held_out)
         table["verdict"] = rule.verdicts(table["realism"])
         verdict = verdict_basis(rule, *held_out, "as they are")
     known = list(dict.fromkeys(table["folder"]))

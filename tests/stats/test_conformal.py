@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
+from scipy import special as scipy_special
 from scipy import stats as scipy_stats
 
-from realbench.stats import errors_by_source, fit_verdicts, verdict_stability
+from realbench.stats import VerdictRule, errors_by_source, verdict_stability
+from realbench.stats import fit_verdicts as fit_by_source
+
+
+def fit_verdicts(photographs: Any, generated: Any, most: float = 0.05) -> VerdictRule:
+    """Fit on one source of each class."""
+    return fit_by_source({"": photographs}, {"": generated}, most)
 
 
 def by_definition(
@@ -76,10 +84,29 @@ def test_the_bound_holds_over_many_splits_and_is_not_wasted(n: int, most: float)
 def test_a_source_of_another_kind_shows_in_the_errors_by_source() -> None:
     photographs = {"a": np.linspace(0.5, 1, 40), "b": np.linspace(0.5, 1, 40), "odd": [0.1, 0.9]}
     generated = {"x": np.linspace(0.0, 0.3, 40), "y": [0.2, 0.95, 0.2, 0.99]}
-    real, made = errors_by_source(photographs, generated)
-    # For "a" the rule has 42 photographs, k = 2, so that only the "odd" 0.1 is below the second.
+    rule = fit_by_source(photographs, generated)
+    real, made = errors_by_source(rule, photographs, generated)
+    # k = floor(0.05 · 83) = 4 of all, and of the 42 others of "a" two: 0.1 and 0.5.
     assert real == {"a": 0.0, "b": 0.0, "odd": 0.5}
     assert made == {"x": 0.0, "y": 0.5}
+    assert errors_by_source(rule, {"a": [0.5]}, {"x": [0.5]}) == ({}, {})
+
+
+def test_levels_are_lowered_until_the_bound_holds_for_sources_left_out() -> None:
+    rng = np.random.default_rng(3)
+    level = rng.normal(0, 1, 30)  # sources that scatter more than their images
+    photographs = {
+        f"s{n}": scipy_special.expit(one + rng.normal(2, 1, 30)) for n, one in enumerate(level)
+    }
+    generated = {"x": rng.uniform(0, 1, 900)}
+    rule = fit_by_source(photographs, generated, 0.05)
+    pooled = fit_verdicts(np.concatenate(list(photographs.values())), generated["x"], 0.05)
+    assert rule.low < pooled.low
+    assert rule.low_level < pooled.low_level == 45 / 901
+    for one, holds in ((rule, True), (pooled, False)):
+        wrong = np.mean(list(errors_by_source(one, photographs, generated)[0].values()))
+        assert (wrong <= 0.05) == holds
+    assert (rule.high, rule.high_level) == (pooled.high, pooled.high_level)  # a single source
 
 
 def test_stability_counts_changed_and_reversed_verdicts() -> None:
