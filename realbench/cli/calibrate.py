@@ -105,7 +105,7 @@ def _verdicts(basis: dict[str, Any]) -> str:
     if spread:
         parts.append(
             f"(photographs of a source left out: median {spread['median']:.2f} called generated, "
-            f"at worst {spread['largest']:.2f}, {printable(spread['of'])})"
+            f"at worst {spread['largest']:.2f}, {printable(spread['of'])}, n = {spread['n']})"
         )
     return " ".join(parts)
 

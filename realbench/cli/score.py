@@ -252,7 +252,7 @@ def _verdicts(summary: dict[str, Any]) -> Table:
     if spread:
         caption += (
             f" (left out by source: median {spread['median']:.2f}, at worst "
-            f"{spread['largest']:.2f} of {spread['n_sources']})"
+            f"{spread['largest']:.2f}, n = {spread['n']}, of {spread['n_sources']} sources)"
         )
     table = Table(caption=caption, box=box.SIMPLE_HEAD, padding=0)
     table.add_column("folder", min_width=11)

@@ -180,8 +180,8 @@ def verdict_basis(
         "n_photographs": rule.n_photographs,
         "n_generated": rule.n_generated,
         "pictures": pictures,
-        "photographs_called_generated": asdict(Spread.over(real)) if real else None,
-        "generated_called_photographs": asdict(Spread.over(made)) if made else None,
+        "photographs_called_generated": asdict(Spread.over(real, photographs)) if real else None,
+        "generated_called_photographs": asdict(Spread.over(made, generated)) if made else None,
     }
 
 

@@ -173,18 +173,20 @@ def errors_by_source(
 
 @dataclass(frozen=True)
 class Spread:
-    """How an error differs among sources: the median, the largest, and whose that is."""
+    """How an error differs among sources: the median, the largest, and whose of n images it is."""
 
     median: float
     largest: float
     of: str
+    n: int
     n_sources: int
 
     @classmethod
-    def over(cls, errors: Mapping[str, float]) -> Spread:
-        """Sum up the errors by source, one at least."""
+    def over(cls, errors: Mapping[str, float], scores: BySource) -> Spread:
+        """Sum up the errors by source, one at least, which were made on ``scores``."""
         worst = max(errors, key=lambda name: errors[name])
-        return cls(float(np.median(list(errors.values()))), errors[worst], worst, len(errors))
+        median = float(np.median(list(errors.values())))
+        return cls(median, errors[worst], worst, len(np.asarray(scores[worst])), len(errors))
 
 
 @dataclass(frozen=True)

@@ -100,11 +100,11 @@ def test_verdicts_have_a_table_that_fits_a_terminal() -> None:
     share = {"mean": 0.25, "low": 0.1, "high": 0.5, "n": 30, "n_groups": 30}
     called = dict.fromkeys(("photograph", "unsure", "generated"), share)
     summary["folders"][0]["verdicts"] = called
-    spread = {"median": 0.02, "largest": 0.31, "of": "street", "n_sources": 9}
+    spread = {"median": 0.02, "largest": 0.31, "of": "street", "n": 40, "n_sources": 9}
     summary["verdict"] = {"max_false_alarm": 0.05, "photographs_called_generated": spread}
     console = Console(file=io.StringIO(), width=80)
     print_table(console, _verdicts(summary))
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert all(len(line) <= 80 for line in text.splitlines())
     assert text.count("0.10–0.50") == 3
-    assert "at worst 0.31 of 9" in " ".join(text.split())
+    assert "at worst 0.31, n = 40, of 9 sources" in " ".join(text.split())

@@ -56,7 +56,7 @@ def test_verdicts_have_shares_their_bound_and_the_spread_of_sources(tmp_path: Pa
     shares = {entry["folder"]: entry["verdicts"] for entry in run.summary["folders"]}
     assert shares["a"]["photograph"]["mean"] == 1
     assert shares["b"]["generated"]["mean"] == 1
-    assert "at worst 5 % (home)" in text.replace("( ", "(").replace(" )", ")")
+    assert "at worst 5 % (home, n = 40)" in text.replace("( ", "(").replace(" ,", ",")
 
 
 def test_the_prompt_suite_is_named_where_there_is_one(tmp_path: Path) -> None:
