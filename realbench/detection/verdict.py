@@ -172,7 +172,7 @@ def verdict_basis(
         photographs, generated: held-out realism by source and by generator.
         pictures: how the images were shown.
     """
-    real, made = errors_by_source(rule, photographs, generated)
+    real, made = errors_by_source(photographs, generated, rule.max_false_alarm)
     return {
         "max_false_alarm": rule.max_false_alarm,
         "generated_below": rule.low if math.isfinite(rule.low) else None,
