@@ -12,6 +12,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from realbench.cli import options
+from realbench.cli.ending import INTERRUPTED
 from realbench.cli.progress import stage_bar
 from realbench.errors import RealBenchError, UsageError
 from realbench.text import printable
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from realbench.arena.turn import Progress
 
 _SUBCOMMANDS = ("merge", "rate")
-_INTERRUPTED = 130
 # The command that takes folders; its name is one that no shell passes and no folder has.
 _FOLDERS = "\0"
 
@@ -351,7 +351,7 @@ def rate_command(
 
 
 class _Interrupted(RealBenchError):  # noqa: N818 - an outcome, not a fault
-    exit_code = _INTERRUPTED
+    exit_code = INTERRUPTED
 
 
 def _kept(run: ArenaRun) -> str:

@@ -1,4 +1,4 @@
-"""How every command ends: with its exit code, and an error in one line."""
+"""How every command ends: what it did, or one line of what is wrong, and its exit code."""
 
 from __future__ import annotations
 
@@ -13,22 +13,21 @@ import typer
 from realbench.errors import RealBenchError, RealBenchWarning
 from realbench.text import printable
 
-_INTERRUPTED = 130
+INTERRUPTED = 130
 
 
-def run(program: typer.Typer, name: str, arguments: list[str] | None = None) -> None:
+def run(program: typer.Typer, name: str, arguments: list[str] | None = None) -> NoReturn:
     """Run a command and exit with its code; an error is one line, never a traceback.
 
     Args:
-        program, name: whose command it is.
-        arguments: by default those of the process.
+        program, name: Whose command it is.
+        arguments: By default those of the process.
     """
-    warnings.showwarning = _one_line_warning
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal that lacks a character shows "?"
             stream.reconfigure(errors="replace")
     try:
-        code = _exit_code(program, name, arguments)
+        code = exit_code(program, name, arguments)
         sys.stdout.flush()
     except BrokenPipeError:  # whoever read the output went away, as head does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -36,11 +35,13 @@ def run(program: typer.Typer, name: str, arguments: list[str] | None = None) -> 
     _leave(code)
 
 
-def _exit_code(program: typer.Typer, name: str, arguments: list[str] | None) -> int:
+def exit_code(program: typer.Typer, name: str, arguments: list[str] | None = None) -> int:
     """Run a command, say what is wrong with it, and return the exit code."""
     try:
-        code = program(arguments, prog_name=name, standalone_mode=False)
-        if code != _INTERRUPTED:  # into which typer turns Ctrl-C
+        with warnings.catch_warnings():  # a command's --quiet ends with it
+            warnings.showwarning = _one_line_warning
+            code = program(arguments, prog_name=name, standalone_mode=False)
+        if code != INTERRUPTED:  # into which typer turns Ctrl-C
             return code if isinstance(code, int) else 0
     except (KeyboardInterrupt, typer.Abort):
         pass
@@ -69,7 +70,7 @@ def _exit_code(program: typer.Typer, name: str, arguments: list[str] | None) -> 
     _say(
         "interrupted: run the same command again; scores, votes and images that were done are kept"
     )
-    return _INTERRUPTED
+    return INTERRUPTED
 
 
 def _leave(code: int) -> NoReturn:
@@ -77,7 +78,7 @@ def _leave(code: int) -> NoReturn:
 
     Nor does it wait for threads that are busy after Ctrl-C, such as one that still loads torch.
     """
-    if "torch" in sys.modules or code == _INTERRUPTED:
+    if "torch" in sys.modules or code == INTERRUPTED:
         sys.stderr.flush()
         os._exit(code)
     sys.exit(code)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from tests.detection.plugin_packages import CODE, make_package
 from tests.fakes import make_card
 
 
@@ -25,3 +27,28 @@ def environment(tmp_path: Path) -> dict[str, str]:
         "OMP_NUM_THREADS": "1",
         "COLUMNS": "100",
     }
+
+
+@dataclass(frozen=True)
+class SlowDetector:
+    """A plug-in for processes that are to be stopped: 50 ms an image, one image at a time.
+
+    Attributes:
+        options: Those that choose it.
+        environment: Where it is installed.
+    """
+
+    options: list[str]
+    environment: dict[str, str]
+
+
+@pytest.fixture
+def slow_detector(tmp_path: Path, environment: dict[str, str]) -> SlowDetector:
+    mean = "return batch.float()"
+    code = CODE.replace(mean, f"time.sleep(0.05 * len(batch))\n        {mean}")
+    make_package(tmp_path / "site", "slow", code=f"import time\n{code}")
+    paths = [str(tmp_path / "site"), *filter(None, [environment.get("PYTHONPATH")])]
+    return SlowDetector(
+        ["--detector", "slow", "--batch-size", "1"],
+        environment | {"PYTHONPATH": os.pathsep.join(paths)},
+    )

@@ -17,7 +17,7 @@ def test_bench_prints_writes_and_warns(
     )
     arguments = ("detectors", "bench", "--real", real, "--generated", fake, *cards)
     out = tmp_path / "run"
-    shown = realbench(*arguments, "--out", out, environment=environment)
+    shown = realbench(*arguments, "--out", out, environment=environment, process=True)
     assert shown.stderr.startswith("warning: photographs and generated images can be told apart")
     for text in ("AUC", "whole", "crops", "ensemble", "fake", "images/s", "correlate by"):
         assert text in shown.stdout

@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
@@ -17,6 +15,7 @@ from PIL import Image
 from realbench.arena.judges import JudgeOptions
 from realbench.arena.judges.detectors import DetectorJudge
 from realbench.cli.fuse import _VERDICTS
+from realbench.content import content_path
 from realbench.detection.registry import list_detectors
 from realbench.detection.verdict import read_sample
 from realbench.scoring import Scorer
@@ -58,7 +57,7 @@ def test_calibration_is_saved_beside_the_users_card_and_used_from_there(
     place: Path, data: list[object], environment: dict[str, str]
 ) -> None:
     arguments = ("detectors", "calibrate", "cards/whole", *data)
-    shown = realbench(*arguments, environment=environment, cwd=place).stdout
+    shown = realbench(*arguments, environment=environment, cwd=place, process=True).stdout
     for text in ("temperature", "calibration error", "before", "after", "log loss saved"):
         assert text in shown
     assert "verdicts at --max-false-alarm 0.05: generated below" in shown
@@ -131,12 +130,8 @@ def test_training_into_a_file_ends_before_the_work(
 def test_calibration_of_a_bundled_name_never_goes_into_the_package(
     place: Path, data: list[object], environment: dict[str, str]
 ) -> None:
-    # The command's package is the installed one, which need not be this checkout.
-    find = "from realbench.content import content_path; print(content_path('detectors'))"
-    run = [sys.executable, "-c", find]
-    package = subprocess.run(run, cwd=place, capture_output=True, text=True, check=True).stdout
     refused = realbench(
-        *("detectors", "calibrate", "trace-lite", *data, "--out", package.strip()),
+        *("detectors", "calibrate", "trace-lite", *data, "--out", content_path("detectors")),
         environment=environment,
         cwd=place,
         code=2,
@@ -171,7 +166,10 @@ def test_a_fusion_is_compared_saved_and_used_by_its_name(
 ) -> None:
     members = ("--detector", "cards/whole", "--detector", "./cards/crops")
     fused = realbench(
-        "detectors", "fuse", "mine", *members, *data, environment=environment, cwd=place
+        *("detectors", "fuse", "mine", *members, *data),
+        environment=environment,
+        cwd=place,
+        process=True,
     ).stdout
     for text in ("ensemble:mine: whole", "plain average: AUC", "fusion: AUC", "log loss"):
         assert text in fused
@@ -232,7 +230,10 @@ def test_check_tries_what_is_here_and_tells_what_is_missing(
 ) -> None:
     environment |= {"REALBENCH_WEIGHTS": str(place / "none"), "HF_HUB_OFFLINE": "1"}
     fine = realbench(
-        *("detectors", "check", "npr", "cards/whole"), environment=environment, cwd=place
+        *("detectors", "check", "npr", "cards/whole"),
+        environment=environment,
+        cwd=place,
+        process=True,
     ).stdout.splitlines()
     assert fine[0].startswith("whole: works: P(real) 0.")
     assert "images/s" in fine[0]
@@ -262,7 +263,8 @@ def test_list_names_the_ensembles(place: Path, environment: dict[str, str]) -> N
 
 
 def test_list_has_whole_names_on_a_terminal_of_80_columns(environment: dict[str, str]) -> None:
-    shown = realbench("detectors", "list", environment=environment | {"COLUMNS": "80"}).stdout
+    narrow = environment | {"COLUMNS": "80"}
+    shown = realbench("detectors", "list", environment=narrow, process=True).stdout
     assert max(map(len, shown.splitlines())) <= 80
     assert set(list_detectors()) <= {word for line in shown.splitlines() for word in line.split()}
 

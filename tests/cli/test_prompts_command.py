@@ -22,7 +22,7 @@ CORE_FILE = content_path("prompts") / "suites" / "realbench-core.jsonl"
 
 
 def test_list_names_the_suites(environment: dict[str, str]) -> None:
-    printed = realbench("prompts", "list", environment=environment).stdout
+    printed = realbench("prompts", "list", environment=environment, process=True).stdout
     listed = json.loads(realbench("prompts", "list", "--json", environment=environment).stdout)
     assert [one["name"] for one in listed] == ["realbench-core", "realbench-mini"]
     for one in listed:
@@ -44,6 +44,10 @@ def test_show_prints_what_was_asked_for(environment: dict[str, str]) -> None:
     assert [line.split("\t")[0][:5] for line in food] == ["food-"] * 4
     (line,) = [x for x in show("realbench-core", "--id", "food-01", "--long") if "\t" in x]
     assert line == f"food-01\t{core.prompts['food-01'].prompt_long}"
+    shown = realbench(
+        "prompts", "show", "realbench-mini", environment=environment, process=True
+    ).stdout
+    assert shown.startswith("# realbench-mini")
     both = [x for x in show("realbench-core", "--tag", "fog", "--tag", "low-light") if "\t" in x]
     expected = [one for one in core.prompts.values() if {"fog", "low-light"} <= set(one.tags)]
     assert len(both) == len(expected) > 0
@@ -62,7 +66,9 @@ def test_show_says_what_there_is_not(environment: dict[str, str]) -> None:
 def test_export_writes_the_suite_in_three_formats(
     tmp_path: Path, environment: dict[str, str]
 ) -> None:
-    printed = realbench("prompts", "export", "realbench-core", environment=environment).stdout
+    printed = realbench(
+        "prompts", "export", "realbench-core", environment=environment, process=True
+    ).stdout
     assert printed == CORE_FILE.read_text(encoding="utf-8")
     for ending in ("jsonl", "csv", "txt"):
         out = tmp_path / f"core.{ending}"
@@ -92,7 +98,9 @@ def test_a_place_that_cannot_be_written_is_named(
 def test_import_makes_a_suite_of_a_text_file(tmp_path: Path, environment: dict[str, str]) -> None:
     source, out = tmp_path / "theirs.txt", tmp_path / "suite.jsonl"
     source.write_text("a red fox\na portrait\n", encoding="utf-8")
-    result = realbench("prompts", "import", source, "--out", out, environment=environment)
+    result = realbench(
+        "prompts", "import", source, "--out", out, environment=environment, process=True
+    )
     assert "2 prompts in" in result.stderr
     assert "00000: a red fox" in result.stderr
     suite = load_suite(out)

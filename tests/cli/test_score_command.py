@@ -1,4 +1,4 @@
-"""``realbench score`` as its users run it: real files, a real process, its exit codes."""
+"""``realbench score`` as its users run it: real files, what it prints, its exit codes."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.commands import command, error_line, make_images, realbench
+from tests.cli.conftest import SlowDetector
 
 
 def test_two_folders_and_photographs_fill_a_run_folder(
@@ -23,7 +24,9 @@ def test_two_folders_and_photographs_fill_a_run_folder(
     (a / "0002.png").write_bytes((a / "0002.png").read_bytes()[:200])
     out = tmp_path / "run"
     shown = realbench(
-        "score", a, b, "--reference", photos, "--out", out, *cards, environment=environment
+        *("score", a, b, "--reference", photos, "--out", out, *cards),
+        environment=environment,
+        process=True,
     )
     assert "photographs" in shown.stdout
     assert "0002.png" in shown.stdout
@@ -101,16 +104,16 @@ def test_a_cached_rerun_scores_nothing_and_does_not_load_torch(
 @pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_a_run_that_is_stopped_goes_on_where_it_was(
-    tmp_path: Path, cards: list[str], environment: dict[str, str], how: signal.Signals
+    tmp_path: Path, slow_detector: SlowDetector, how: signal.Signals
 ) -> None:
-    folder = make_images(tmp_path / "many", 400, size=700)
-    arguments = ("score", folder, "--out", tmp_path / "run", *cards)
+    folder = make_images(tmp_path / "many", 40)
+    arguments = ("score", folder, "--out", tmp_path / "run", *slow_detector.options)
     process = subprocess.Popen(
-        command(*arguments), env=environment, text=True, stderr=subprocess.PIPE
+        command(*arguments), env=slow_detector.environment, text=True, stderr=subprocess.PIPE
     )
     database = tmp_path / "cache" / "scores.sqlite-wal"
     deadline = time.monotonic() + 120
-    while not (database.exists() and database.stat().st_size > 60_000):
+    while not (database.exists() and database.stat().st_size > 40_000):
         assert process.poll() is None, "finished before it could be stopped"
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -120,12 +123,12 @@ def test_a_run_that_is_stopped_goes_on_where_it_was(
         assert process.returncode == 130
         assert stderr.startswith("error: interrupted")
         assert len(stderr.splitlines()) == 1
-    realbench(*arguments, environment=environment)
+    realbench(*arguments, environment=slow_detector.environment, process=True)
     manifest = json.loads((tmp_path / "run" / "run.json").read_text())
-    assert 0 < manifest["n_cached"] < 400
-    assert manifest["n_scored"] == 400
+    assert 0 < manifest["n_cached"] < 40
+    assert manifest["n_scored"] == 40
     with (tmp_path / "run" / "scores.csv").open() as file:
-        assert len({row["image"] for row in csv.DictReader(file)}) == 400
+        assert len({row["image"] for row in csv.DictReader(file)}) == 40
 
 
 def test_misuse_is_one_line_with_exit_code_2(

@@ -169,7 +169,7 @@ def test_a_terminal_without_unicode_gets_its_table(
 ) -> None:
     folder = make_images(tmp_path / "a", 3)
     plain = environment | {"PYTHONIOENCODING": "ascii"}
-    result = realbench("score", folder, *cards, environment=plain)
+    result = realbench("score", folder, *cards, environment=plain, process=True)
     assert "realism" in result.stdout
 
 

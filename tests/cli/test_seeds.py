@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from realbench.cli.ending import _exit_code
+from realbench.cli.ending import exit_code
 from realbench.cli.main import app
 
 
@@ -26,7 +26,7 @@ def test_a_seed_that_random_generators_do_not_take_is_misuse(capsys: Any) -> Non
     assert len(seeded) >= 11
     for path in seeded:
         for seed in ("4294967296", "-1"):
-            assert _exit_code(app, "realbench", [*path, "--seed", seed]) == 2, path
+            assert exit_code(app, "realbench", [*path, "--seed", seed]) == 2, path
             said = capsys.readouterr().err
             assert "'--seed'" in said, path
             assert said.count("\n") == 1

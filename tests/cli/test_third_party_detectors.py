@@ -51,6 +51,7 @@ def test_a_package_and_a_card_folder_score_together(
     realbench(
         *("score", images, "--detector", "high-frequency", "--detector", card, "--out", out),
         environment=with_example,
+        process=True,
     )
     with (out / "scores.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -71,7 +72,8 @@ def test_list_show_and_arena_know_it_and_a_broken_one_is_a_line(
     make_package(others, "trace-lite", package="evil")
     make_package(others, "torn", card=None)
     both = with_example | {"PYTHONPATH": f"{site}{os.pathsep}{others}"}
-    listed = realbench("detectors", "list", environment=both)
+    run = {"environment": both, "process": True}
+    listed = realbench("detectors", "list", **run)
     assert "high-frequency" in listed.stdout
     assert "none needed" in listed.stdout
     warnings = [line for line in listed.stderr.splitlines() if line]
@@ -79,12 +81,12 @@ def test_list_show_and_arena_know_it_and_a_broken_one_is_a_line(
         "warning: plug-in 'trace-lite'",
         "warning: plug-in 'torn'",
     ]
-    shown = realbench("detectors", "show", "high-frequency", environment=both).stdout
+    shown = realbench("detectors", "show", "high-frequency", **run).stdout
     assert "cutoff = 0.25" in shown
     assert "# fingerprint " in shown
     a, b = make_images(tmp_path / "a", 3), make_images(tmp_path / "b", 3, seed=1)
     out = tmp_path / "arena"
-    realbench(*("arena", a, b, "--detector", "high-frequency", "--out", out), environment=both)
+    realbench("arena", a, b, "--detector", "high-frequency", "--out", out, **run)
     votes = [json.loads(line) for line in (out / "votes.jsonl").read_text().splitlines()]
     assert len(votes) == 6
     assert all("high-frequency 0." in vote["reason"] for vote in votes)
