@@ -8,7 +8,7 @@ import json
 from typing import Any, Literal, get_args
 
 from realbench.errors import UsageError
-from realbench.prompts import Prompt, Suite
+from realbench.prompt_records import Prompt, Suite
 
 ExportFormat = Literal["jsonl", "csv", "txt"]
 EXPORT_FORMATS: tuple[str, ...] = get_args(ExportFormat)

@@ -12,7 +12,7 @@ from typing import Any
 
 from realbench.errors import RealBenchError, UsageError
 from realbench.hub_errors import hub_reason, quiet_hub
-from realbench.prompts import Prompt, Suite, collect_prompts, json_lines, read_file
+from realbench.prompt_records import Prompt, Suite, collect_prompts, json_lines, read_file
 from realbench.runs.versions import install_command
 from realbench.text import printable
 
@@ -31,6 +31,8 @@ _FORMATS = {
     ".parquet": "parquet",
 }
 FORMATS = tuple(dict.fromkeys(_FORMATS.values()))
+IMPORTED_ENDINGS = frozenset(end for end, name in _FORMATS.items() if name != "jsonl")
+"""Of files that are no suite's, but can be read as one."""
 
 Row = Mapping[str, Any]
 

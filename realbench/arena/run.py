@@ -68,7 +68,7 @@ def arena(
         folders: One per model; a file's stem is its prompt id.
         judge: Names such as ``"detectors"`` or ``"openai:MODEL"``, or judges; each in turn.
         reference: Folder of photographs, which becomes a contestant.
-        prompts: A suite's name, or a JSONL file of prompts.
+        prompts: A suite's name, or a file of prompts.
         out: Folder that receives votes, ratings, manifest and report; None keeps nothing.
         schedule: ``"all"`` judges every pair on every prompt they share; ``"active"`` next the
             pairs whose results tell most, until every neighboring pair is separated.

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from typer.core import TyperCommand, TyperGroup
+from typer.core import TyperGroup
 
 from realbench.cli import options
 from realbench.cli.ending import INTERRUPTED
+from realbench.cli.program import Command, Program
 from realbench.cli.progress import stage_bar
 from realbench.errors import RealBenchError, UsageError
 from realbench.text import printable
@@ -28,10 +29,8 @@ _FOLDERS = "\0"
 _ENDPOINT = "Judge openai:MODEL, an endpoint"
 _MODEL = "Judges openai:MODEL and hf:MODEL"
 _LOCAL = "Judge hf:MODEL, a local model"
-_LOCAL_BOTH = "Judges detectors and hf:MODEL"
 _DETECTORS = "Judge detectors"
 _HUMAN = "Judge human"
-_JSON = Annotated[bool, typer.Option("--json", help="Print the ratings as JSON, and nothing else.")]
 
 
 class _FoldersOrCommand(TyperGroup):
@@ -48,16 +47,15 @@ class _FoldersOrCommand(TyperGroup):
         return super().parse_args(ctx, args)
 
 
-class _InPlaceOfGroup(TyperCommand):
+class _InPlaceOfGroup(Command):
     """Shows itself under the name of its group, ``realbench arena``."""
 
     def make_context(self, info_name: Any, args: Any, parent: Any = None, **extra: Any) -> Any:
         return super().make_context(parent.info_name, args, parent=parent.parent, **extra)
 
 
-app = typer.Typer(
-    cls=_FoldersOrCommand,
-    help="Rank models by pairwise judgments.",
+app = Program(
+    cls=_FoldersOrCommand, no_args_is_help=False, help="Rank models by pairwise judgments."
 )
 
 
@@ -69,9 +67,7 @@ app = typer.Typer(
     "realbench arena rate RUN rates a run's votes again.",
 )
 def arena_command(
-    folders: Annotated[
-        list[Path], typer.Argument(metavar="FOLDER...", help="A folder of images per model.")
-    ],
+    folders: options.Folders,
     judge: Annotated[
         list[str] | None,
         typer.Option(
@@ -84,19 +80,10 @@ def arena_command(
         Path | None,
         typer.Option(metavar="PHOTOS", help="Folder of photographs, a contestant of its own."),
     ] = None,
-    prompts: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="SUITE|FILE",
-            help="A suite's name, or a JSONL file; an image's stem is its prompt id.",
-        ),
-    ] = None,
+    prompts: options.Prompts = None,
     out: Annotated[
         Path | None,
-        typer.Option(
-            metavar="RUN",
-            help="Keep votes.jsonl, ratings, run.json and report.html; goes on there.",
-        ),
+        options.out("Keep votes.jsonl, ratings, run.json and report.html; goes on there."),
     ] = None,
     schedule: Annotated[
         Literal["all", "active"],
@@ -172,10 +159,8 @@ def arena_command(
     temperature: Annotated[
         float | None, typer.Option(min=0, help="Of the sampling.", rich_help_panel=_ENDPOINT)
     ] = None,
-    device: Annotated[
-        str, typer.Option(help="Auto, cpu, cuda, cuda:1, mps, …", rich_help_panel=_LOCAL_BOTH)
-    ] = "auto",
-    dtype: Annotated[
+    device: options.Device = "auto",
+    precision: Annotated[
         Literal["auto", "float32", "bfloat16", "float16"],
         typer.Option(help="What it computes in.", rich_help_panel=_LOCAL),
     ] = "auto",
@@ -190,16 +175,8 @@ def arena_command(
             rich_help_panel=_LOCAL,
         ),
     ] = False,
-    batch_size: Annotated[
-        int | None,
-        typer.Option(min=1, help="A batch. (default: by device)", rich_help_panel=_LOCAL_BOTH),
-    ] = None,
-    detector: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME|CARD_DIR", help="Which; may be repeated.", rich_help_panel=_DETECTORS
-        ),
-    ] = None,
+    batch_size: options.BatchSize = None,
+    detector: options.Detector = None,
     cross_fit: Annotated[
         Path | None,
         typer.Option(
@@ -237,7 +214,7 @@ def arena_command(
     ] = 0,
     resamples: Annotated[int, typer.Option(min=1, help="Of the bootstrap over prompts.")] = 1000,
     quiet: options.Quiet = False,
-    json_: _JSON = False,
+    json_: options.Json = False,
 ) -> int:
     """Rank models: judges compare their images of a prompt, pair by pair.
 
@@ -268,7 +245,7 @@ def arena_command(
         max_output_tokens=max_output_tokens,
         batch_size=batch_size,
         device=device,
-        dtype=dtype,
+        dtype=precision,
         revision=revision,
         trust_remote_code=trust_remote_code,
         margin=margin,
@@ -311,10 +288,10 @@ def arena_command(
 
 @app.command("merge")
 def merge_command(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders that arena wrote.")],
-    out: Annotated[Path, typer.Option(metavar="RUN", help="The new run's folder.")],
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Folders that arena wrote.")],
+    out: Annotated[Path, options.out("The new run's folder.")],
     quiet: options.Quiet = False,
-    json_: _JSON = False,
+    json_: options.Json = False,
 ) -> int:
     """Join the votes of several runs, exact duplicates once, and rate them."""
     from realbench.arena.merging import merge
@@ -341,7 +318,7 @@ def rate_command(
     ] = None,
     seed: Annotated[int | None, options.seed("Of the bootstrap. (default: as before)")] = None,
     quiet: options.Quiet = False,
-    json_: _JSON = False,
+    json_: options.Json = False,
 ) -> int:
     """Rate a run's votes again and write its ratings and report; no judge is asked."""
     from realbench.arena.results import rate_run

@@ -19,22 +19,10 @@ if TYPE_CHECKING:
 
 
 def bench_command(
-    real: Annotated[Path, typer.Option(metavar="DIR", help="Folder of photographs.")],
+    reference: options.ReferenceNeeded,
     generated: options.Generated,
-    detector: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME|CARD_DIR",
-            help="Detector to measure; may be repeated. (default: the embedded pair)",
-        ),
-    ] = None,
-    weights: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME=FILE",
-            help="Weights of a detector that come from elsewhere; may be repeated.",
-        ),
-    ] = None,
+    detector: options.Detector = None,
+    weights: options.Weights = None,
     matched: options.Matched = False,
     perturb: Annotated[
         bool,
@@ -44,8 +32,7 @@ def bench_command(
         int, typer.Option(min=2, help="Images of each folder that --perturb degrades.")
     ] = 64,
     out: Annotated[
-        Path | None,
-        typer.Option(metavar="RUN", help="Write bench.csv, bench.json, scores.csv, report.html."),
+        Path | None, options.out("Write bench.csv, bench.json, scores.csv, report.html.")
     ] = None,
     device: options.Device = "auto",
     batch_size: options.BatchSize = None,
@@ -54,9 +41,7 @@ def bench_command(
     no_cache: options.NoCache = False,
     seed: Annotated[int, options.seed("Of the bootstrap and of --sample.")] = 0,
     quiet: options.Quiet = False,
-    json_: Annotated[
-        bool, typer.Option("--json", help="Print bench.json, and nothing else.")
-    ] = False,
+    json_: options.Json = False,
 ) -> None:
     """Measure detectors on photographs and on images of generators.
 
@@ -70,7 +55,7 @@ def bench_command(
     with progress_bar(shown=not quiet and not json_) as progress:
         run = bench(
             *generated,
-            real=real,
+            real=reference,
             detectors=detector or DEFAULT_DETECTORS,
             weights=parse_weights(weights or []),
             matched=matched,

@@ -15,19 +15,16 @@ from realbench.text import printable
 
 def calibrate_command(
     names: Annotated[
-        list[str], typer.Argument(metavar="NAME|CARD_DIR...", help="Detectors to calibrate.")
+        list[str], typer.Argument(metavar="NAME|CARD_DIR", help="Detectors to calibrate.")
     ],
-    real: Annotated[
-        list[Path],
-        typer.Option(metavar="DIR", help="Folder of your photographs; may be repeated."),
-    ],
+    reference: options.References,
     generated: options.Generated,
     out: Annotated[
         Path | None,
-        typer.Option(
-            metavar="DIR",
-            help="Receives NAME/calibration.toml and NAME/verdict.json. (default: beside the card "
-            "of your own folder, else calibrated-detectors)",
+        options.out(
+            "Receives NAME/calibration.toml and NAME/verdict.json. (default: beside the card of "
+            "your own folder, else calibrated-detectors)",
+            "DIR",
         ),
     ] = None,
     prior: Annotated[
@@ -38,11 +35,12 @@ def calibrate_command(
     device: options.Device = "auto",
     no_cache: options.NoCache = False,
     seed: Annotated[int, options.seed("Of the bootstrap.")] = 0,
-    json_: Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else.")] = False,
+    quiet: options.Quiet = False,
+    json_: options.Json = False,
 ) -> None:
     """Fit P(real) and verdicts of detectors on your own photographs and generated images.
 
-    realbench detectors calibrate trace-lite --real photos --generated flux-dev
+    realbench detectors calibrate trace-lite --reference photos --generated flux-dev
 
     realbench score ./new --detector ./calibrated-detectors/trace-lite
 
@@ -52,10 +50,10 @@ def calibrate_command(
     """
     from realbench.bench.calibrate import calibrate
 
-    with progress_bar(shown=not json_) as progress:
+    with progress_bar(shown=not quiet and not json_) as progress:
         results = calibrate(
             names,
-            real,
+            reference,
             generated,
             out=out,
             prior=prior,
@@ -69,6 +67,8 @@ def calibrate_command(
         import json
 
         typer.echo(json.dumps(results))
+        return
+    if quiet:
         return
     for entry in results:
         for line in _lines(entry):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,10 +16,12 @@ def check_command(
     names: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[NAME|CARD_DIR|ensemble:NAME]...", help="Detectors to try. (default: all)"
+            metavar="NAME|CARD_DIR|ensemble:NAME", help="Detectors to try. (default: all)"
         ),
     ] = None,
     device: options.Device = "auto",
+    quiet: options.Quiet = False,
+    json_: options.Json = False,
 ) -> int:
     """Load each detector that is complete here and have it score a test card.
 
@@ -36,13 +38,26 @@ def check_command(
 
     cards = choose_cards(names or list_detectors())
     cards = sorted(cards, key=lambda card: bool(card.whats_missing()))
-    found = check_detectors(cards, device=device, report=_report)
+    shown = not quiet and not json_
+    found = check_detectors(cards, device=device, report=_report if shown else None)
     failed = [one.name for one in found if one.failure]
     usable = sum(not one.missing and not one.failure for one in found)
-    typer.echo(f"{usable} of {len(found)} can be used here")
+    if json_:
+        import json
+
+        typer.echo(json.dumps([_as_json(one) for one in found]))
+    elif not quiet:
+        typer.echo(f"{usable} of {len(found)} can be used here")
     if failed:
         typer.echo(f"error: failed though complete: {', '.join(failed)}", err=True)
     return 1 if failed else 0
+
+
+def _as_json(one: Checked) -> dict[str, Any]:
+    figures = {"realism": one.realism, "speed": one.speed, "memory": one.memory}
+    if one.missing or one.failure:
+        figures = dict.fromkeys(figures)
+    return {"name": one.name, "missing": one.missing, "failure": one.failure, **figures}
 
 
 def _report(one: Checked) -> None:

@@ -11,13 +11,11 @@ from realbench.cli import options
 
 
 def demo(
-    out: Annotated[
-        Path, typer.Option(metavar="DIR", help="Receives the pictures and the run.")
-    ] = Path("realbench-demo"),
+    out: Annotated[Path, options.out("Receives the pictures and the run.", "DIR")] = Path(
+        "realbench-demo"
+    ),
     quiet: options.Quiet = False,
-    json_: Annotated[
-        bool, typer.Option("--json", help="Print the summary as JSON, and nothing else.")
-    ] = False,
+    json_: options.Json = False,
 ) -> int:
     """Score sample photographs against rendered pictures: no data, no download needed."""
     from realbench.cli.score import finish, progress_bar

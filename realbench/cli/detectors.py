@@ -13,11 +13,10 @@ from realbench.cli.bench import bench_command
 from realbench.cli.calibrate import as_folder, calibrate_command
 from realbench.cli.check import check_command
 from realbench.cli.fuse import fuse_command
+from realbench.cli.program import Program
 from realbench.text import printable
 
-app = typer.Typer(
-    no_args_is_help=True, help="List, check, measure, calibrate, fuse and train detectors."
-)
+app = Program(help="List, check, measure, calibrate, fuse and train detectors.")
 app.command("bench")(bench_command)
 app.command("calibrate")(calibrate_command)
 app.command("fuse")(fuse_command)
@@ -25,11 +24,7 @@ app.command("check")(check_command)
 
 
 @app.command("list")
-def list_command(
-    json_: Annotated[
-        bool, typer.Option("--json", help="Print the list as JSON, and nothing else.")
-    ] = False,
-) -> None:
+def list_command(json_: options.Json = False) -> None:
     """List the detectors that have a card, and which of them have their weights here."""
     import json
 
@@ -93,7 +88,9 @@ def _print_detectors(
 
 @app.command("show")
 def show_command(
-    name: Annotated[str, typer.Argument(help="A detector's name, or a card's folder.")],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME|CARD_DIR", help="A detector's name, or a card's folder.")
+    ],
 ) -> None:
     """Print a detector's card and fingerprint."""
     from realbench.detection.registry import find_card
@@ -111,7 +108,7 @@ def train_command(
     names: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[RECIPE]...",
+            metavar="RECIPE",
             help="Recipes to follow: semantic-lite, trace-lite (default: both), or small-images "
             "for pictures of about 64 pixels.",
         ),
@@ -119,11 +116,9 @@ def train_command(
     name: Annotated[
         str | None, typer.Option(help="What the detector is called. (default: as its recipe)")
     ] = None,
-    real: Annotated[
+    reference: Annotated[
         list[Path] | None,
-        typer.Option(
-            "--real", "--photos", metavar="DIR", help="Folder of photographs; may be repeated."
-        ),
+        typer.Option(metavar="PHOTOS", help="Folder of photographs; may be repeated."),
     ] = None,
     generated: Annotated[
         list[Path] | None,
@@ -142,18 +137,20 @@ def train_command(
     autoencoder: Annotated[
         Path | None,
         typer.Option(
+            metavar="DIR",
             help="Folder of the TAEF2 weights: held-out figures include photographs' round trips "
-            "through it, and recipes with a share of these learn from them."
+            "through it, and recipes with a share of these learn from them.",
         ),
     ] = None,
     recipe: Annotated[
         Path | None, typer.Option(metavar="FILE", help="A recipe.toml of your own.")
     ] = None,
-    out: Annotated[Path, typer.Option(help="Receives a folder per detector.")] = Path(
+    out: Annotated[Path, options.out("Receives a folder per detector.", "DIR")] = Path(
         "trained-detectors"
     ),
     work: Annotated[
-        Path | None, typer.Option(help="What is done so far. (default: OUT/.work)")
+        Path | None,
+        typer.Option(metavar="DIR", help="What is done so far. (default: OUT/.work)"),
     ] = None,
     training_views: Annotated[
         int | None, typer.Option(min=1, help="Fewer or more views of an image than the recipe's.")
@@ -164,7 +161,9 @@ def train_command(
     ] = None,
     keep_folds: Annotated[
         Path | None,
-        typer.Option(help="Receives each fold's networks as detectors, for cross-fitting."),
+        typer.Option(
+            metavar="DIR", help="Receives each fold's networks as detectors, to cross-fit."
+        ),
     ] = None,
     generator_folds: Annotated[
         int | None,
@@ -174,18 +173,21 @@ def train_command(
             "learn from more.",
         ),
     ] = None,
+    quiet: options.Quiet = False,
+    json_: options.Json = False,
 ) -> None:
     """Train, cross-validate and calibrate the embedded families on your own images.
 
     For a generator that the detectors here do not know:
 
-    realbench detectors train semantic-lite --name mine --real photos --generated flux-3
+    realbench detectors train semantic-lite --name mine --reference photos --generated flux-3
     --generated sd-5 --out my_detectors
 
     realbench score ./new --detector ./my_detectors/mine
 
     Run it again with the same OUT to go on after an interruption.
     """
+    import json
     import sys
 
     from realbench.detection.training.recipe import choose_recipes
@@ -207,17 +209,20 @@ def train_command(
         out=out,
         work=work,
         data=data,
-        photos=real or (),
+        photos=reference or (),
         generated=generated or (),
         autoencoder=autoencoder,
         workers=workers,
         keep_folds=keep_folds,
         generator_folds=generator_folds,
         command=_without_paths(sys.argv[1:]),
-        report=lambda line: typer.echo(line, err=True),
+        report=(lambda _: None) if quiet else lambda line: typer.echo(line, err=True),
     )
-    for line in _trained(results, out):
-        typer.echo(line)
+    if json_:
+        typer.echo(json.dumps(results))
+    elif not quiet:
+        for line in _trained(results, out):
+            typer.echo(line)
 
 
 def _trained(results: dict[str, Any], out: Path) -> Iterator[str]:

@@ -16,33 +16,24 @@ from realbench.text import printable
 
 def fuse_command(
     name: Annotated[str, typer.Argument(metavar="NAME", help="What the ensemble is called.")],
-    real: Annotated[
-        list[Path], typer.Option(metavar="DIR", help="Folder of photographs; may be repeated.")
-    ],
+    reference: options.References,
     generated: options.Generated,
-    detector: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME|CARD_DIR",
-            help="A detector of the ensemble; repeat it. (default: the embedded pair)",
-        ),
-    ] = None,
+    detector: options.Detector = None,
     out: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FILE", help="File that receives it. (default: ensembles.toml in this folder)"
-        ),
+        options.out("File that receives it. (default: ensembles.toml in this folder)", "FILE"),
     ] = None,
     matched: options.Matched = False,
     device: options.Device = "auto",
     no_cache: options.NoCache = False,
     seed: Annotated[int, options.seed("Of the bootstrap.")] = 0,
-    json_: Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else.")] = False,
+    quiet: options.Quiet = False,
+    json_: options.Json = False,
 ) -> None:
     """Fit the weights of an ensemble, and compare it with the plain average on held-out images.
 
     realbench detectors fuse mine --detector trace-lite --detector ./my_detectors/mine
-    --real photos --generated flux-dev --generated sdxl
+    --reference photos --generated flux-dev --generated sdxl
 
     realbench score ./new --detector ensemble:mine
 
@@ -52,10 +43,10 @@ def fuse_command(
     from realbench.detection.ensembles import own_file
     from realbench.detection.registry import DEFAULT_DETECTORS
 
-    with progress_bar(shown=not json_) as progress:
+    with progress_bar(shown=not quiet and not json_) as progress:
         found = fuse(
             detector or DEFAULT_DETECTORS,
-            real,
+            reference,
             generated,
             name=name,
             out=out or own_file(),
@@ -69,6 +60,8 @@ def fuse_command(
         import json
 
         typer.echo(json.dumps(found))
+        return
+    if quiet:
         return
     for line in _lines(found):
         typer.echo(line)

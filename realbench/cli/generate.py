@@ -24,24 +24,26 @@ _REWRITER = "Rewriting of prompts"
 
 
 def generate(
-    suite: Annotated[
-        str, typer.Option(metavar="SUITE|FILE", help="A suite's name, or a JSONL file of prompts.")
-    ],
+    prompts: options.PromptsNeeded,
     model: Annotated[
         str, typer.Option(metavar="FOLDER|HUB_ID", help="A diffusers text-to-image pipeline.")
     ],
-    out: Annotated[
-        Path, typer.Option(metavar="DIR", help="The model's folder of images; goes on there.")
-    ],
+    out: Annotated[Path, options.out("The model's folder of images; goes on there.", "DIR")],
     long: Annotated[
         bool, typer.Option("--long", help="Use the long forms of the prompts.")
     ] = False,
     seed: Annotated[int, options.seed("With the prompt's id it gives each image's seed.")] = 0,
+    device: options.Device = "auto",
+    precision: Annotated[
+        Literal["auto", "float32", "bfloat16", "float16"],
+        typer.Option(help="auto: bfloat16 on CUDA, else float32."),
+    ] = "auto",
     batch_size: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 1,
     limit: Annotated[
         int | None, typer.Option(min=1, help="Only the suite's first so many prompts.")
     ] = None,
     quiet: options.Quiet = False,
+    json_: options.Json = False,
     revision: Annotated[
         str | None, typer.Option(help="Branch, tag or commit.", rich_help_panel=_MODEL)
     ] = None,
@@ -74,13 +76,6 @@ def generate(
             rich_help_panel=_MODEL,
         ),
     ] = None,
-    device: Annotated[
-        str, typer.Option(help="auto, cpu, cuda, cuda:1, mps, …", rich_help_panel=_MODEL)
-    ] = "auto",
-    dtype: Annotated[
-        Literal["auto", "float32", "bfloat16", "float16"],
-        typer.Option(help="auto: bfloat16 on CUDA, else float32.", rich_help_panel=_MODEL),
-    ] = "auto",
     offload: Annotated[
         bool,
         typer.Option(
@@ -139,7 +134,7 @@ def generate(
             negative_prompt=negative_prompt,
             extra=dict(_named_value(one) for one in argument or ()),
             device=device,
-            dtype=dtype,
+            dtype=precision,
             offload=offload,
         ),
         rewriter=None
@@ -152,9 +147,11 @@ def generate(
         batch_size=batch_size,
         limit=limit,
     )
-    with progress_bar(shown=not quiet) as progress:
-        made = make_images(suite, out, options, progress=progress)
-    if not quiet:
+    with progress_bar(shown=not quiet and not json_) as progress:
+        made = make_images(prompts, out, options, progress=progress)
+    if json_:
+        typer.echo(json.dumps(made.manifest["counts"] | {"made": made.made, "kept": made.kept}))
+    elif not quiet:
         typer.echo(f"{made.made:,} images made in {out}, {made.kept:,} were there")
         counts = made.manifest["counts"]
         if counts["flagged"]:
@@ -164,7 +161,7 @@ def generate(
                 f"Note: the rewriter gave no text for {counts['not_rewritten']:,} prompts, which "
                 "were used as they are"
             )
-        following = shlex.join(["realbench", "score", str(out), "--prompts", suite])
+        following = shlex.join(["realbench", "score", str(out), "--prompts", prompts])
         typer.echo(f"Next: {following}")
 
 

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from realbench.cli import options
+from realbench.cli.program import Program
 from realbench.text import printable
 
 if TYPE_CHECKING:
     from realbench.leaderboard.standings import Standings
 
-app = typer.Typer(no_args_is_help=True, help="Start, add to, verify and build leaderboards.")
+app = Program(help="Start, add to, verify and build leaderboards.")
 
 BoardDir = Annotated[Path, typer.Argument(metavar="BOARD_DIR", help="Folder with a board.toml.")]
 
@@ -22,11 +24,9 @@ def new_command(
     board: Annotated[Path, typer.Argument(metavar="BOARD_DIR", help="The board's new folder.")],
     runs: Annotated[
         list[Path],
-        typer.Argument(metavar="RUN...", help="A score run, an arena run, or one each."),
+        typer.Argument(metavar="RUN", help="A score run, an arena run, or one each."),
     ],
-    suite: Annotated[
-        str, typer.Option(metavar="NAME|FILE", help="Bundled suite, or a JSONL file of prompts.")
-    ],
+    prompts: options.PromptsNeeded,
     title: Annotated[str, typer.Option(help="The board's title.")],
     min_prompts: Annotated[
         int | None, typer.Option(min=2, help="Least number of prompts. (default: nine in ten)")
@@ -35,7 +35,7 @@ def new_command(
     """Start a board whose entries are made as these runs were: writes its board.toml."""
     from realbench.leaderboard.start import start_board
 
-    start_board(board, runs, suite=suite, title=title, min_prompts=min_prompts)
+    start_board(board, runs, suite=prompts, title=title, min_prompts=min_prompts)
     path = printable(board / "board.toml")
     typer.echo(f"Wrote {path}: add its limits, and entries with leaderboard add")
     return 0
@@ -46,7 +46,7 @@ def add_command(
     runs: Annotated[
         list[Path],
         typer.Argument(
-            metavar="RUN...",
+            metavar="RUN",
             help="Folder of a score run, an arena run, or one each. An anchor with cross_fit takes "
             "a score run of each fold.",
         ),
@@ -110,7 +110,7 @@ def add_command(
 @app.command("verify")
 def verify_command(
     board: BoardDir,
-    json_: Annotated[bool, typer.Option("--json", help="Print the violations as JSON.")] = False,
+    json_: options.Json = False,
 ) -> int:
     """Verify a board: formats, hashes, figures computed again, duplicates.
 
@@ -136,7 +136,7 @@ def verify_command(
 @app.command("build")
 def build_command(
     boards: Annotated[
-        list[Path], typer.Argument(metavar="BOARD_DIR...", help="Folders with a board.toml.")
+        list[Path], typer.Argument(metavar="BOARD_DIR", help="Folders with a board.toml.")
     ],
     site: Annotated[
         Path | None,
@@ -164,7 +164,7 @@ def diff_command(
     before: Annotated[Path, typer.Argument(metavar="A", help="A board's folder.")],
     after: Annotated[Path, typer.Argument(metavar="B", help="The same board, later.")],
     markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,
-    json_: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    json_: options.Json = False,
 ) -> int:
     """Print what changed between two states of a board, in rank and score."""
     from realbench.leaderboard.diff import diff_boards, diff_markdown, diff_text
@@ -189,12 +189,12 @@ def _standings(folder: Path) -> Standings:
 
 @app.command("review")
 def review_command(
-    base: Annotated[str, typer.Argument(help="The revision that a request goes into.")],
-    head: Annotated[str, typer.Argument(help="The request's revision.")],
-    repository: Annotated[Path, typer.Option(help="A git repository that has both.")] = Path(),
-    out: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write what was found as JSON.")
-    ] = None,
+    base: Annotated[str, typer.Argument(metavar="BASE", help="The revision that it goes into.")],
+    head: Annotated[str, typer.Argument(metavar="HEAD", help="The request's revision.")],
+    repository: Annotated[
+        Path, typer.Option(metavar="DIR", help="A git repository that has both.")
+    ] = Path(),
+    out: Annotated[Path | None, options.out("Write what was found as JSON.", "FILE")] = None,
     allow_changes: Annotated[
         bool, typer.Option("--allow-changes", help="Anything may be changed, as maintainers do.")
     ] = False,

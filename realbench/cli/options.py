@@ -1,19 +1,63 @@
-"""Options that several commands have, so that they mean and say the same everywhere."""
+"""The options of the commands, declared once, so that they mean and say the same everywhere."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
 from realbench.seeds import MAX_SEED
 
+# --- What is read ------------------------------------------------------------------------------
+
+Folders = Annotated[
+    list[Path], typer.Argument(metavar="FOLDER", help="A folder of images per model.")
+]
+_PHOTOS = "Folder of photographs to compare with"
+Reference = Annotated[Path | None, typer.Option(metavar="PHOTOS", help=f"{_PHOTOS}.")]
+ReferenceNeeded = Annotated[Path, typer.Option("--reference", metavar="PHOTOS", help=f"{_PHOTOS}.")]
+References = Annotated[
+    list[Path], typer.Option("--reference", metavar="PHOTOS", help=f"{_PHOTOS}; may be repeated.")
+]
 Generated = Annotated[
     list[Path],
     typer.Option(metavar="DIR", help="Folder of a generator's images; may be repeated."),
 ]
+SUITE = "SUITE|FILE"
+_SUITE = "A suite's name, or a file of prompts (JSONL, CSV, TSV, JSON, TXT, Parquet)"
+Prompts = Annotated[
+    str | None,
+    typer.Option(metavar=SUITE, help=f"{_SUITE}; an image's stem is its prompt's id."),
+]
+PromptsNeeded = Annotated[str, typer.Option("--prompts", metavar=SUITE, help=f"{_SUITE}.")]
+Suite = Annotated[str, typer.Argument(metavar=SUITE, help=f"{_SUITE}.")]
+
+# --- What judges -------------------------------------------------------------------------------
+
+Detector = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME|CARD_DIR",
+        help="Detector to use, or ensemble:NAME; may be repeated. (default: the embedded pair)",
+    ),
+]
+Weights = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME=FILE",
+        help="Weights of a detector or measure that come from elsewhere; may be repeated. "
+        "(see: realbench detectors list)",
+    ),
+]
+
+# --- How it is computed ------------------------------------------------------------------------
+
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps, …")]
+Precision = Annotated[
+    Literal["float32", "bfloat16"],
+    typer.Option(help="bfloat16 for published networks on GPUs: scores move a little."),
+]
 BatchSize = Annotated[int | None, typer.Option(min=1, help="Images a batch. (default: by device)")]
 Workers = Annotated[
     int | None, typer.Option(min=1, help="Decoding threads. (default: one per core)")
@@ -27,7 +71,6 @@ Matched = Annotated[
         "--matched", help="Bring all images to one shape, size and format: 512 px, JPEG 90."
     ),
 ]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 
 
 def seed(what: str) -> Any:
@@ -36,4 +79,21 @@ def seed(what: str) -> Any:
     Args:
         what: its help text: of what it is the seed.
     """
-    return typer.Option(min=0, max=MAX_SEED, help=what)
+    return typer.Option("--seed", min=0, max=MAX_SEED, help=what)
+
+
+# --- What is written and printed ---------------------------------------------------------------
+
+
+def out(what: str, metavar: str = "RUN") -> Any:
+    """Return the option of what a command writes.
+
+    Args:
+        what: its help text.
+        metavar: ``RUN``, ``DIR`` or ``FILE``.
+    """
+    return typer.Option("--out", metavar=metavar, help=what)
+
+
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else.")]

@@ -7,11 +7,12 @@ from typing import Annotated, Literal
 
 import typer
 
+from realbench.cli import options
+from realbench.cli.program import Program
 from realbench.text import printable
 
-app = typer.Typer(no_args_is_help=True, help="List, show, export and import prompt suites.")
+app = Program(help="List, show, export and import prompt suites.")
 
-_SUITE = typer.Argument(metavar="SUITE|FILE", help="A suite's name, or a JSONL file of prompts.")
 _COLUMNS = "Columns of JSON, CSV, Parquet and datasets"
 _NUMBERS = "Ids by number"
 _DATASETS = "Datasets (hf:)"
@@ -19,7 +20,7 @@ _DATASETS = "Datasets (hf:)"
 
 @app.command("list")
 def list_command(
-    json_: Annotated[bool, typer.Option("--json", help="Print the list as JSON.")] = False,
+    json_: options.Json = False,
 ) -> None:
     """List the bundled suites."""
     from realbench.prompts import list_suites, load_suite
@@ -45,7 +46,7 @@ def list_command(
 
 @app.command("show")
 def show_command(
-    suite: Annotated[str, _SUITE],
+    suite: options.Suite,
     category: Annotated[
         list[str] | None, typer.Option(help="Only this category; may be repeated.")
     ] = None,
@@ -90,7 +91,7 @@ def show_command(
 
 @app.command("export")
 def export_command(
-    suite: Annotated[str, _SUITE],
+    suite: options.Suite,
     format_: Annotated[
         Literal["jsonl", "csv", "txt"] | None,
         typer.Option(
@@ -101,7 +102,7 @@ def export_command(
         bool, typer.Option("--long", help="Each prompt in its long form, in place of the short.")
     ] = False,
     out: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write to a file, not to the terminal.")
+        Path | None, options.out("Write to a file, not to the terminal.", "FILE")
     ] = None,
 ) -> None:
     """Write a suite as JSONL, CSV or plain text."""
@@ -124,7 +125,7 @@ def import_command(
     source: Annotated[
         str, typer.Argument(metavar="FILE|hf:DATASET", help="What to read, by its ending.")
     ],
-    out: Annotated[Path, typer.Option(metavar="FILE", help="The JSONL file to write.")],
+    out: Annotated[Path, options.out("The JSONL file to write.", "FILE")],
     format_: Annotated[
         Literal["txt", "jsonl", "json", "csv", "tsv", "parquet"] | None,
         typer.Option("--format", help="txt: a prompt a line. (default: by the file's ending)"),

@@ -6,23 +6,41 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(no_args_is_help=True, help="List and show measures of quality and alignment.")
+from realbench.cli import options
+from realbench.cli.program import Program
+
+app = Program(help="List and show measures of quality and alignment.")
 
 
 @app.command("list")
-def list_command() -> None:
+def list_command(json_: options.Json = False) -> None:
     """List the measures, what they read, and which have their weights here."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from realbench.quality.cards import find_measure, list_measures
 
-    table = Table("measure", "reads", "weights", "what it does")
+    entries = []
     for name in list_measures():
         card = find_measure(name)
-        reads = "image, prompt" if card.needs_prompt else "image"
-        weights = "needs them" if card.whats_missing() else "here"
-        table.add_row(name, reads, weights, card.description)
+        entries.append(
+            {
+                "name": name,
+                "reads": "image, prompt" if card.needs_prompt else "image",
+                "description": card.description,
+                "missing": card.whats_missing() or None,
+            }
+        )
+    if json_:
+        import json
+
+        typer.echo(json.dumps(entries))
+        return
+    table = Table("measure", "reads", "weights", "what it does")
+    for one in entries:
+        weights = "needs them" if one["missing"] else "here"
+        table.add_row(*map(Text, (one["name"], one["reads"], weights, one["description"])))
     console = Console()
     console.print(table)
     console.print("Use one: realbench score FOLDER --prompts SUITE --quality NAME")
@@ -30,7 +48,10 @@ def list_command() -> None:
 
 @app.command("show")
 def show_command(
-    name: Annotated[str, typer.Argument(help="A bundled measure's name, or a card's folder.")],
+    name: Annotated[
+        str,
+        typer.Argument(metavar="NAME|CARD_DIR", help="A measure's name, or a card's folder."),
+    ],
 ) -> None:
     """Print a measure's card and fingerprint, and how to get what is missing."""
     from realbench.quality.cards import MEASURE_FILE, find_measure

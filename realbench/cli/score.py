@@ -20,31 +20,14 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from realbench.detection.specs import Precision
     from realbench.scoring.run import Progress, ScoreRun
 
 
 def score(
-    folders: Annotated[
-        list[Path], typer.Argument(metavar="FOLDER...", help="A folder of images per model.")
-    ],
-    reference: Annotated[
-        Path | None, typer.Option(metavar="PHOTOS", help="Folder of photographs to compare with.")
-    ] = None,
-    prompts: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="SUITE|FILE",
-            help="A suite's name, or a JSONL file; an image's stem is its prompt id.",
-        ),
-    ] = None,
-    detector: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME|CARD_DIR",
-            help="Detector to use; may be repeated. (default: the embedded pair)",
-        ),
-    ] = None,
+    folders: options.Folders,
+    reference: options.Reference = None,
+    prompts: options.Prompts = None,
+    detector: options.Detector = None,
     quality: Annotated[
         list[str] | None,
         typer.Option(
@@ -53,25 +36,12 @@ def score(
             "may be repeated. (see: realbench quality list)",
         ),
     ] = None,
-    weights: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME=FILE",
-            help="Weights of a detector or measure that come from elsewhere; may be repeated. "
-            "(see: realbench detectors list)",
-        ),
-    ] = None,
+    weights: options.Weights = None,
     out: Annotated[
-        Path | None,
-        typer.Option(metavar="RUN", help="Write scores.csv, summary.json, run.json, report.html."),
+        Path | None, options.out("Write scores.csv, summary.json, run.json, report.html.")
     ] = None,
     device: options.Device = "auto",
-    precision: Annotated[
-        str,
-        typer.Option(
-            help="float32, or bfloat16 for published networks: for GPUs; scores move a little."
-        ),
-    ] = "float32",
+    precision: options.Precision = "float32",
     max_false_alarm: Annotated[
         float,
         typer.Option(
@@ -86,11 +56,9 @@ def score(
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit with 1 if any image is unreadable.")
     ] = False,
-    seed: Annotated[int, options.seed("Seed of the bootstrap.")] = 0,
+    seed: Annotated[int, options.seed("Of the bootstrap.")] = 0,
     quiet: options.Quiet = False,
-    json_: Annotated[
-        bool, typer.Option("--json", help="Print the summary as JSON, and nothing else.")
-    ] = False,
+    json_: options.Json = False,
 ) -> int:
     """Score folders of images: P(real) of each image, ranking, intervals.
 
@@ -114,7 +82,7 @@ def score(
             weights=parse_weights(weights or []),
             out=out,
             device=device,
-            precision=checked_precision(precision),
+            precision=precision,
             max_false_alarm=max_false_alarm,
             max_pixels=max_pixels,
             workers=workers,
@@ -124,21 +92,6 @@ def score(
             progress=progress,
         )
     return finish(run, out=out, quiet=quiet, json_=json_, strict=strict)
-
-
-def checked_precision(precision: str) -> Precision:
-    """Return what ``--precision`` says.
-
-    Raises:
-        UsageError: it is no precision.
-    """
-    from realbench.errors import UsageError
-
-    if precision == "float32":
-        return "float32"
-    if precision == "bfloat16":
-        return "bfloat16"
-    raise UsageError(f"--precision {precision!r}: give float32 or bfloat16")
 
 
 def finish(

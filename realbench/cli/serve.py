@@ -20,14 +20,7 @@ def serve(
         Path | None,
         typer.Option(metavar="FILE", help="TOML file with a [reward] table, as trainings have it."),
     ] = None,
-    detector: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME|CARD_DIR",
-            help="Detector of the reward, without a file; may be repeated. "
-            "(default: the embedded pair)",
-        ),
-    ] = None,
+    detector: options.Detector = None,
     host: Annotated[
         str, typer.Option(help="Address to listen on; others than loopback need a token.")
     ] = "127.0.0.1",
@@ -47,9 +40,7 @@ def serve(
         float, typer.Option(min=0, max=10_000, help="Milliseconds to wait for it to fill.")
     ] = 5.0,
     max_images: Annotated[int, typer.Option(min=1, help="Images of a request at most.")] = 256,
-    max_pixels: Annotated[
-        int, typer.Option(min=1, help="Pixels of an image at most.")
-    ] = 16_777_216,
+    max_pixels: options.MaxPixels = 16_777_216,
     max_megabytes: Annotated[int, typer.Option(min=1, help="MiB of a request at most.")] = 256,
     max_memory: Annotated[
         int, typer.Option(min=1, help="MiB of all requests at once, at most.")

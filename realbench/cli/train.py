@@ -10,6 +10,7 @@ import typer
 
 from realbench.cli import options, training
 from realbench.cli.ending import run as run_command
+from realbench.cli.program import Program, add_version
 from realbench.cli.train_demo import demo
 from realbench.cli.train_prompt import prompt
 from realbench.errors import UsageError
@@ -19,11 +20,11 @@ if TYPE_CHECKING:
     from realbench.config.config_files import Configs
     from realbench.train.diffusion import TrainResult
 
-app = typer.Typer(
+app = Program(
     name="realgen-train",
-    no_args_is_help=True,
     help="Train image models and prompt writers with the scorers as the reward.",
 )
+add_version(app, "realgen-train")
 app.command("prompt")(prompt)
 app.command("demo")(demo)
 
@@ -36,7 +37,9 @@ def diffusion(
     set_: Annotated[
         list[str] | None,
         typer.Option(
-            "--set", metavar="TABLE.KEY=VALUE", help="Another value than the config's; repeatable."
+            "--set",
+            metavar="TABLE.KEY=VALUE",
+            help="Another value than the config's; repeatable.",
         ),
     ] = None,
     paired: Annotated[
@@ -48,6 +51,7 @@ def diffusion(
     out: training.Out = None,
     seed: training.Seed = None,
     quiet: options.Quiet = False,
+    json_: options.Json = False,
 ) -> None:
     """Train a flow-matching image model by Flow-GRPO.
 
@@ -56,7 +60,7 @@ def diffusion(
     """
     from realbench.train.config import load_config
 
-    if quiet:
+    if quiet or json_:
         warnings.simplefilter("ignore")
     values = training.overrides(set_, seed)
     if paired is not None:
@@ -67,15 +71,19 @@ def diffusion(
 
     folder = out or Path(f"{Path(config).stem}-run")
     first = training.is_first_process()
-    with training.progress_bar(shown=first and not quiet) as progress:
+    with training.progress_bar(shown=first and not quiet and not json_) as progress:
         result = train(settings, out=folder, progress=progress)
-    if first and not quiet:
+    if first and json_:
+        training.print_json(result.summary)
+    elif first and not quiet:
         print_result(result)
 
 
 @app.command()
 def configs(
-    name: Annotated[str | None, typer.Argument(help="Print this one, to be changed.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="Print this one, to be changed.")
+    ] = None,
 ) -> None:
     """List the configs that are shipped, or print one."""
     from realbench.train import config as of_diffusion

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,21 +9,17 @@ from typing import Annotated, Any
 import typer
 
 from realbench.cli import options
-from realbench.cli.training import check_installed, progress_bar
+from realbench.cli.training import check_installed, print_json, progress_bar
 
 
 def demo(
-    out: Annotated[
-        Path, typer.Option(metavar="DIR", help="The run's folder; goes on there.")
-    ] = Path("realgen-demo"),
+    out: Annotated[Path, options.out("The run's folder; goes on there.")] = Path("realgen-demo"),
     seed: Annotated[int, options.seed("Of every random choice.")] = 0,
     iterations: Annotated[
         int | None, typer.Option(min=1, help="Fewer or more than the config's.")
     ] = None,
     quiet: options.Quiet = False,
-    json_: Annotated[
-        bool, typer.Option("--json", help="Print the summary as JSON, and nothing else.")
-    ] = False,
+    json_: options.Json = False,
 ) -> None:
     """Improve a small text-to-image model by Flow-GRPO, on a CPU in minutes.
 
@@ -40,7 +35,7 @@ def demo(
     with progress_bar(shown=shown) as progress:
         summary = run_demo(out, seed=seed, iterations=iterations, progress=progress)
     if json_:
-        typer.echo(json.dumps(summary, indent=1))
+        print_json(summary)
     elif shown:
         _print_summary(summary, out)
 

@@ -25,12 +25,13 @@ def prompt(
         typer.Option(
             "--set",
             metavar="TABLE.KEY=VALUE",
-            help="Another value than the config's, such as model=FILE.gguf; repeatable.",
+            help="Another value than the config's, such as model=FILE.gguf; may be repeated.",
         ),
     ] = None,
     out: training.Out = None,
     seed: training.Seed = None,
     quiet: options.Quiet = False,
+    json_: options.Json = False,
 ) -> None:
     """Train a language model to rewrite prompts, by GRPO on the images of its rewrites.
 
@@ -39,16 +40,18 @@ def prompt(
     """
     from realbench.train.prompt.config import load_config
 
-    if quiet:
+    if quiet or json_:
         warnings.simplefilter("ignore")
     settings = load_config(config, training.overrides(set_, seed))
     training.check_installed(_NEEDED, command="realgen-train prompt")
     from realbench.train.prompt.run import train
 
     first = training.is_first_process()
-    with training.progress_bar(shown=first and not quiet) as progress:
+    with training.progress_bar(shown=first and not quiet and not json_) as progress:
         result = train(settings, out=out or Path(f"{Path(config).stem}-run"), progress=progress)
-    if first and not quiet:
+    if first and json_:
+        training.print_json(result.summary)
+    elif first and not quiet:
         print_result(result, has_images=settings.pipeline is not None)
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -22,7 +22,7 @@ INSTALL = install_command("train")
 
 Out = Annotated[
     Path | None,
-    typer.Option(metavar="RUN", help="The run's folder; goes on there. (default: CONFIG-run)"),
+    options.out("The run's folder; goes on there. (default: CONFIG-run)"),
 ]
 Seed = Annotated[int | None, options.seed("Of every random choice. (default: the config's)")]
 
@@ -50,6 +50,13 @@ def check_installed(
 def is_first_process() -> bool:
     """Return whether this is the process that prints: of several, accelerate numbers them."""
     return os.environ.get("RANK", "0") == "0"
+
+
+def print_json(summary: Mapping[str, Any]) -> None:
+    """Print a run's summary as JSON."""
+    import json
+
+    typer.echo(json.dumps(summary, indent=1))
 
 
 @contextlib.contextmanager

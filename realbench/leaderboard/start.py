@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from realbench.config.toml_text import as_toml
 from realbench.errors import RealBenchError, UsageError
 from realbench.leaderboard.board import ANCHORS, BOARD_FILE, RESULTS, Board, load_board
 from realbench.leaderboard.entry import check_suite, read_run
+from realbench.prompt_export import export_prompts
 from realbench.prompts import Suite, list_suites, load_suite
 from realbench.text import printable
 
@@ -28,7 +28,7 @@ def start_board(
         folder: the board's, new or empty of a board.
         runs: of ``score`` and ``arena``; their detectors, judge and photographs become the
             board's.
-        suite: a bundled suite's name, or a JSONL file, which is copied into the board.
+        suite: a bundled suite's name, or a file, whose prompts are copied into the board.
         title: for people.
         min_prompts: the least number of prompts with an image; by default nine in ten.
 
@@ -47,7 +47,7 @@ def start_board(
     for name in (RESULTS, ANCHORS):
         make_folder(folder / name)
     if is_file:
-        shutil.copyfile(suite, folder / _PROMPTS_FILE)
+        write_atomically(folder / _PROMPTS_FILE, export_prompts(prompts).encode())
     write_atomically(path, text.encode())
     return load_board(folder)
 

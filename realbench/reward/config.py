@@ -66,7 +66,7 @@ class JudgeConfig(_Component):
         judge: As ``realbench arena --judge`` takes it: ``detectors``, ``hf:MODEL`` or
             ``openai:MODEL``.
         references: Folder of reference images, such as photographs, named by prompt id.
-        prompts: The suite or JSONL file that says which id a prompt has.
+        prompts: The suite or file that says which id a prompt has.
         detectors: Of the judge ``detectors``.
         base_url, api_key_env: Of ``openai:``, where it answers and where its key is found.
         template: Of ``hf:`` and ``openai:``, a bundled template's name or a file.

@@ -30,7 +30,7 @@ class References:
 
     Args:
         folder: Images named by prompt id.
-        prompts: The suite, or JSONL file, of these ids.
+        prompts: The suite, or file, of these ids.
 
     Raises:
         UsageError: folder or prompts cannot be used, no prompt has an image, or two prompts of

@@ -144,7 +144,7 @@ def score(
 
     Args:
         folders: one per model; images are found in them and below.
-        prompts: a suite's name, or a JSONL file of prompts (an image's stem is its prompt id).
+        prompts: a suite's name, or a file of prompts (an image's stem is its prompt id).
         reference: folder of photographs to compare with.
         detectors: names of bundled detectors, or folders with a ``card.toml``.
         quality: measures of image quality and alignment, reported beside realism: names, or

@@ -36,7 +36,7 @@ class PromptsConfig(Table):
     """``[prompts]``: what images are made of in training.
 
     Attributes:
-        suite: a bundled suite's name or a JSONL file; None takes the captions of
+        suite: a bundled suite's name or a file of prompts; None takes the captions of
             ``cotraining.paired``, and where there are none ``"realbench-core"``.
         form: which form of the suite's prompts, ``"short"`` or ``"long"``.
         limit: no more than the first so many.

@@ -35,7 +35,7 @@ class PromptsConfig(Table):
     """``[prompts]``: what is rewritten.
 
     Attributes:
-        suite: a bundled suite's name or a JSONL file.
+        suite: a bundled suite's name or a file of prompts.
         form: which form of the suite's prompts, ``"short"`` or ``"long"``.
         limit: no more than the first so many.
     """
