@@ -15,12 +15,7 @@ from realbench.text import printable
 RENDER_SIZE = 768
 RENDERS = 3  # of each kind
 
-# Package, folder inside it, file: sample photographs of scikit-learn and matplotlib.
-_PHOTOS = (
-    ("sklearn.datasets.images", "china.jpg"),
-    ("sklearn.datasets.images", "flower.jpg"),
-    ("matplotlib", "mpl-data/sample_data/grace_hopper.jpg"),
-)
+_PHOTOS = ("china.jpg", "flower.jpg")  # scikit-learn's sample photographs
 
 
 def make_demo_folders(out: Path) -> tuple[Path, Path]:
@@ -31,7 +26,7 @@ def make_demo_folders(out: Path) -> tuple[Path, Path]:
 
     Raises:
         UsageError: ``out`` has files that are not the demo's.
-        RealBenchError: none of the sample photographs is installed, or ``out`` is not writable.
+        RealBenchError: ``out`` is not writable.
     """
     photographs, renders = out / "photographs", out / "renders"
     try:
@@ -56,17 +51,6 @@ def make_demo_folders(out: Path) -> tuple[Path, Path]:
 
 
 def _copy_photographs(folder: Path) -> None:
-    found = 0
-    for package, name in _PHOTOS:
-        try:
-            with as_file(files(package) / name) as source:
-                if source.is_file():
-                    shutil.copyfile(source, folder / source.name)
-                    found += 1
-        except (ModuleNotFoundError, FileNotFoundError):
-            continue
-    if not found:
-        raise RealBenchError(
-            "the sample photographs of scikit-learn and matplotlib are not installed: "
-            "score a folder of your own with realbench score FOLDER"
-        )
+    for name in _PHOTOS:
+        with as_file(files("sklearn.datasets.images") / name) as source:
+            shutil.copyfile(source, folder / name)

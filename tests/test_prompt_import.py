@@ -335,3 +335,14 @@ def test_json_lines_of_a_run_are_no_prompts(tmp_path: Path) -> None:
     path = write(tmp_path / "votes.jsonl", json.dumps({"judge": "x", "verdict": "tie"}))
     with pytest.raises(UsageError, match=r"its columns are judge, verdict"):
         import_prompts(path)
+
+
+def test_prompts_of_others_go_wherever_a_suite_does(tmp_path: Path) -> None:
+    (tmp_path / "theirs.txt").write_text("a red fox\n\na portrait\n", encoding="utf-8")
+    (tmp_path / "theirs.csv").write_text("id,prompt\n0001,a red fox\n", encoding="utf-8")
+    (tmp_path / "torn.csv").write_text("id,prompt\n0001,\n", encoding="utf-8")
+    assert list(load_suite(tmp_path / "theirs.txt").prompts) == ["00000", "00002"]
+    for name in ("theirs.txt", "theirs.csv"):
+        assert load_suite(tmp_path / name) == import_prompts(tmp_path / name)
+    with pytest.raises(UsageError, match=r"torn\.csv, row 1: "):
+        load_suite(tmp_path / "torn.csv")

@@ -180,7 +180,7 @@ def check_apart(
     both = next((file for _, file in made if os.path.realpath(file.path) in photographs), None)
     if both is not None:
         raise UsageError(
-            f"{printable(both.path)} is given as a photograph (--real) and as generated "
+            f"{printable(both.path)} is given as a photograph (--reference) and as generated "
             "(--generated): name folders of different images"
         )
 

@@ -160,7 +160,7 @@ def _robustness(results: Mapping[str, Any], judges: list[str]) -> list[dict[str,
 
 def _command(results: Mapping[str, Any]) -> str:
     arguments = results["arguments"]
-    command = ["realbench", "detectors", "bench", "--real", arguments["real"]]
+    command = ["realbench", "detectors", "bench", "--reference", arguments["real"]]
     for folder in arguments["generated"]:
         command += ["--generated", folder]
     for one in results["detectors"]:

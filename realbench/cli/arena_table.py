@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from realbench.cli.tables import print_table
+from realbench.cli.tables import plain_console, print_table
 from realbench.text import printable
 
 if TYPE_CHECKING:
@@ -20,16 +20,15 @@ _TIES_SHOWN = 8
 
 def print_arena(run: ArenaRun) -> None:
     """Print the ranking, then in words what the data do not separate and what went wrong."""
-    from rich.console import Console
 
-    console = Console()
+    console = plain_console()
     standing = _main_standing(run.ratings)
     if standing is not None:
         print_table(console, ranking(standing, run.reference), names=2)
         if len(run.ratings["judges"]) > 1:
             print_table(console, by_judge(run.ratings, standing))
     for line in findings(run):
-        console.print(printable(line), markup=False, highlight=False)
+        console.print(printable(line))
 
 
 def _main_standing(ratings: Mapping[str, Any]) -> dict[str, Any] | None:

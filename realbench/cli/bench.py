@@ -9,7 +9,7 @@ import typer
 
 from realbench.cli import options
 from realbench.cli.score import estimate, progress_bar
-from realbench.cli.tables import print_table
+from realbench.cli.tables import plain_console, print_table
 from realbench.text import printable
 
 if TYPE_CHECKING:
@@ -82,9 +82,8 @@ def bench_command(
 
 
 def _print(run: BenchRun, out: Path | None) -> None:
-    from rich.console import Console
 
-    console = Console()
+    console = plain_console()
     results = run.results
     print_table(console, _measures(results), names=2)
     if results["robustness"]:
@@ -112,7 +111,7 @@ def _print(run: BenchRun, out: Path | None) -> None:
     if out is not None:
         lines.append(f"Report: {out / 'report.html'}")
     for line in lines:
-        console.print(printable(line), markup=False, highlight=False)
+        console.print(printable(line))
 
 
 _ENDS = ("low", "high")

@@ -54,10 +54,15 @@ def check_command(
 
 
 def _as_json(one: Checked) -> dict[str, Any]:
-    figures = {"realism": one.realism, "speed": one.speed, "memory": one.memory}
-    if one.missing or one.failure:
-        figures = dict.fromkeys(figures)
-    return {"name": one.name, "missing": one.missing, "failure": one.failure, **figures}
+    tried = not (one.missing or one.failure)
+    return {
+        "name": one.name,
+        "missing": one.missing or None,
+        "failure": one.failure or None,
+        "realism": one.realism if tried else None,
+        "images_per_second": one.speed if tried else None,
+        "memory_bytes": one.memory if tried else None,
+    }
 
 
 def _report(one: Checked) -> None:

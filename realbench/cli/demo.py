@@ -26,7 +26,7 @@ def demo(
     shown = not quiet and not json_
     if shown:
         typer.echo(
-            "Three sample photographs (scikit-learn, matplotlib) against six pictures rendered "
+            "Two sample photographs (scikit-learn) against six pictures rendered "
             "just now: it shows how a run looks. The detectors know such renders from their "
             "training, and these are far too few images to conclude from."
         )

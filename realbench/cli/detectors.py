@@ -14,6 +14,7 @@ from realbench.cli.calibrate import as_folder, calibrate_command
 from realbench.cli.check import check_command
 from realbench.cli.fuse import fuse_command
 from realbench.cli.program import Program
+from realbench.cli.tables import plain_console
 from realbench.text import printable
 
 app = Program(help="List, check, measure, calibrate, fuse and train detectors.")
@@ -62,7 +63,6 @@ def _print_detectors(
 ) -> None:
     """Print what ``detectors list`` found; those that lack weights come last."""
     from rich import box
-    from rich.console import Console
     from rich.table import Column, Table
 
     table = Table(
@@ -78,10 +78,10 @@ def _print_detectors(
         table.add_row(
             *(entry[key] for key in ("name", "level", "family", "weights", "description"))
         )
-    console = Console()
+    console = plain_console()
     console.print(table)
     for name, members in ensembles.items():
-        console.print(f"ensemble:{name}: {', '.join(members)}", markup=False, highlight=False)
+        console.print(f"ensemble:{name}: {', '.join(members)}")
     if any(entry["missing"] for entry in entries):
         console.print("realbench detectors show NAME tells how to get the weights of one.")
 

@@ -67,7 +67,10 @@ def generate(
     height: Annotated[
         int | None, typer.Option(min=1, help="(default: the pipeline's)", rich_help_panel=_MODEL)
     ] = None,
-    negative_prompt: Annotated[str | None, typer.Option(rich_help_panel=_MODEL)] = None,
+    negative_prompt: Annotated[
+        str | None,
+        typer.Option(help="What the images shall not show.", rich_help_panel=_MODEL),
+    ] = None,
     argument: Annotated[
         list[str] | None,
         typer.Option(

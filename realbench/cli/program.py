@@ -27,7 +27,8 @@ class Command(TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         args = list(self._as_now(args))
         values, _, _ = self.make_parser(ctx).parse_args(args=list(args))
-        for one in self.params:
+        params: list[Any] = list(self.params)
+        for one in params:
             given = values.get(str(one.name))
             texts = given if isinstance(given, list | tuple) else [given]
             empty = any(isinstance(text, str) and not text.strip() for text in texts)
@@ -48,7 +49,8 @@ class Command(TyperCommand):
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         panels: dict[str, list[tuple[str, str]]] = {}
-        for one in self.get_params(ctx):
+        params: list[Any] = self.get_params(ctx)
+        for one in params:
             record = one.get_help_record(ctx)
             if record is None:
                 continue
@@ -88,10 +90,8 @@ class Program(typer.Typer):
         }
         super().__init__(**(usual | settings))
 
-    def command(
-        self, name: str | None = None, *, cls: type[TyperCommand] = Command, **settings: Any
-    ) -> Callable[[Any], Any]:
-        return super().command(name, cls=cls, **settings)
+    def command(self, name: str | None = None, **settings: Any) -> Callable[[Any], Any]:
+        return super().command(name, **({"cls": Command} | settings))
 
 
 def add_version(program: Program, name: str) -> None:

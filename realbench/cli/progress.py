@@ -7,6 +7,8 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from realbench.cli.tables import plain_console
+
 if TYPE_CHECKING:
     from rich.progress import Progress
 
@@ -46,12 +48,11 @@ def stage_bar(*, shown: bool, stage: str = "", rates: bool = True) -> Iterator[S
     if not shown or not sys.stderr.isatty():
         yield None
         return
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
     from rich.progress import TimeRemainingColumn as TimeLeft
 
     rate = [TextColumn("{task.fields[rate]}", markup=False)] if rates else []
     name = TextColumn("{task.description}", markup=False)
     columns = [name, BarColumn(), MofNCompleteColumn(), *rate, TimeLeft()]
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    with Progress(*columns, console=plain_console(stderr=True), transient=True) as bar:
         yield StageBar(bar, stage)

@@ -9,6 +9,7 @@ import typer
 
 from realbench.cli import options
 from realbench.cli.program import Program
+from realbench.cli.tables import plain_console
 from realbench.text import printable
 
 app = Program(help="List, show, export and import prompt suites.")
@@ -31,7 +32,6 @@ def list_command(
 
         typer.echo(json.dumps([one.describe() | {"categories": one.categories} for one in suites]))
         return
-    from rich.console import Console
     from rich.table import Table
 
     table = Table()
@@ -41,7 +41,7 @@ def list_command(
     for suite in suites:
         count = str(len(suite.prompts))
         table.add_row(suite.name, suite.version, count, suite.sha256[:12], suite.description)
-    Console().print(table)
+    plain_console().print(table)
 
 
 @app.command("show")

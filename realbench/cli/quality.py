@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from realbench.cli import options
 from realbench.cli.program import Program
+from realbench.cli.tables import plain_console
+
+if TYPE_CHECKING:
+    from realbench.quality.cards import MeasureCard
 
 app = Program(help="List and show measures of quality and alignment.")
 
@@ -15,35 +19,37 @@ app = Program(help="List and show measures of quality and alignment.")
 @app.command("list")
 def list_command(json_: options.Json = False) -> None:
     """List the measures, what they read, and which have their weights here."""
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     from realbench.quality.cards import find_measure, list_measures
 
-    entries = []
-    for name in list_measures():
-        card = find_measure(name)
-        entries.append(
-            {
-                "name": name,
-                "reads": "image, prompt" if card.needs_prompt else "image",
-                "description": card.description,
-                "missing": card.whats_missing() or None,
-            }
-        )
+    cards = [find_measure(name) for name in list_measures()]
     if json_:
         import json
 
-        typer.echo(json.dumps(entries))
+        found = [
+            {
+                "name": card.name,
+                "reads": _reads(card),
+                "description": card.description,
+                "missing": card.whats_missing() or None,
+            }
+            for card in cards
+        ]
+        typer.echo(json.dumps(found))
         return
     table = Table("measure", "reads", "weights", "what it does")
-    for one in entries:
-        weights = "needs them" if one["missing"] else "here"
-        table.add_row(*map(Text, (one["name"], one["reads"], weights, one["description"])))
-    console = Console()
+    for card in cards:
+        weights = "needs them" if card.whats_missing() else "here"
+        table.add_row(*map(Text, (card.name, _reads(card), weights, card.description)))
+    console = plain_console()
     console.print(table)
     console.print("Use one: realbench score FOLDER --prompts SUITE --quality NAME")
+
+
+def _reads(card: MeasureCard) -> str:
+    return "image, prompt" if card.needs_prompt else "image"
 
 
 @app.command("show")

@@ -13,7 +13,7 @@ import typer
 
 from realbench.cli import options
 from realbench.cli.progress import stage_bar
-from realbench.cli.tables import print_table
+from realbench.cli.tables import plain_console, print_table
 from realbench.text import printable
 
 if TYPE_CHECKING:
@@ -140,19 +140,17 @@ def progress_bar(*, shown: bool) -> Iterator[Callable[[Progress], None] | None]:
 
 def print_run(run: ScoreRun, out: Path | None) -> None:
     """Print the ranking, what the data do not separate, failures and where the files are."""
-    from rich.console import Console
-
-    console = Console()
+    console = plain_console()
     print_table(console, _ranking(run.summary), names=2 if len(run.summary["folders"]) > 1 else 1)
     if run.summary["verdict"]:
         print_table(console, _verdicts(run.summary))
     if run.manifest.get("quality"):
         print_table(console, _quality(run.summary, run.manifest["quality"]))
     for line in _findings(run.summary):
-        console.print(printable(line), markup=False, highlight=False)
+        console.print(printable(line))
     _print_failures(run, console)
     if out is not None:
-        console.print(printable(f"Report: {out / 'report.html'}"), markup=False, highlight=False)
+        console.print(printable(f"Report: {out / 'report.html'}"))
 
 
 def _ranking(summary: dict[str, Any]) -> Table:
@@ -290,6 +288,6 @@ def _print_failures(run: ScoreRun, console: Console, limit: int = 10) -> None:
     failures = run.failures
     for _, row in failures.head(limit).iterrows():
         line = f"Unreadable: {row['folder']}/{row['image']}: {row['reason']}"
-        console.print(printable(line), markup=False, highlight=False)
+        console.print(printable(line))
     if len(failures) > limit:
         console.print(f"Unreadable: {len(failures) - limit} more, see scores.csv (--out)")

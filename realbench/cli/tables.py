@@ -13,6 +13,13 @@ if TYPE_CHECKING:
 _LEAST_NAME = len("photographs")  # columns of text that a name is given before it is folded further
 
 
+def plain_console(*, stderr: bool = False) -> Console:
+    """Return a console that prints texts as they are: a name may look like markup or an emoji."""
+    from rich.console import Console
+
+    return Console(stderr=stderr, markup=False, emoji=False, highlight=False)
+
+
 def print_table(console: Console, table: Table, *, names: int = 1) -> None:
     """Print a table so that every cell can be read and no number is broken.
 

@@ -77,7 +77,7 @@ def print_result(result: PromptTrainResult, *, has_images: bool) -> None:
     typer.echo(f"Rewriter: {result.rewriter}")
     typer.echo(f"Report: {result.out / 'report.html'}")
     typer.echo(
-        f"Next: realbench generate --rewriter {result.out} --suite ... --model ... --out ..."
+        f"Next: realbench generate --rewriter {result.out} --prompts ... --model ... --out ..."
     )
 
 

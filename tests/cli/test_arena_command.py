@@ -149,7 +149,7 @@ def test_a_run_of_another_command_is_not_replaced(
     runs = {
         "score": ("score", a, b, *cards),
         "arena": ("arena", a, b, *options),
-        "bench": ("detectors", "bench", "--real", a, "--generated", b, *cards),
+        "bench": ("detectors", "bench", "--reference", a, "--generated", b, *cards),
     }
     for name, run in runs.items():
         realbench(*run, "--out", tmp_path / name, environment=environment)

@@ -15,7 +15,7 @@ def test_bench_prints_writes_and_warns(
         make_images(tmp_path / "real", 6),
         make_images(tmp_path / "fake", 6, seed=1, size=120),
     )
-    arguments = ("detectors", "bench", "--real", real, "--generated", fake, *cards)
+    arguments = ("detectors", "bench", "--reference", real, "--generated", fake, *cards)
     out = tmp_path / "run"
     shown = realbench(*arguments, "--out", out, environment=environment, process=True)
     assert shown.stderr.startswith("warning: photographs and generated images can be told apart")
@@ -37,7 +37,7 @@ def test_bench_says_what_is_wrong(
 ) -> None:
     real = make_images(tmp_path / "real", 2)
     missing = realbench(
-        *("detectors", "bench", "--real", real, "--generated", tmp_path / "none", *cards),
+        *("detectors", "bench", "--reference", real, "--generated", tmp_path / "none", *cards),
         environment=environment,
         code=2,
     )

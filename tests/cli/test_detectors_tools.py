@@ -42,7 +42,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> list[object]:
     real = _pictures(folder / "photos", 60, smooth=0.5, seed=0)
     first = _pictures(folder / "gen-a", 30, smooth=0.4, seed=1)
     second = _pictures(folder / "gen-b", 30, smooth=0.35, seed=2)
-    return ["--real", real, "--generated", first, "--generated", second]
+    return ["--reference", real, "--generated", first, "--generated", second]
 
 
 @pytest.fixture
@@ -104,7 +104,7 @@ def test_one_folder_is_not_both_photographs_and_generated(
     photos = Path(str(data[1]))
     for generated in (photos, photos.parent):
         refused = realbench(
-            *("detectors", command, *name, "--real", photos, "--generated", generated),
+            *("detectors", command, *name, "--reference", photos, "--generated", generated),
             environment=environment,
             cwd=place,
             code=2,

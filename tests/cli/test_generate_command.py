@@ -25,7 +25,7 @@ def test_a_killed_run_goes_on_and_its_folder_is_scored(
     tiny_pipeline: Path,  # noqa: F811
 ) -> None:
     out = tmp_path / "tiny"
-    suite = ("--suite", "realbench-mini", "--long", "--limit", "16")
+    suite = ("--prompts", "realbench-mini", "--long", "--limit", "16")
     model = ("--model", tiny_pipeline, "--width", "64", "--height", "64", "--device", "cpu")
     arguments = ("generate", *suite, *model, "--steps", "60", "--out", out)
     process = subprocess.Popen(
@@ -61,7 +61,7 @@ def test_a_killed_run_goes_on_and_its_folder_is_scored(
 
 def test_what_is_wrong_is_one_line(tmp_path: Path, environment: dict[str, str]) -> None:
     pytest.importorskip("diffusers", reason="needs realgen[generate]")
-    arguments = ("generate", "--suite", "realbench-mini", "--model", tmp_path, "--out", "tiny")
+    arguments = ("generate", "--prompts", "realbench-mini", "--model", tmp_path, "--out", "tiny")
     result = realbench(*arguments, environment=environment, cwd=tmp_path, code=2)
     assert "has no model_index.json" in error_line(result)
     result = realbench(*arguments, "--argument", "x", environment=environment, cwd=tmp_path, code=2)

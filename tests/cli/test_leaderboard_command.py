@@ -57,7 +57,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     shared = ["--reference", photos, "--prompts", suite]
     realbench("score", *models, *shared, *found, "--out", score, "-q", environment=settings)
     realbench("arena", *models, *shared, *found, "--out", arena, "-q", environment=settings)
-    title = ["--title", 'Two "models"', "--suite", suite, "--min-prompts", 4]
+    title = ["--title", 'Two "models"', "--prompts", suite, "--min-prompts", 4]
     realbench("leaderboard", "new", board, score, arena, *title, environment=settings)
     return Project(root, board, score, arena, settings)
 
@@ -174,7 +174,7 @@ def test_mistakes_are_one_line(project: Project, tmp_path: Path) -> None:
 
     here = ("--board", board, "--model", "a")
     assert "has no board.toml" in fails("verify", tmp_path, code=2)
-    again = ("new", board, project.score, "--suite", project.root / "day-and-night.jsonl")
+    again = ("new", board, project.score, "--prompts", project.root / "day-and-night.jsonl")
     assert "is there already" in fails(*again, "--title", "x", code=2)
     assert "has no run.json" in fails("add", tmp_path, *here, code=2)
     assert "no folder 'c': name the model's with --folder (a, b, photos)" in fails(

@@ -83,9 +83,11 @@ def train_detectors(
         check_name(name)
         _check_network(name, recipes[name])
     if data is None and not (photos and generated):
-        raise UsageError("give --real and --generated, or --data with a manifest.csv, or all three")
+        raise UsageError(
+            "give --reference and --generated, or --data with a manifest.csv, or all three"
+        )
     if bool(photos) != bool(generated):
-        raise UsageError("--real and --generated go together: give both")
+        raise UsageError("--reference and --generated go together: give both")
     first = next(iter(recipes.values()))
     own = read_folders(photos, generated, first.folds, others=data is not None) if photos else None
     images = [] if data is None else read_manifest(data, first)

@@ -301,7 +301,7 @@ def generate_with(
     if command:
         code = app(
             [
-                *("generate", "--suite", str(suite), "--model", pipe["source"]),
+                *("generate", "--prompts", str(suite), "--model", pipe["source"]),
                 *("--steps", "2", "--width", "32", "--height", "32", "--device", "cpu"),
                 *("--rewriter", str(rewriter), "--out", str(out), "--quiet"),
             ],
