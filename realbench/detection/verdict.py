@@ -235,7 +235,7 @@ def check_bound(max_false_alarm: float) -> None:
 def doubts(cards: Sequence[Card], rule: VerdictRule | None) -> list[str]:
     """Say why an ensemble gives no verdicts, or cannot give one of them, a line each."""
     names = " ".join(card.name for card in cards)
-    fit = f"come with realbench detectors calibrate {names} --real PHOTOS --generated IMAGES"
+    fit = f"come with realbench detectors calibrate {names} --reference PHOTOS --generated IMAGES"
     if rule is None:
         return [f"no verdicts: there are no held-out scores of these detectors; they {fit}"]
     bound, most = rule.max_false_alarm, math.ceil(1 / rule.max_false_alarm - 1 - 1e-9)

@@ -123,7 +123,7 @@ def test_a_file_that_is_no_sample_is_named(
 def test_doubts_say_what_cannot_be_called(cards: list[Card]) -> None:
     (line,) = doubts(cards, None)
     assert "no verdicts" in line
-    assert "realbench detectors calibrate one two --real PHOTOS" in line
+    assert "realbench detectors calibrate one two --reference PHOTOS" in line
     rule = sample_of(cards).rule(cards)
     assert doubts(cards, rule) == []
     few = fit_verdicts({"a": np.linspace(0.5, 1, 18)}, {"x": np.linspace(0, 0.5, 19)})

@@ -79,7 +79,7 @@ def test_verdicts_follow_held_out_scores_of_these_very_weights(
     before = realbench.score(folder, detectors=own)
     assert (before["verdict"] == "").all()
     assert before.summary["verdict"] is before.summary["folders"][0]["verdicts"] is None
-    assert "realbench detectors calibrate tiny --real" in before.summary["notes"][0]
+    assert "realbench detectors calibrate tiny --reference" in before.summary["notes"][0]
 
     # At 0.1 the fourth of 39 photographs counts, which scores between two images and the others.
     logits = np.sort(np.log(before["realism"] / (1 - before["realism"])).dropna())
