@@ -1,4 +1,4 @@
-"""Files: written so that they are whole or absent, and told apart by their contents."""
+"""Files: written so that they are whole or absent, told apart by contents, read strictly."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
@@ -44,3 +45,15 @@ def files_sha256(paths: Iterable[Path]) -> str:
     for path in paths:
         together.update(f"{path.name}\0{file_sha256(path)}\n".encode())
     return together.hexdigest()
+
+
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object, as the ``object_pairs_hook`` of :func:`json.loads`.
+
+    Raises:
+        ValueError: a key comes twice, of which readers of JSON take one or the other.
+    """
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key comes twice in one object")
+    return found

@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 
 from realbench.errors import UsageError
 from realbench.prompt_records import Prompt, Suite
+from realbench.text import cell
 
 ExportFormat = Literal["jsonl", "csv", "txt"]
 EXPORT_FORMATS: tuple[str, ...] = get_args(ExportFormat)
@@ -69,7 +70,6 @@ def _csv(records: list[dict[str, Any]]) -> str:
     writer = csv.DictWriter(text, keys, lineterminator="\n", quoting=csv.QUOTE_ALL)
     writer.writeheader()
     for record in records:
-        writer.writerow(
-            record | {"tags": " ".join(record.get("tags", []))} if "tags" in keys else record
-        )
+        tags = {"tags": " ".join(record.get("tags", []))} if "tags" in keys else {}
+        writer.writerow({key: cell(text) for key, text in (record | tags).items()})
     return text.getvalue()

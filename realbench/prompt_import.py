@@ -14,7 +14,7 @@ from realbench.errors import RealBenchError, UsageError
 from realbench.hub_errors import hub_reason, quiet_hub
 from realbench.prompt_records import Prompt, Suite, collect_prompts, json_lines, read_file
 from realbench.runs.versions import install_command
-from realbench.text import printable
+from realbench.text import cell_text, printable
 
 DATASET_PREFIX = "hf:"
 PROMPT_COLUMNS = ("prompt", "Prompt", "text", "caption")
@@ -258,6 +258,8 @@ def _csv_reader(delimiter: str) -> _Reader:
             rows = list(reader)
         except csv.Error as error:
             raise UsageError(f"{printable(path)}: not a CSV file ({error})") from error
+        # Our own export marks what a spreadsheet would take for a formula.
+        rows = [{k: cell_text(v) if isinstance(v, str) else v for k, v in r.items()} for r in rows]
         return _Rows(enumerate(rows), columns=list(reader.fieldnames or []))
 
     return read

@@ -1,4 +1,4 @@
-"""Texts of others, such as file names, made fit to be printed."""
+"""Texts of others, such as file names, made fit to be printed, and to be put into tables."""
 
 from __future__ import annotations
 
@@ -7,6 +7,12 @@ from pathlib import PurePath
 
 # Invisible characters that turn the direction of the text around them.
 _DIRECTION = "\u200e\u200f\u202a-\u202e\u2066-\u2069"
+
+# What spreadsheets take for the begin of a formula, full-width and other forms of it as well.
+_FORMULA = re.compile(
+    "'*(?:\\s*[=+@\u2212\uff1d\uff0b\uff0d\uff20\ufe63\ufe62\ufe66\ufe6b\u207a\u207b\u207c\u208a\u208b\u208c-]"
+    "|[\t\r\n])"
+)
 
 _BYTES = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _ON_A_LINE = re.compile(f"[\u2028\u2029{_DIRECTION}]")
@@ -32,6 +38,19 @@ def visible(text: object) -> str:
     surrogate could not be written as UTF-8.
     """
     return _ON_A_PAGE.sub(_code_point, str(text))
+
+
+def cell(text: str) -> str:
+    """Return a text as a cell of a CSV file, where it must be no formula to a spreadsheet.
+
+    What begins like one gets an apostrophe; :func:`cell_text` takes it away again.
+    """
+    return f"'{text}" if _FORMULA.match(text) else text
+
+
+def cell_text(cell: str) -> str:
+    """Return the text of which :func:`cell` made a cell."""
+    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
 
 
 def _code_point(match: re.Match[str]) -> str:

@@ -12,10 +12,10 @@ from pathlib import Path
 
 from realbench.arena.judges.judge import Picture, Showing
 from realbench.errors import UsageError
-from realbench.images import ImageFile, UnreadableImage, decode, find_images, read_bytes_and_hash
+from realbench.images import ImageFile, UnreadableImage, decode, read_bytes_and_hash
 from realbench.prompts import Prompt
 from realbench.scoring.cache import ScoreCache, file_stat
-from realbench.scoring.folders import display_names
+from realbench.scoring.folders import apart, copies, copy_notes, display_names, find_files
 from realbench.scoring.layout import decoding_threads
 from realbench.text import printable
 
@@ -41,6 +41,8 @@ class Lineup:
         missing: Prompt ids that others share and the contestant lacks.
         unreadable: Each contestant's files that cannot be read, with the reason.
         doubles: Each contestant's files whose prompt another of its files has already.
+        copies: How many files of each contestant hold what another of its files, or a photograph
+            of the reference, holds.
         notes: What the user should know of all this, one line each.
     """
 
@@ -55,6 +57,7 @@ class Lineup:
     missing: dict[str, list[str]] = field(default_factory=dict)
     unreadable: dict[str, dict[str, str]] = field(default_factory=dict)
     doubles: dict[str, list[str]] = field(default_factory=dict)
+    copies: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     def prompt_ids(self) -> dict[str, set[str]]:
@@ -89,7 +92,8 @@ def line_up(
 
     Every picture is decoded once, so that an unreadable one is known before a judge is asked;
     its prompt is not judged for its contestant, and everything else goes on. Of several files
-    that name one prompt in a folder the first in natural order counts.
+    that name one prompt in a folder the first in natural order counts, as it does of several that
+    hold the same picture; what a model shares with the reference is left out.
 
     A reference that shares no prompt id with any folder stands in for reality as a whole: each
     prompt has one of its photographs drawn by ``seed``, none a second time before all have had
@@ -114,25 +118,27 @@ def line_up(
         )
     names = display_names(every)
     photos = names[-1] if reference is not None else None
-    notes: list[str] = []
-
-    def note(path: Path, why: str) -> None:
-        notes.append(f"{printable(path)}: {why}")
-
+    found, notes = find_files(names, every)
+    found, overlaps = apart(names, every, found)
+    read = _read_all([file.path for _, file in found], cache, on_read)
+    shas = [sha if isinstance(sha := read[file.path], str) else "" for _, file in found]
+    copied = copies([(name, sha) for (name, _), sha in zip(found, shas, strict=True)], photos)
+    notes += overlaps
+    notes += copy_notes([(name, file.image) for name, file in found], shas, copied)
     files = {
-        name: find_images(folder, on_problem=note)
-        for name, folder in zip(names, every, strict=True)
+        name: [file for n, (own, file) in enumerate(found) if own == name and n not in copied]
+        for name in names
     }
-    read = _read_all([file.path for each in files.values() for file in each], cache, on_read)
     pictures: dict[str, dict[str, Picture]] = {}
     unreadable: dict[str, dict[str, str]] = {}
     doubles: dict[str, list[str]] = {}
-    for name, found in files.items():
-        pictures[name], unreadable[name], doubles[name] = _sort_files(name, found, read)
+    for name, own in files.items():
+        pictures[name], unreadable[name], doubles[name] = _sort_files(name, own, read)
         if not pictures[name]:
-            first, why = next(iter(unreadable[name].items()))
+            first, why = next(iter(unreadable[name].items()), ("", ""))
+            reason = f"can be read: {first}: {why}" if first else f"is another one than in {photos}"
             raise UsageError(
-                f"none of the {len(found)} images of {name} can be read: {first}: {why}"
+                f"none of the {sum(one == name for one, _ in found)} images of {name} {reason}"
             )
     stand_ins = False
     if photos is not None:
@@ -160,12 +166,13 @@ def line_up(
             for prompt in each
             if prompt in shared
         },
-        n_images={name: len(found) for name, found in files.items()},
+        n_images={name: sum(one == name for one, _ in found) for name in names},
         stand_ins=stand_ins,
         dropped={name: [p for p in each if p not in shared] for name, each in pictures.items()},
         missing={name: sorted(shared - each.keys()) for name, each in pictures.items()},
         unreadable=unreadable,
         doubles=doubles,
+        copies=Counter(found[n][0] for n in copied),
         notes=notes,
     )
     lineup.notes.extend(_describe(lineup, prompts))

@@ -11,9 +11,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from realbench.arena.contestants import Lineup
 from realbench.arena.judges.judge import Judge
+from realbench.arena.vote_log import Seal
 from realbench.errors import RealBenchError, UsageError
+from realbench.files import unique_keys
 from realbench.prompts import Suite
 from realbench.runs.files import json_bytes, write_atomically
 from realbench.runs.versions import installed_versions, package_versions
@@ -35,6 +39,7 @@ def describe_arena(
     resamples: int,
     started: datetime,
     notes: Sequence[str],
+    votes_log: Seal,
 ) -> dict[str, Any]:
     """Return the manifest of a run that begins: it counts as interrupted until it has ended."""
     return {
@@ -54,6 +59,7 @@ def describe_arena(
         "finished": None,
         "stop_reason": "interrupted",
         "counts": {},
+        "votes_log": votes_log.model_dump(),
     }
 
 
@@ -89,7 +95,7 @@ def read_manifest(run: Path) -> dict[str, Any]:
             f"no such folder: {printable(run)}; name a folder that arena wrote (--out)"
         )
     try:
-        manifest = json.loads(path.read_bytes())
+        manifest = json.loads(path.read_bytes(), object_pairs_hook=unique_keys)
     except FileNotFoundError as error:
         raise UsageError(
             f"{printable(run)} has no {MANIFEST_FILE}: name a folder that arena wrote (--out)"
@@ -106,6 +112,20 @@ def read_manifest(run: Path) -> dict[str, Any]:
             "name a folder that arena wrote (--out)"
         )
     return manifest
+
+
+def seal_of(manifest: Mapping[str, Any]) -> Seal | None:
+    """Return what a manifest says of the votes; None where version 0.1.0 wrote it.
+
+    Raises:
+        RealBenchError: it is damaged.
+    """
+    try:
+        return Seal.model_validate(manifest["votes_log"]) if "votes_log" in manifest else None
+    except ValidationError as error:
+        raise RealBenchError(
+            f"{MANIFEST_FILE} is damaged (votes_log): bring it back as it was"
+        ) from error
 
 
 def without_credentials(text: str) -> str:
@@ -125,6 +145,7 @@ def _describe_lineup(lineup: Lineup) -> dict[str, Any]:
                 "is_reference": name == lineup.reference,
                 "unreadable": lineup.unreadable[name],
                 "doubles": lineup.doubles[name],
+                "copies": lineup.copies.get(name, 0),
                 "stands_in": _stand_ins(lineup) if name == lineup.reference else {},
             }
             for name in lineup.contestants

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from realbench.arena.manifest import read_manifest, write_manifest
-from realbench.arena.results import ArenaRun, latest_digests, rate_run
-from realbench.arena.vote_log import VOTES_FILE, Entry, read_log, standing, write_log
+from realbench.arena.results import ArenaRun, latest_digests, rate_run, verify_run
+from realbench.arena.vote_log import Entry, standing, write_log
 from realbench.arena.votes import Retraction, Vote
 from realbench.errors import RealBenchError, UsageError
 from realbench.text import printable
@@ -38,8 +38,9 @@ class Merge:
 def merge(runs: Sequence[str | Path], out: str | Path) -> Merge:
     """Join the votes of several runs in a new folder, and rate them.
 
-    A vote that several runs have is kept once. The runs may have other contestants, prompts and
-    judges; where they have the same, these must be the same.
+    A vote that several runs have is kept once. Each run's votes must be as they were written (of
+    edited ones see ``realbench arena rate --accept-edits``). The runs may have other contestants,
+    prompts and judges; where they have the same, these must be the same.
 
     Args:
         runs: At least two folders that arena wrote.
@@ -59,7 +60,8 @@ def merge(runs: Sequence[str | Path], out: str | Path) -> Merge:
     if twice is not None:
         raise UsageError(f"the run {printable(twice)} is given twice: name each one once")
     manifests = [read_manifest(folder) for folder in folders]
-    logs = [read_log(folder / VOTES_FILE).entries for folder in folders]
+    contents = [verify_run(folder) for folder in folders]
+    logs = [one.entries for one in contents]
     try:
         manifest = _joined_manifest(folders, manifests)
         _check_pictures(folders, manifests, logs)
@@ -74,7 +76,12 @@ def merge(runs: Sequence[str | Path], out: str | Path) -> Merge:
     valid = sum(vote.verdict != "invalid" for vote in votes)
     manifest["counts"] = {"votes": len(shown), "invalid": len(votes) - valid}
     target = Path(out)
-    write_log(target, entries)
+    manifest["notes"] += [
+        f"{printable(folder)}: {note}"
+        for folder, one in zip(folders, contents, strict=True)
+        for note in one.notes
+    ]
+    manifest["votes_log"] = write_log(target, entries).model_dump()
     write_manifest(target, manifest)
     return Merge(rate_run(target), len(votes), n_duplicates, valid - len(shown))
 

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from realbench.arena.manifest import MANIFEST_FILE, read_manifest, write_manifest
+from realbench.arena.manifest import MANIFEST_FILE, read_manifest, seal_of, write_manifest
 from realbench.arena.verdicts import Comparison, compare
-from realbench.arena.vote_log import VOTES_FILE, read_log
+from realbench.arena.vote_log import VOTES_FILE, LogContents, accept_edits, read_log
 from realbench.arena.votes import Vote
 from realbench.errors import RealBenchError, UsageError
 from realbench.images import find_images
-from realbench.runs.files import checked, json_bytes, make_folder, write_atomically
-from realbench.text import printable
+from realbench.runs.files import checked, json_bytes, make_folder, read_table, write_atomically
+from realbench.text import cell, printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -58,9 +58,7 @@ class ArenaRun:
     @property
     def standings(self) -> pd.DataFrame:
         """A row per judge and contestant, best first, with the columns of ``ratings.csv``."""
-        import pandas as pd
-
-        return pd.read_csv(io.BytesIO(ratings_csv(self.ratings)))
+        return read_table(ratings_csv(self.ratings), ("judge", "contestant"))
 
     @property
     def stop_reason(self) -> str | None:
@@ -114,7 +112,7 @@ def ratings_csv(ratings: Mapping[str, Any]) -> bytes:
             for name in _ESTIMATES:
                 estimate = row[name] or {}
                 values += [_decimals(estimate.get(key)) for key in ("estimate", "low", "high")]
-            writer.writerow([judge, *values])
+            writer.writerow([cell(judge), cell(values[0]), *values[1:]])
     return text.getvalue().encode()
 
 
@@ -196,27 +194,76 @@ def latest_digests(votes: Iterable[Vote], contestants: Iterable[str]) -> dict[tu
     return {key: digest for key, digest in digests.items() if key[0] in known}
 
 
+def current_digests(
+    votes: Iterable[Vote], manifest: Mapping[str, Any]
+) -> dict[tuple[str, str], str]:
+    """Return :func:`latest_digests` of a run, each picture of a contestant once.
+
+    As in a run's lineup, what a model shares with the reference is left out. Photographs that
+    stand in for reality as a whole may stand in for several prompts.
+    """
+    contestants = manifest["contestants"]
+    digests = latest_digests(votes, [one["name"] for one in contestants])
+    reference = manifest["reference"]
+    repeats = {one["name"] for one in contestants if one.get("stands_in")}
+    photographs = {sha for (name, _), sha in digests.items() if name == reference}
+    kept: dict[tuple[str, str], str] = {}
+    seen: set[tuple[str, str]] = set()
+    for (name, prompt), sha in sorted(digests.items()):
+        shared = name != reference and sha in photographs
+        if name in repeats or not (shared or (name, sha) in seen):
+            kept[name, prompt] = sha
+        seen.add((name, sha))
+    return kept
+
+
 # --- A run's folder ----------------------------------------------------------------------------
 
 
-def rate_run(run: str | Path, *, resamples: int | None = None, seed: int | None = None) -> ArenaRun:
+def verify_run(run: str | Path) -> LogContents:
+    """Read the votes of a run's folder, and see that they are as they were written.
+
+    Raises:
+        UsageError: no arena ran in the folder.
+        EditedLogError: they are not as they were written.
+        RealBenchError: the files are damaged, or cannot be read.
+    """
+    return read_log(Path(run) / VOTES_FILE, seal_of(read_manifest(Path(run))))
+
+
+def rate_run(
+    run: str | Path,
+    *,
+    resamples: int | None = None,
+    seed: int | None = None,
+    edited: bool = False,
+) -> ArenaRun:
     """Rate the votes of a run's folder again, and write its ratings and its report.
 
-    The votes are only read; the pictures are needed only for the report's examples.
+    The votes are only read, unless they were edited; the pictures are needed only for the report's
+    examples.
 
     Args:
         run: The folder that ``--out`` named.
         resamples: Of the bootstrap; by default as many as before.
         seed: Of the bootstrap; by default the one of before.
+        edited: Whether votes that are not as they were written are taken as they are; they are
+            then written anew, and the manifest says so.
 
     Raises:
         UsageError: no arena ran in the folder.
+        EditedLogError: the votes are not as they were written.
         RealBenchError: its files are damaged, or cannot be read or written.
     """
     folder = Path(run)
     manifest = read_manifest(folder)
+    log = accept_edits(folder, seal_of(manifest)) if edited else verify_run(folder)
     try:
-        result = _rated(folder, manifest, resamples, seed)
+        manifest["notes"] = list(dict.fromkeys([*manifest["notes"], *log.notes]))
+        if log.edit:
+            manifest["votes_log"] = log.seal.model_dump()
+            write_manifest(folder, manifest)
+        result = _rated(folder, manifest, log.votes, resamples, seed)
     except (KeyError, TypeError, AttributeError) as error:
         raise RealBenchError(
             f"{printable(folder / MANIFEST_FILE)} is damaged ({type(error).__name__}: {error}): "
@@ -227,15 +274,18 @@ def rate_run(run: str | Path, *, resamples: int | None = None, seed: int | None 
 
 
 def _rated(
-    folder: Path, manifest: dict[str, Any], resamples: int | None, seed: int | None
+    folder: Path,
+    manifest: dict[str, Any],
+    logged: Sequence[Vote],
+    resamples: int | None,
+    seed: int | None,
 ) -> ArenaRun:
-    logged = read_log(folder / VOTES_FILE).votes
     names = [entry["name"] for entry in manifest["contestants"]]
     judges = manifest["judges"]
     current = [
         v for v in logged if v.judge_fingerprint == judges.get(v.judge, {}).get("fingerprint")
     ]
-    votes = counting(current, judges=judges, digests=latest_digests(current, names))
+    votes = counting(current, judges=judges, digests=current_digests(current, manifest))
     ratings = rate_votes(
         votes,
         contestants=names,

@@ -13,11 +13,17 @@ from typing import Any
 from realbench.arena.contestants import Lineup, line_up
 from realbench.arena.judges import JudgeOptions, make_judge
 from realbench.arena.judges.judge import Judge
-from realbench.arena.manifest import describe_arena, describe_judge, read_manifest, write_manifest
+from realbench.arena.manifest import (
+    describe_arena,
+    describe_judge,
+    read_manifest,
+    seal_of,
+    write_manifest,
+)
 from realbench.arena.pairing import count_pairs
 from realbench.arena.results import ArenaRun, comparisons_of, counting, rate_votes
 from realbench.arena.turn import SCHEDULES, Progress, Schedule, Turn
-from realbench.arena.vote_log import VoteLog
+from realbench.arena.vote_log import Seal, VoteLog
 from realbench.arena.votes import Vote
 from realbench.errors import RealBenchError, UsageError
 from realbench.prompts import load_suite
@@ -56,6 +62,7 @@ def arena(
     seed: int = 0,
     resamples: int = 1000,
     options: JudgeOptions | None = None,
+    accept_edits: bool = False,
     progress: Callable[[Progress], None] | None = None,
 ) -> ArenaRun:
     """Have judges compare folders of images pair by pair, and rate the folders.
@@ -77,6 +84,7 @@ def arena(
         seed: Of the order of pairs and pictures, the drawn photographs and the bootstrap.
         resamples: Of the bootstrap over prompts.
         options: The judges' options.
+        accept_edits: Whether to go on with votes that are not as they were written.
         progress: Called as the run goes on.
 
     Raises:
@@ -100,7 +108,9 @@ def arena(
             else out
         )
         inputs = [*folders, *([] if reference is None else [reference])]
-        log = stack.enter_context(VoteLog(folder, inputs))
+        log = stack.enter_context(
+            VoteLog(folder, inputs, seal=_earlier_seal(folder), accept_edits=accept_edits)
+        )
         with open_cache([cache_path()] if options.cache else []) as cache:
             lineup = line_up(
                 folders,
@@ -128,6 +138,7 @@ def arena(
             resamples=resamples,
             started=started,
             notes=[*_log_notes(log), *lineup.notes],
+            votes_log=log.seal,
         )
         write_manifest(folder, manifest)
         run = _Run(lineup, log, manifest, max_votes, tell)
@@ -239,6 +250,7 @@ class _Run:
         """Rate what there is."""
         votes = self.votes()
         self.manifest["counts"] = self._counts(votes)
+        self.manifest["votes_log"] = self.log.whole().model_dump()
         ratings = rate_votes(
             votes,
             contestants=self.lineup.contestants,
@@ -293,7 +305,15 @@ def _earlier_judges(folder: Path, log: VoteLog, lineup: Lineup) -> dict[str, dic
     return {name: about for name, about in judges.items() if name in voters}
 
 
+def _earlier_seal(folder: Path) -> Seal | None:
+    """Return what the manifest of the run so far says of its votes; None where there is none."""
+    try:
+        manifest = read_manifest(folder)
+    except RealBenchError:  # killed before it was written, say
+        return None
+    return seal_of(manifest)
+
+
 def _log_notes(log: VoteLog) -> list[str]:
-    if not log.torn_bytes:
-        return []
-    return [f"{log.path.name} ended in half a line ({log.torn_bytes} bytes), which was cut off"]
+    torn = f"{log.path.name} ended in half a line ({log.torn_bytes} bytes), which was cut off"
+    return [*([torn] if log.torn_bytes else []), *log.notes]

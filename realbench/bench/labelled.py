@@ -17,7 +17,7 @@ from realbench.detection.cards import Card
 from realbench.errors import UsageError
 from realbench.images import DEFAULT_MAX_PIXELS, ImageFile, find_images
 from realbench.scoring.cache import cache_path, open_cache
-from realbench.scoring.folders import display_names
+from realbench.scoring.folders import copies, copy_notes, display_names
 from realbench.scoring.layout import choose_layout, decoding_threads
 from realbench.scoring.pipeline import Engine, Outcome, Pipeline
 from realbench.scoring.run import Progress
@@ -153,12 +153,17 @@ def score_labelled(
             decoders=decoding_threads(workers),
             max_pixels=DEFAULT_MAX_PIXELS,
         ).run([file.path for _, file in files], take)
-    kept = [n for n in range(len(files)) if not outcomes[n].reason]
+    classes = ["photographs" if n < photographs else "generated" for n in range(len(files))]
+    shas = ["" if outcomes[n].reason else outcomes[n].sha256 for n in range(len(files))]
+    copied = copies(list(zip(classes, shas, strict=True)), "photographs")
+    kept = [n for n, sha in enumerate(shas) if sha and n not in copied]
     notes = [
         f"unreadable, left out: {printable(files[n][1].path)} ({outcomes[n].reason})"
         for n in range(len(files))
         if outcomes[n].reason
     ]
+    shown = [(kind, printable(file.path)) for kind, (_, file) in zip(classes, files, strict=True)]
+    notes += copy_notes(shown, shas, copied)
     return Labelled(
         {card.name: np.array([outcomes[n].logits[card.name] for n in kept]) for card in cards},
         np.array([n < photographs for n in kept], bool),

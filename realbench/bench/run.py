@@ -32,7 +32,7 @@ from realbench.runs.files import (
 )
 from realbench.runs.versions import package_versions
 from realbench.scoring.cache import ScoreCache, cache_path, open_cache
-from realbench.scoring.folders import display_names, find_files
+from realbench.scoring.folders import apart, display_names, find_files, mark_copies
 from realbench.scoring.layout import choose_layout, decoding_threads
 from realbench.scoring.pipeline import Engine, Outcome, Pipeline
 from realbench.scoring.run import Progress, find_cards
@@ -53,8 +53,8 @@ class BenchRun:
 
     Attributes:
         results: all figures, as in ``bench.json``.
-        scores: a row per image: folder, image, prompt id, whether it is a photograph, status,
-            reason and P(real) by detector and ``ensemble``, as in ``scores.csv``.
+        scores: a row per image: folder, image, prompt id, SHA-256, whether it is a photograph,
+            status, reason and P(real) by detector and ``ensemble``, as in ``scores.csv``.
     """
 
     results: dict[str, Any]
@@ -157,6 +157,8 @@ def bench(
     check_apart(
         [one for one in files if one[0] == names[0]], [one for one in files if one[0] != names[0]]
     )
+    files, overlaps = apart(names, every, files)
+    problems += overlaps
     if out is not None:
         make_run_folder(Path(out), "realbench detectors bench", every)
     keep_freed_memory()
@@ -166,11 +168,14 @@ def bench(
     with open_cache([cache_path()] if cache else []) as store:
         run.follow(total, progress)
         scores = run.score(files, names[0], Protocol(matched=matched), store)
+        problems += mark_copies(scores, names[0])
         _check_classes(scores)
         degraded: list[tuple[Degradation, pd.DataFrame]] = []
         for degradation in DEGRADATIONS if perturb else ():
             protocol = Protocol(matched=matched, degradation=degradation)
-            degraded.append((degradation, run.score(parts, names[0], protocol, store)))
+            table = run.score(parts, names[0], protocol, store)
+            mark_copies(table, names[0])
+            degraded.append((degradation, table))
     ok = scores[scores["status"] == "ok"]
     found = shortcuts.find_shortcuts(*_headers(files, names[0]))
     told = shortcuts.warning(found) if not matched else None
@@ -194,7 +199,7 @@ def bench(
         "warnings": [told] if told else [],
         "notes": problems,
         "failures": scores.loc[
-            scores["status"] != "ok", ["folder", "image", "reason"]
+            scores["status"] == "unreadable", ["folder", "image", "reason"]
         ].to_dict("records"),
         "arguments": {
             "real": printable(real),
@@ -277,6 +282,7 @@ class _Run:
                 "folder": [name for name, _ in files],
                 "image": [file.image for _, file in files],
                 "prompt_id": [file.prompt_id for _, file in files],
+                "sha256": [one.sha256 for one in outcomes],
                 "real": [name == real for name, _ in files],
                 "status": ["unreadable" if one.reason else "ok" for one in outcomes],
                 "reason": [one.reason for one in outcomes],
@@ -354,7 +360,7 @@ def _check_classes(scores: pd.DataFrame) -> None:
         if not (rows["status"] == "ok").any():
             first = rows.iloc[0]
             raise RealBenchError(
-                f"none of the {len(rows)} images of {folder} could be read, "
+                f"none of the {len(rows)} images of {folder} can be used, "
                 f"first {first['image']}: {first['reason']}"
             )
 
@@ -366,6 +372,7 @@ def _describe(folder: str | Path, name: str, scores: pd.DataFrame) -> dict[str, 
         "folder": name,
         "path": printable(folder),
         "n": len(ok),
-        "n_failed": len(mine) - len(ok),
+        "n_failed": int((mine["status"] == "unreadable").sum()),
+        "n_copies": int((mine["status"] == "copy").sum()),
         "n_prompts": int(ok["prompt_id"].nunique()),
     }

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from realbench.arena.results import ArenaRun
     from realbench.arena.turn import Progress
 
-_SUBCOMMANDS = ("merge", "rate")
+_SUBCOMMANDS = ("merge", "rate", "verify")
 # The command that takes folders; its name is one that no shell passes and no folder has.
 _FOLDERS = "\0"
 
@@ -31,6 +31,12 @@ _MODEL = "Judges openai:MODEL and hf:MODEL"
 _LOCAL = "Judge hf:MODEL, a local model"
 _DETECTORS = "Judge detectors"
 _HUMAN = "Judge human"
+_ACCEPT_EDITS = Annotated[
+    bool,
+    typer.Option(
+        "--accept-edits", help="Take votes that were edited since they were written as they are."
+    ),
+]
 
 
 class _FoldersOrCommand(TyperGroup):
@@ -64,7 +70,8 @@ app = Program(
     cls=_InPlaceOfGroup,
     hidden=True,
     epilog="Also: realbench arena merge RUN... --out RUN joins runs; "
-    "realbench arena rate RUN rates a run's votes again.",
+    "realbench arena rate RUN rates a run's votes again; "
+    "realbench arena verify RUN sees that nobody changed them.",
 )
 def arena_command(
     folders: options.Folders,
@@ -213,6 +220,7 @@ def arena_command(
         int, options.seed("Of the order of pairs and pictures, and of the bootstrap.")
     ] = 0,
     resamples: Annotated[int, typer.Option(min=1, help="Of the bootstrap over prompts.")] = 1000,
+    accept_edits: _ACCEPT_EDITS = False,
     quiet: options.Quiet = False,
     json_: options.Json = False,
 ) -> int:
@@ -271,6 +279,7 @@ def arena_command(
                 seed=seed,
                 resamples=resamples,
                 options=options,
+                accept_edits=accept_edits,
                 progress=progress,
             )
     except ArenaInterrupted as error:
@@ -317,14 +326,36 @@ def rate_command(
         int | None, typer.Option(min=1, help="Of the bootstrap. (default: as before)")
     ] = None,
     seed: Annotated[int | None, options.seed("Of the bootstrap. (default: as before)")] = None,
+    accept_edits: _ACCEPT_EDITS = False,
     quiet: options.Quiet = False,
     json_: options.Json = False,
 ) -> int:
     """Rate a run's votes again and write its ratings and report; no judge is asked."""
     from realbench.arena.results import rate_run
 
-    rated = rate_run(run, resamples=resamples, seed=seed)
+    rated = rate_run(run, resamples=resamples, seed=seed, edited=accept_edits)
     return finish(rated, quiet=quiet, json_=json_)
+
+
+@app.command("verify")
+def verify_command(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A folder that arena wrote.")],
+) -> int:
+    """Verify that a run's votes are as they were written.
+
+    The exit code is 1 where a line was changed, removed, doubled or moved, or has no digest.
+    """
+    from realbench.arena.results import verify_run
+
+    log = verify_run(run)
+    shown = printable(run)
+    if log.seal.unchained:
+        typer.echo(f"error: {shown}: {log.notes[0]}", err=True)
+        return 1
+    typer.echo(
+        f"{shown}: {log.seal.lines:,} lines of votes, as they were written, up to {log.seal.chain}"
+    )
+    return 0
 
 
 class _Interrupted(RealBenchError):  # noqa: N818 - an outcome, not a fault

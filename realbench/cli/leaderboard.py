@@ -74,7 +74,7 @@ def add_command(
         bool, typer.Option("--anchor", help="It is an anchor of the board, such as photographs.")
     ] = False,
     replace: Annotated[
-        bool, typer.Option("--replace", help="Replace the entry that the model has.")
+        bool, typer.Option("--replace", help="Replace the entry of the same name.")
     ] = False,
 ) -> int:
     """Write a model's entry: its figures, scores of every image, and how it was made."""
@@ -82,7 +82,7 @@ def add_command(
     from realbench.leaderboard.board import ANCHORS, RESULTS, load_board
     from realbench.leaderboard.entry import Description, make_entry, parse_meta, write_entry
     from realbench.leaderboard.names import slug
-    from realbench.leaderboard.verify import entry_problems
+    from realbench.leaderboard.verify import check_name, entry_problems
 
     fields, sampler = parse_meta(meta or [])
     renamed = {}
@@ -98,9 +98,10 @@ def add_command(
     problem = next(entry_problems(found, entry, path.name, is_anchor=anchor), None)
     if problem is not None:
         raise RealBenchError(f"the board would not take this entry: {problem}")
+    check_name(found, entry, path)
     if path.exists() and not replace:
         raise UsageError(
-            f"{printable(path)} is there already: give --replace, or the model another name"
+            f"{printable(path)} has {model!r} already: give --replace, or the model another name"
         )
     write_entry(entry, path)
     typer.echo(f"Wrote {printable(path)}")

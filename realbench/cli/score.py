@@ -104,7 +104,7 @@ def finish(
         typer.echo(json.dumps(run.summary))
     elif not quiet:
         print_run(run, out)
-    failed = len(run) - run.n_scored
+    failed = len(run.failures)
     if not run.n_scored:
         typer.echo(f"error: none of the {failed} images could be read: {_first(run)}", err=True)
         return 1
@@ -255,7 +255,8 @@ def _rank(entry: dict[str, Any]) -> str:
 
 def _count(entry: dict[str, Any]) -> str:
     failed = f"\n+{entry['n_failed']} bad" if entry["n_failed"] else ""
-    return f"{entry['n']}{failed}"
+    copied = f"\n+{entry['n_copies']} same" if entry.get("n_copies") else ""
+    return f"{entry['n']}{failed}{copied}"
 
 
 def estimate(value: dict[str, Any] | None, key: str = "mean") -> str:

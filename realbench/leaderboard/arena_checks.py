@@ -44,6 +44,8 @@ def arena_problems(board: Board, entry: Entry, is_anchor: bool) -> Iterator[str]
     is_own = arena.contestant in arena.opponents or slug(entry.model.name) in opponents
     if is_own or len(set(opponents)) < len(opponents):
         yield f"arena: the model meets itself, or an opponent comes twice: {WRITE_AGAIN}"
+    if len(set(arena.images)) < len(arena.images) and not is_anchor:
+        yield f"arena: one image comes for several prompts, but counts once: {WRITE_AGAIN}"
     yield from _count_problems(board, arena)
     yield from _image_problems(entry, arena, is_anchor)
 

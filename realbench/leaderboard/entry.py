@@ -32,7 +32,7 @@ from realbench.leaderboard.schema import (
     parse_entry,
 )
 from realbench.prompts import Suite
-from realbench.text import printable
+from realbench.text import cell_text, printable
 
 DIGEST = 16
 _SAMPLER = "sampler."
@@ -220,7 +220,8 @@ def _detector_scores(
             for d in manifest["detectors"]
         ]
         own = _rows_of(rows, run, description)
-        scored = [row for row in own if row["status"] == "ok"]
+        scored = _once([row for row in own if row["status"] == "ok"])
+        failed = sum(row["status"] == "unreadable" for row in own)
         images: list[ImageScore] = [
             (
                 row["prompt_id"],
@@ -245,7 +246,7 @@ def _detector_scores(
     figures: dict[str, Any] = detector_figures(
         images, [one.name for one in used], _categories(board, description), board.settings.seed
     )
-    return DetectorScores(detectors=used, n_failed=len(own) - len(scored), images=images, **figures)
+    return DetectorScores(detectors=used, n_failed=failed, images=images, **figures)
 
 
 def _mixes_sets(board: Board, description: Description) -> bool:
@@ -293,9 +294,17 @@ def _categories(board: Board, description: Description) -> dict[str, str | None]
 def _rows_of(
     rows: Sequence[dict[str, str]], run: Path, description: Description
 ) -> list[dict[str, str]]:
+    rows = [
+        row | {key: cell_text(row[key]) for key in ("folder", "image", "prompt_id")} for row in rows
+    ]
     folders = list(dict.fromkeys(row["folder"] for row in rows))
     name = _own_name(folders, run, description)
     return [row for row in rows if row["folder"] == name]
+
+
+def _once(rows: Sequence[dict[str, str]]) -> list[dict[str, str]]:
+    """Return the first row of each picture, which runs of version 0.1.0 have for each copy."""
+    return list({row["sha256"]: row for row in reversed(rows)}.values())
 
 
 def _own_name(names: Sequence[str], run: Path, description: Description) -> str:
@@ -315,8 +324,7 @@ def _own_name(names: Sequence[str], run: Path, description: Description) -> str:
 def _arena_scores(
     run: Path, manifest: Mapping[str, Any], board: Board, description: Description
 ) -> ArenaScores:
-    from realbench.arena.results import comparisons_of, counting, latest_digests
-    from realbench.arena.vote_log import VOTES_FILE, read_log
+    from realbench.arena.results import comparisons_of, counting, current_digests, verify_run
 
     wanted = board.settings.judge
     try:
@@ -331,9 +339,9 @@ def _arena_scores(
         judge = {wanted.name: judges[wanted.name]}
         template = (judge[wanted.name].get("template") or {}).get("sha256")
         fingerprint = judge[wanted.name]["fingerprint"]
-        votes = read_log(run / VOTES_FILE).votes
+        votes = verify_run(run).votes
         votes = [v for v in votes if v.judge == wanted.name and v.judge_fingerprint == fingerprint]
-        digests = latest_digests(votes, names)
+        digests = current_digests(votes, manifest)
         votes = counting(votes, judges=judge, digests=digests)
         comparisons = comparisons_of(votes, judge)
     except (KeyError, TypeError, AttributeError) as error:

@@ -9,6 +9,24 @@ import unicodedata
 _INVISIBLE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 _SCRIPTS = ("LATIN", "CYRILLIC", "GREEK", "ARMENIAN", "CHEROKEE")
 _LONGEST_SLUG = 80
+# Signs between the words of a name.
+_SEPARATORS = ".,:;'\"/\\<>|·•!?¡¿"
+# Letters that look like Latin ones, and Latin ones and digits that look alike.
+_LOOK = dict(
+    zip(
+        "ΑΒΕΖΗΙΚΜΝΟΡΤΥΧαικνορυχωϲϳ"
+        "АВЕЅІЈКМНОРСТУХЬаеѕіјкмнорстухьвԁԛԝһӏԍ"
+        "ՕՍՏԼօսհոցքզ"
+        "ᎠᎡᎢᎥᎪᎫᎬᎳᎷᎻᏀᏃᏏᏒᏔᏙᏚᏞᏟᏢᏴ"
+        "ıɑɡɩ0I1|",
+        "ABEZHlKMNOPTYXaiKvopuxwcj"
+        "ABESlJKMHOPCTYXbaesijkmHopcTyxbBdqwhlg"
+        "OUSLouhngpq"
+        "DRTiAJEWMHGZBRWVSLCPB"
+        "iagiolll",
+        strict=True,
+    )
+)
 
 
 def plain_text(text: str) -> str:
@@ -28,13 +46,26 @@ def plain_text(text: str) -> str:
     return text
 
 
+def label(text: str) -> str:
+    """Return a plain text with no digits but ASCII's as it is.
+
+    Raises:
+        ValueError: it has others, such as full-width or Arabic ones, or is no plain text.
+    """
+    plain_text(text)
+    for character in text:
+        if unicodedata.category(character) == "Nd" and not character.isascii():
+            raise ValueError(f"has the digit U+{ord(character):04X}; write 0 to 9")
+    return text
+
+
 def model_name(name: str) -> str:
     """Return a model's name as it is.
 
     Raises:
-        ValueError: it is no plain text, or a word of it mixes scripts whose letters look alike.
+        ValueError: it is no :func:`label`, or a word of it mixes scripts whose letters look alike.
     """
-    plain_text(name)
+    label(name)
     for word in re.findall(r"\w+", name):
         scripts = {unicodedata.name(letter, "").split(" ")[0] for letter in word}
         mixed = [script for script in _SCRIPTS if script in scripts]
@@ -49,8 +80,9 @@ def model_name(name: str) -> str:
 def slug(name: str) -> str:
     """Return the file name, without ``.json``, of the entry of a model.
 
-    It has lower-case ASCII letters, digits, ``.`` and ``-`` only. Where letters of the name have
-    no such form, a part of the name's digest keeps different names apart.
+    It has lower-case ASCII letters, digits, ``.`` and ``-`` only. Where letters of the name, or
+    signs such as those of ``C++``, have no such form, a part of the name's digest keeps different
+    names apart.
     """
     composed = unicodedata.normalize("NFKC", name)
     plain = unicodedata.normalize("NFKD", composed)
@@ -58,14 +90,35 @@ def slug(name: str) -> str:
     ascii_part = plain.encode("ascii", "ignore").decode().lower()
     short = re.sub(r"[^a-z0-9.]+", "-", ascii_part)
     short = re.sub(r"\.{2,}", ".", short).strip("-.")
-    lost = any(one.isalnum() and not one.isascii() for one in plain)
+    lost = any((one.isalnum() and not one.isascii()) or _is_sign(one) for one in plain)
     if lost or not short or len(short) > _LONGEST_SLUG:
         digest = hashlib.sha256(composed.casefold().encode()).hexdigest()[:8]
         short = f"{short[:_LONGEST_SLUG] or 'model'}-{digest}"
     return short
 
 
+def _is_sign(character: str) -> bool:
+    """Whether a character that is no letter tells names apart, as ``+`` does and ``.`` does not."""
+    kind = unicodedata.category(character)
+    return kind in ("Sm", "Sc", "So", "Po") and character not in _SEPARATORS
+
+
 def skeleton(name: str) -> str:
     """Return what two names share that differ only in case, Unicode form, space and dashes."""
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
-    return re.sub(r"[\W_]+", "", folded) or folded
+    return _bare(folded)
+
+
+def skeletons(name: str) -> set[str]:
+    """Return what a name shares with those that read like it.
+
+    These share its :func:`skeleton`, or differ in letters and digits that look alike, also in
+    those of other scripts, and in accents.
+    """
+    seen = "".join(_LOOK.get(one, one) for one in unicodedata.normalize("NFKC", name))
+    return {skeleton(name), _bare(unicodedata.normalize("NFKD", seen.casefold())) + " alike"}
+
+
+def _bare(text: str) -> str:
+    kept = "".join(one for one in text if one.isalnum() or _is_sign(one))
+    return kept or text

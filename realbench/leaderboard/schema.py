@@ -22,18 +22,22 @@ from pydantic import (
     model_validator,
 )
 
-from realbench.leaderboard.names import model_name, plain_text
+from realbench.files import unique_keys
+from realbench.leaderboard.names import label, model_name, plain_text
 
 FORMAT = 1
 SCHEMA_URL = "https://json-schema.org/draft/2020-12/schema"
 
 Text = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(plain_text)]
+Label = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(label)]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=100), AfterValidator(model_name)]
 Key = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}$")]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 ShortDigest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{16}$")]
 Share = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=0)]
+Number = Annotated[int, Field(ge=-(2**53), le=2**53)]
+Real = Annotated[float, Field(ge=-(2**53), le=2**53)]
+Count = Annotated[int, Field(ge=0, le=100_000_000)]
 
 
 class Strict(BaseModel):
@@ -46,15 +50,17 @@ class Model(Strict):
     """The model whose images were scored."""
 
     name: Name = Field(description="Unique on the board; the file is named after it.")
-    version: Text | None = None
-    organisation: Text | None = None
-    licence: Text | None = Field(default=None, description="Of the weights, as SPDX where it has.")
+    version: Label | None = None
+    organisation: Label | None = None
+    licence: Label | None = Field(default=None, description="Of the weights, as SPDX where it has.")
     parameters: str | None = Field(
-        default=None, pattern=r"^\d{1,6}(\.\d{1,3})?[KMBT]$", description="Such as 12B or 860M."
+        default=None,
+        pattern=r"^[0-9]{1,6}(\.[0-9]{1,3})?[KMBT]$",
+        description="Such as 12B or 860M.",
     )
     date: str | None = Field(
         default=None,
-        pattern=r"^\d{4}(-(0[1-9]|1[0-2])(-(0[1-9]|[12]\d|3[01]))?)?$",
+        pattern=r"^[0-9]{4}(-(0[1-9]|1[0-2])(-(0[1-9]|[12][0-9]|3[01]))?)?$",
         description="Of the model's release: YYYY, YYYY-MM or YYYY-MM-DD.",
     )
     link: Text | None = Field(default=None, description="An https address about the model.")
@@ -62,7 +68,7 @@ class Model(Strict):
     @field_validator("link")
     @classmethod
     def _is_address(cls, link: str | None) -> str | None:
-        address = r"https://[A-Za-z0-9.-]+\.[A-Za-z]{2,}(:\d{1,5})?(/[A-Za-z0-9._~/%?=&+,:#-]*)?"
+        address = r"https://[A-Za-z0-9.-]+\.[A-Za-z]{2,}(:[0-9]{1,5})?(/[A-Za-z0-9._~/%?=&+,:#-]*)?"
         if link is not None and not re.fullmatch(address, link):
             raise ValueError(
                 "is no plain https address; give one such as https://example.org/model"
@@ -170,7 +176,7 @@ class Entry(Strict):
 
     format: Literal[1]
     model: Model
-    sampler: dict[Key, Text | int | float | bool] = Field(
+    sampler: dict[Key, Label | Number | Real | bool] = Field(
         default_factory=dict, max_length=40, description="How the images were made."
     )
     suite: SuiteUsed
@@ -231,17 +237,13 @@ def migrate(record: dict[str, Any], migrations: Mapping[int, Migration]) -> dict
 
 
 def _load(data: bytes) -> dict[str, Any]:
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) < len(pairs):
-            raise ValueError("a key comes twice in one object")
-        return found
-
     def refuse(constant: str) -> Any:
         raise ValueError(f"{constant} is no JSON number")
 
     try:
-        record = json.loads(data.decode("utf-8"), object_pairs_hook=unique, parse_constant=refuse)
+        record = json.loads(
+            data.decode("utf-8"), object_pairs_hook=unique_keys, parse_constant=refuse
+        )
     except RecursionError as error:
         raise EntryError(
             ["nested too deeply: write the file with realbench leaderboard add"]

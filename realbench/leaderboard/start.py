@@ -14,7 +14,7 @@ from realbench.leaderboard.board import ANCHORS, BOARD_FILE, RESULTS, Board, loa
 from realbench.leaderboard.entry import check_suite, read_run
 from realbench.prompt_export import export_prompts
 from realbench.prompts import Suite, list_suites, load_suite
-from realbench.text import printable
+from realbench.text import cell_text, printable
 
 _PROMPTS_FILE = "prompts.jsonl"
 
@@ -122,7 +122,7 @@ def _prompt_ids(run: Path) -> set[str]:
     path = run / "scores.csv"
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            return {row["prompt_id"] for row in csv.DictReader(file)}
+            return {cell_text(row["prompt_id"]) for row in csv.DictReader(file)}
     except (OSError, KeyError, ValueError, csv.Error) as error:
         raise RealBenchError(
             f"{printable(path)} cannot be read: run realbench score again"

@@ -10,6 +10,7 @@ from realbench.leaderboard.escape import latex, markdown
 from realbench.leaderboard.schema import Estimate
 from realbench.leaderboard.standings import Row, Standings
 from realbench.report.wording import edge_note
+from realbench.text import cell
 
 MARK = "<!-- Made by realbench leaderboard build; changes by hand are lost. -->"
 _TITLES = {
@@ -185,7 +186,7 @@ def table_csv(standings: Standings) -> bytes:
     writer.writerow(["rank", "rank_high", "model", *_MODEL_FIELDS, *counts, *bounds])
     for row in [*standings.anchors, *standings.rows]:
         model = row.entry.model
-        fields = [_cell(getattr(model, key)) for key in ("name", *_MODEL_FIELDS)]
+        fields = [cell(getattr(model, key) or "") for key in ("name", *_MODEL_FIELDS)]
         realism = row.values.get("realism")
         numbers: list[object] = [realism.n, realism.n_prompts] if realism else ["", ""]
         for column in standings.columns:
@@ -195,11 +196,6 @@ def table_csv(standings: Standings) -> bytes:
         ranks = ["" if one is None else one for one in (row.rank, row.rank_high)]
         writer.writerow([*ranks, *fields, *numbers])
     return text.getvalue().encode()
-
-
-def _cell(text: str | None) -> str:
-    """A stranger's text must not be a formula to the spreadsheet that opens the file."""
-    return f"'{text}" if text and text[0] in "=+-@" else text or ""
 
 
 def table_tex(standings: Standings) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from realbench.errors import RealBenchError
+from realbench.errors import RealBenchError, UsageError
 from realbench.leaderboard.arena_checks import arena_problems, contradictions
 from realbench.leaderboard.board import ANCHORS, BOARD_FILE, RESULTS, Board, BoardAnchor
 from realbench.leaderboard.figures import (
@@ -15,7 +15,7 @@ from realbench.leaderboard.figures import (
     estimate_problems,
     possible_realism,
 )
-from realbench.leaderboard.names import skeleton, slug
+from realbench.leaderboard.names import skeletons, slug
 from realbench.leaderboard.schema import (
     CrossFit,
     DetectorScores,
@@ -159,8 +159,8 @@ def _scoring_problems(
     if len(set(names)) < len(names):
         yield f"detectors: one comes twice: {WRITE_AGAIN}"
         return
-    if len({image[:2] for image in scores.images}) < len(scores.images):
-        yield "images: one image comes twice for a prompt: give each image once"
+    if len({image[1] for image in scores.images}) < len(scores.images):
+        yield f"images: one image comes twice, but counts once: {WRITE_AGAIN}"
     prompts = {image[0] for image in scores.images}
     if not is_anchor:
         unknown = sorted(prompts - set(board.suite.prompts))
@@ -288,19 +288,22 @@ def _across(found: Verified) -> Iterator[str]:
     every |= {f"{ANCHORS}/{printable(key)}.json": one for key, one in found.anchors.items()}
     yield from _same_names(every)
     yield from _same_images(every)
+    yield from _photographs(found)
     yield from contradictions(every)
 
 
 def _same_names(entries: Mapping[str, Entry]) -> Iterator[str]:
     seen: dict[str, str] = {}
     for place, entry in entries.items():
-        key = skeleton(entry.model.name)
-        if key in seen:
+        keys = sorted(skeletons(entry.model.name))
+        other = next((seen[key] for key in keys if key in seen), None)
+        if other is not None:
             yield (
                 f"{place}: duplicate: the name {entry.model.name!r} reads like that of "
-                f"{seen[key]}: give it another name, or remove one"
+                f"{other}: give it another name, or remove one"
             )
-        seen.setdefault(key, place)
+        for key in keys:
+            seen.setdefault(key, place)
 
 
 def _same_images(entries: Mapping[str, Entry]) -> Iterator[str]:
@@ -318,6 +321,19 @@ def _same_images(entries: Mapping[str, Entry]) -> Iterator[str]:
             seen.setdefault(digest, place)
 
 
+def _photographs(found: Verified) -> Iterator[str]:
+    """What is an anchor's photograph is no model's image."""
+    for anchor, photographs in found.anchors.items():
+        known = image_digests(photographs)
+        for name, entry in found.entries.items():
+            n = len(image_digests(entry) & known)
+            if n:
+                yield (
+                    f"{RESULTS}/{printable(name)}.json: {n} of its images are also "
+                    f"images of the anchor {printable(anchor)}: score the model's own images alone"
+                )
+
+
 def image_digests(entry: Entry) -> set[str]:
     """The first digits of the SHA-256 of an entry's images."""
     digests: set[str] = set()
@@ -326,6 +342,33 @@ def image_digests(entry: Entry) -> set[str]:
     if entry.arena_scoring is not None:
         digests |= set(entry.arena_scoring.images)
     return digests
+
+
+def check_name(board: Board, entry: Entry, path: Path) -> None:
+    """Refuse an entry whose name is like that of another model of the board.
+
+    Args:
+        board: where it is to stand.
+        entry: it.
+        path: its file, which may hold an earlier entry of the same name.
+
+    Raises:
+        UsageError: it is; the message names the other.
+    """
+    name = entry.model.name
+    for folder in (RESULTS, ANCHORS):
+        for _, other in _files(board.path / folder, folder, []):
+            try:
+                known = read_entry(other).model.name
+            except EntryError:  # verify tells of it
+                continue
+            if other == path and known == name:
+                continue
+            if other == path or not skeletons(known).isdisjoint(skeletons(name)):
+                raise UsageError(
+                    f"{printable(other)} is the entry of another model, {known!r}, which reads "
+                    f"like {name!r}: give this model another name, or that name to replace it"
+                )
 
 
 def require_valid(found: Verified) -> None:

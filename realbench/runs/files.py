@@ -7,23 +7,49 @@ import errno
 import io
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from realbench.errors import RealBenchError, UsageError
 from realbench.files import write_whole
-from realbench.text import printable
+from realbench.text import cell, cell_text, printable
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
 def table_csv(table: pd.DataFrame) -> bytes:
-    """Return the table as the bytes of ``scores.csv``: UTF-8, six decimals, empty for missing."""
+    """Return the table as the bytes of ``scores.csv``: UTF-8, six decimals, empty for missing.
+
+    Texts that a spreadsheet would take for formulas have an apostrophe (:func:`text.cell`).
+    """
     text = io.StringIO()
+    table = table.map(lambda value: cell(value) if isinstance(value, str) else value)
     table.to_csv(text, index=False, float_format="%.6f", quoting=csv.QUOTE_MINIMAL)
     return text.getvalue().encode()
+
+
+def read_table(data: bytes, texts: Collection[str]) -> pd.DataFrame:
+    """Read what :func:`table_csv` wrote, texts as they were.
+
+    Args:
+        data: the file.
+        texts: columns of texts, which stay texts (``"001"``, ``"NA"``); those that the file lacks
+            are passed over.
+
+    Raises:
+        ValueError: it is no such file.
+    """
+    import pandas as pd
+
+    table = pd.read_csv(io.BytesIO(data), dtype=str, keep_default_na=False)
+    for name in table:
+        if name in texts:
+            table[name] = table[name].map(cell_text)
+        else:
+            table[name] = pd.to_numeric(table[name].mask(table[name] == ""))
+    return table
 
 
 def json_bytes(value: object) -> bytes:

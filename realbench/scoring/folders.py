@@ -1,16 +1,21 @@
-"""What a run reads: its folders, what they are called, and the image files in them."""
+"""What a run reads: its folders, what they are called, the image files in them, and which count."""
 
 from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from realbench.errors import RealBenchWarning, UsageError
 from realbench.images import ImageFile, find_images
 from realbench.prompts import Suite
 from realbench.text import printable
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def display_names(folders: Sequence[Path]) -> list[str]:
@@ -48,6 +53,131 @@ def find_files(
         for file in find_images(folder, on_problem=note)
     ]
     return files, problems
+
+
+def apart(
+    names: Sequence[str], folders: Sequence[str | Path], files: Sequence[tuple[str, ImageFile]]
+) -> tuple[list[tuple[str, ImageFile]], list[str]]:
+    """Return the files of folders that overlap, each for one folder alone, and notes on the rest.
+
+    Folders overlap where one lies in another, or where links lead from one into another. A file
+    is then of the folder in which it really lies, of several the innermost.
+
+    Args:
+        names: of the folders.
+        folders: where they are.
+        files: all that was found, with the folder's name.
+
+    Raises:
+        UsageError: a folder has no file of its own.
+    """
+    real = {n: Path(os.path.realpath(f)) for n, f in zip(names, folders, strict=True)}
+    places = [Path(os.path.realpath(file.path)) for _, file in files]
+    holders: dict[Path, set[str]] = {}
+    for (name, _), place in zip(files, places, strict=True):
+        holders.setdefault(place, set()).add(name)
+    kept, lost = [], dict[tuple[str, str], int]()
+    for (name, file), place in zip(files, places, strict=True):
+        around = [one for one in holders[place] if place.is_relative_to(real[one])]
+        owner = max(around, key=lambda one: len(real[one].parts), default=name)
+        if owner == name:
+            kept.append((name, file))
+        else:
+            lost[name, owner] = lost.get((name, owner), 0) + 1
+    for name in names:
+        if not any(one == name for one, _ in kept):
+            owners = " and ".join(owner for loser, owner in lost if loser == name)
+            raise UsageError(
+                f"all images of {name} are those of {owners}: name folders of different images"
+            )
+    return kept, [
+        f"{name}: {_images(n)} left out, since {'it lies' if n == 1 else 'they lie'} in {owner}, "
+        "which is a folder of its own here"
+        for (name, owner), n in lost.items()
+    ]
+
+
+def copies(contents: Sequence[tuple[str, str]], reference: str | None = None) -> dict[int, int]:
+    """Return which files are copies, and of which file: what an image holds counts once.
+
+    A model's file is a copy of another one of the model, or of a photograph of the reference; of
+    copies the first counts. Two models may make the same picture.
+
+    Args:
+        contents: each file's folder and SHA-256, which is empty where it could not be read.
+        reference: the photographs' folder.
+
+    Returns:
+        for the index of each copy that of the file that counts.
+    """
+    first: dict[tuple[str | None, str], int] = {}
+    for n, one in enumerate(contents):
+        first.setdefault(one, n)
+    found = {n: first.get((reference, one[1]), first[one]) for n, one in enumerate(contents)}
+    return {n: of for n, of in found.items() if n != of and contents[n][1]}
+
+
+def copy_notes(
+    files: Sequence[tuple[str, str]], shas: Sequence[str], copied: Mapping[int, int]
+) -> list[str]:
+    """Say in a line each which copies do not count, and which models have the same pictures.
+
+    Args:
+        files: each file's folder and name.
+        shas: each file's SHA-256, empty where it could not be read.
+        copied: of :func:`copies`.
+    """
+    by_pair: dict[tuple[str, str], list[int]] = {}
+    for n, of in copied.items():
+        by_pair.setdefault((files[n][0], files[of][0]), []).append(n)
+    notes = []
+    for (folder, other), its in by_pair.items():
+        total = sum(1 for (name, _), sha in zip(files, shas, strict=True) if name == folder and sha)
+        first, of = files[its[0]][1], "/".join(files[copied[its[0]]])
+        if folder == other:
+            notes.append(
+                f"{folder}: {len(its)} of {_images(total)} {_are(its)} of others in the folder, "
+                f"such as {first} of {files[copied[its[0]]][1]}: each picture counts once"
+            )
+        else:
+            notes.append(
+                f"{folder}: {len(its)} of {_images(total)} {_are(its)} of photographs, such as "
+                f"{first} of {of}: left out"
+            )
+    counted: dict[str, set[str]] = {}
+    for n, ((folder, _), sha) in enumerate(zip(files, shas, strict=True)):
+        if sha and n not in copied:
+            counted.setdefault(folder, set()).add(sha)
+    for one, two in combinations(counted, 2):
+        both = len(counted[one] & counted[two])
+        if both:
+            notes.append(f"{one} and {two} have {_images(both)} in common, to the last byte")
+    return notes
+
+
+def _are(copies: Sequence[int]) -> str:
+    return "is a copy" if len(copies) == 1 else "are copies"
+
+
+def _images(n: int) -> str:
+    return f"{n} image" if n == 1 else f"{n} images"
+
+
+def mark_copies(table: pd.DataFrame, reference: str | None) -> list[str]:
+    """Give copies in a table of scores the status ``copy``; return what the user should know.
+
+    Args:
+        table: with ``folder``, ``image``, ``sha256``, ``status`` and ``reason``.
+        reference: the photographs' folder.
+    """
+    readable = table["status"] != "unreadable"
+    shas = table["sha256"].where(readable, "").tolist()
+    files = list(zip(table["folder"], table["image"], strict=True))
+    copied = copies([(f, sha) for (f, _), sha in zip(files, shas, strict=True)], reference)
+    rows = table.index[list(copied)]
+    table.loc[rows, "status"] = "copy"
+    table.loc[rows, "reason"] = [f"a copy of {'/'.join(files[of])}" for of in copied.values()]
+    return copy_notes(files, shas, copied)
 
 
 def models_below(files: Sequence[ImageFile]) -> int:

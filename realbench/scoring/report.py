@@ -99,7 +99,7 @@ def render_score_report(
         "galleries": folder_pictures(scored, names, detectors, paths),
         "quality": manifest.get("quality") or [],
         "agreement": _agreement(scored, entries, reference, detectors, paths),
-        "failures": table[table["status"] != "ok"][["folder", "image", "reason"]].to_dict(
+        "failures": table[table["status"] == "unreadable"][["folder", "image", "reason"]].to_dict(
             "records"
         ),
         "notes": [str(note) for note in summary.get("notes") or []],
@@ -128,12 +128,15 @@ def _facts(
     manifest: Mapping[str, Any],
     detectors: Sequence[str],
 ) -> list[tuple[str, str]]:
-    scored, failed = int((table["status"] == "ok").sum()), int((table["status"] != "ok").sum())
+    scored, failed, copied = (
+        int((table["status"] == one).sum()) for one in ("ok", "unreadable", "copy")
+    )
     prompts = table.loc[table["status"] == "ok", "prompt_id"].nunique()
     facts = [
         ("Images", f"{scored:,}"),
         ("Prompts", f"{prompts:,}"),
         ("Unreadable", f"{failed:,}"),
+        *([("Copies, which do not count", f"{copied:,}")] if copied else []),
         ("Detectors", ", ".join(detectors)),
     ]
     if suite := wording.suite_text(manifest):

@@ -39,8 +39,10 @@ from realbench.runs.files import (
 from realbench.scoring.batch_size import find_batch_sizes
 from realbench.scoring.cache import cache_path, open_cache
 from realbench.scoring.folders import (
+    apart,
     display_names,
     find_files,
+    mark_copies,
     models_below,
     warn_of_other_prompts,
 )
@@ -96,7 +98,7 @@ class ScoreRun:
     @property
     def failures(self) -> pd.DataFrame:
         """The rows of images that could not be read, with the reason."""
-        return self.table[self.table["status"] != "ok"]
+        return self.table[self.table["status"] == "unreadable"]
 
     @property
     def n_scored(self) -> int:
@@ -188,6 +190,8 @@ def score(
     every = [*folders, *([reference] if reference is not None else [])]
     names = display_names([Path(folder) for folder in every])
     files, problems = find_files(names, every)
+    files, overlaps = apart(names, every, files)
+    problems += overlaps
     if suite is not None and prompts is not None:
         warn_of_other_prompts(suite, prompts, files)
     problems += [
@@ -234,6 +238,7 @@ def score(
         )
         pipeline.run([file.path for _, file in files], counter.take)
         table = _table(files, counter.outcomes, cards, rule)
+        problems += mark_copies(table, names[-1] if reference is not None else None)
         notes = add_quality(
             measures,
             table,

@@ -21,9 +21,9 @@ from PIL import Image
 from realbench.arena.judges import JudgeOptions
 from realbench.arena.judges.judge import Judge
 from realbench.arena.merging import merge
-from realbench.arena.results import ArenaRun, rate_run
+from realbench.arena.results import ArenaRun, rate_run, verify_run
 from realbench.arena.run import ArenaInterrupted, Progress, arena
-from realbench.arena.vote_log import VOTES_FILE, read_log
+from realbench.arena.vote_log import VOTES_FILE, EditedLogError, read_log
 from realbench.arena.votes import Retraction, Vote
 from realbench.errors import RealBenchError, UsageError
 from tests.arena.judges import ByName
@@ -362,6 +362,50 @@ def test_merged_runs_have_every_vote_once(
     assert judge.asked == []
 
 
+def test_an_edited_log_is_neither_rated_nor_merged_unless_it_is_said_to_be(
+    start: Start, tmp_path: Path
+) -> None:
+    for name in ("one", "two"):
+        start(ByName(), out=tmp_path / name)
+    before = verify_run(tmp_path / "one").seal
+    assert (before.lines, before.whole) == (18, True)
+    path = tmp_path / "one" / VOTES_FILE
+    whole = path.read_bytes()
+    path.write_bytes(b"".join(whole.splitlines(keepends=True)[:-1]))
+    for use in (
+        lambda: verify_run(tmp_path / "one"),
+        lambda: rate_run(tmp_path / "one"),
+        lambda: merge([tmp_path / "one", tmp_path / "two"], tmp_path / "all"),
+    ):
+        with pytest.raises(EditedLogError, match="ends before the end of its line 18"):
+            use()
+    rated = rate_run(tmp_path / "one", edited=True)
+    assert len(rated.votes) == 17
+    assert "accepted with --accept-edits" in rated.manifest["notes"][-1]
+    assert verify_run(tmp_path / "one").seal.lines == 17
+    assert "accepted with --accept-edits" in rate_run(tmp_path / "one").manifest["notes"][-1]
+    merged = merge([tmp_path / "one", tmp_path / "two"], tmp_path / "all")
+    assert verify_run(tmp_path / "all").seal.lines == merged.n_votes == 35
+
+
+def test_a_run_of_the_first_version_is_rated_with_a_note(start: Start, tmp_path: Path) -> None:
+    run = start(ByName())
+    path = tmp_path / "run" / VOTES_FILE
+    lines = [line.partition(b',"chain"')[0] + b"}\n" for line in path.read_bytes().splitlines()]
+    path.write_bytes(b"".join(lines))
+    with pytest.raises(EditedLogError):
+        rate_run(tmp_path / "run")
+    manifest = json.loads((tmp_path / "run" / "run.json").read_text())
+    del manifest["votes_log"]
+    (tmp_path / "run" / "run.json").write_text(json.dumps(manifest))
+    rated = rate_run(tmp_path / "run")
+    assert rated.ratings == run.ratings
+    assert "18 lines of votes.jsonl are of version 0.1.0" in rated.manifest["notes"][-1]
+    judge = ByName()
+    assert len(start(judge).votes) == 18
+    assert judge.asked == []
+
+
 def test_judging_twice_is_said_when_runs_are_merged(start: Start, tmp_path: Path) -> None:
     start(ByName(), out=tmp_path / "one")
     start(ByName(), out=tmp_path / "two", max_votes=4)
@@ -384,6 +428,7 @@ def test_runs_that_do_not_fit_are_not_merged(
     (tmp_path / "forged" / VOTES_FILE).write_text(
         forged.replace('"verdict":"first"', '"verdict":"tie"', 1)
     )
+    rate_run(tmp_path / "forged", edited=True)
     for names, message in (
         (["one"], "two runs"),
         (["one", "one"], "given twice"),

@@ -175,3 +175,39 @@ def test_files_that_were_read_before_are_not_read_again(
     assert read == [a / "0001.jpg"]
     assert after.pictures["a", "0001"].sha256 == before.pictures["b", "0000"].sha256
     assert line_up([a, b], cache=ScoreCache(None)) == after
+
+
+# --- Which files count -------------------------------------------------------------------------
+
+
+def test_photographs_inside_of_a_contestant_are_not_its_own(make_folder: FolderMaker) -> None:
+    model, photos = make_folder("model", 3), make_folder("model/photos", 3)
+    for n in range(3):  # so that no prompt id collides
+        (photos / f"000{n}.jpg").rename(photos / f"photo{n}.jpg")
+    lineup = line_up([model], reference=photos)
+    assert lineup.n_images == {"model": 3, "photos": 3}
+    assert {prompt for name, prompt in lineup.pictures if name == "model"} == {
+        "0000",
+        "0001",
+        "0002",
+    }
+    assert any("3 images left out, since they lie in photos" in note for note in lineup.notes)
+    for n in range(3):
+        (model / f"hard{n}.jpg").hardlink_to(photos / f"photo{n}.jpg")
+    linked = line_up([model], reference=photos)
+    assert linked.pictures == lineup.pictures
+    assert linked.copies == {"model": 3}
+    shutil.copytree(photos, model.parent / "copy")
+    with pytest.raises(UsageError, match="none of the 3 images of copy is another one than in pho"):
+        line_up([model.parent / "copy"], reference=photos)
+
+
+def test_a_picture_of_several_prompts_counts_once(make_folder: FolderMaker) -> None:
+    a, b = make_folder("a", 4), make_folder("b", 4)
+    for n in (1, 2):
+        shutil.copy(a / "0000.jpg", a / f"000{n}.jpg")
+    shutil.copy(a / "0003.jpg", b / "0003.jpg")  # which is no copy: another model's
+    lineup = line_up([a, b])
+    assert lineup.prompt_ids()["a"] == {"0000", "0003"}
+    assert any(note.startswith("a: 2 of 4 images are copies") for note in lineup.notes)
+    assert "a and b have 1 image in common, to the last byte" in lineup.notes

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from realbench.leaderboard.names import model_name, plain_text, skeleton, slug
+from realbench.leaderboard.names import label, model_name, plain_text, skeleton, skeletons, slug
 
 
 @pytest.mark.parametrize(
@@ -67,3 +67,36 @@ def test_letters_that_look_alike_do_not_mix() -> None:
 @pytest.mark.parametrize("other", ["FLUX 1 DEV", "flux.1_dev", "ＦＬＵＸ.1-dev", "Flux1dev"])
 def test_names_that_read_alike_share_a_skeleton(other: str) -> None:
     assert skeleton(other) == skeleton("FLUX.1-dev")
+
+
+def test_signs_of_a_name_tell_files_and_names_apart() -> None:
+    assert slug("C") == "c"
+    names = ["C", "C++", "C#", "C*", "Kolors", "Kolors+"]
+    assert len({slug(name) for name in names}) == len(names)
+    assert all(
+        skeletons(one).isdisjoint(skeletons(other))
+        for n, one in enumerate(names)
+        for other in names[:n]
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [
+        ("PP", "\u03a1\u03a1"),  # Greek
+        ("Kopc", "\u041a\u043e\u0440\u0441"),  # Cyrillic
+        ("FLUX.1", "FLUX.I"),
+        ("FLUX 10", "FLUX 1O"),
+        ("Kolors", "K\u00f3lors"),
+        ("Kolors", "kolors!"),
+    ],
+)
+def test_names_that_look_alike_are_told(name: str, other: str) -> None:
+    assert skeletons(name) & skeletons(other)
+    assert model_name(other) == other
+
+
+@pytest.mark.parametrize("text", ["v\u0663", "\uff11\uff12B", "1\u0967"])
+def test_digits_of_other_scripts_are_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="write 0 to 9"):
+        label(text)

@@ -14,7 +14,9 @@ import pytest
 from realbench.errors import RealBenchError, UsageError
 from realbench.leaderboard.board import load_board
 from realbench.leaderboard.build import build_board
-from realbench.leaderboard.verify import verify_board
+from realbench.leaderboard.names import slug
+from realbench.leaderboard.schema import parse_entry
+from realbench.leaderboard.verify import check_name, verify_board
 from tests.leaderboard.boards import enter, fill_board, make_board, write_score_run
 
 STRENGTHS = {"alpha": 1.5, "beta": 0.2, "gamma": -1.2}
@@ -71,6 +73,14 @@ TAMPERINGS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "an image twice": (
         lambda r: _scores(r)["images"].append(_scores(r)["images"][0]),
         "comes twice",
+    ),
+    "an image of two prompts": (
+        lambda r: _scores(r)["images"][1].__setitem__(1, _scores(r)["images"][0][1]),
+        "one image comes twice, but counts once",
+    ),
+    "an arena's image of two prompts": (
+        lambda r: r["arena_scoring"]["images"].__setitem__(1, r["arena_scoring"]["images"][0]),
+        "arena: one image comes for several prompts",
     ),
     "a foreign prompt": (
         lambda r: _scores(r)["images"][0].__setitem__(0, "zz"),
@@ -357,3 +367,32 @@ def test_a_mixed_anchor_says_rightly_who_scored_what(
     (found,) = violations(mixed)
     assert found.startswith("anchors/photographs.json: cross_fit: ")
     assert said in found
+
+
+def test_an_anchors_photograph_is_no_models_image(board: Path) -> None:
+    photograph = json.loads((board / "anchors" / "photographs.json").read_bytes())
+    image = _scores(photograph)["images"][0][1]
+    edit(board, lambda record: _scores(record)["images"][0].__setitem__(1, image))
+    assert any(
+        "results/beta.json: 1 of its images are also images of the anchor photographs" in line
+        for line in violations(board)
+    )
+
+
+def test_a_name_that_looks_like_another_models_is_refused(board: Path) -> None:
+    edit(board, lambda record: record["model"].update(name="PP"), "alpha")
+    edit(board, lambda record: record["model"].update(name="\u03a1\u03a1"))  # Greek
+    assert any("reads like that of results/alpha.json" in line for line in violations(board))
+
+
+def test_replacing_touches_only_the_entry_of_the_same_name(board: Path) -> None:
+    found = load_board(board)
+    path = board / "results" / "beta.json"
+    entry = parse_entry(path.read_bytes())
+    check_name(found, entry, path)
+    for name in ("Beta", "beta.", "BETA", "b\u00e9ta", "\u0432eta"):
+        other = entry.model_copy(update={"model": entry.model.model_copy(update={"name": name})})
+        with pytest.raises(UsageError, match=r"beta\.json is the entry of another model, 'beta'"):
+            check_name(found, other, board / "results" / f"{slug(name)}.json")
+    plus = entry.model_copy(update={"model": entry.model.model_copy(update={"name": "beta+"})})
+    check_name(found, plus, board / "results" / f"{slug('beta+')}.json")

@@ -255,3 +255,98 @@ def test_a_failed_arena_leaves_no_claim_on_its_folder(
     (out / "votes.jsonl").touch()
     realbench.score(make_folder("a", 1), detectors=card, out=out)
     assert (out / "report.html").exists()
+
+
+# --- Which files count -------------------------------------------------------------------------
+
+
+def counts(run: realbench.scoring.ScoreRun) -> dict[str, int]:
+    reference = run.summary["reference"]
+    return {
+        entry["folder"]: entry["n"]
+        for entry in [*run.summary["folders"], *([reference] if reference else [])]
+    }
+
+
+def test_photographs_inside_of_a_model_folder_are_not_the_models(
+    make_folder: FolderMaker, card: Path, tmp_path: Path
+) -> None:
+    model, photos = make_folder("model", 4), make_folder("model/photos", 3)
+    alone = realbench.score(make_folder("a", 4), reference=photos, detectors=[card])
+    assert counts(alone) == {"a": 4, "photos": 3}
+    run = realbench.score(model, reference=photos, detectors=[card])
+    assert counts(run) == {"model": 4, "photos": 3}
+    assert any("3 images left out, since they lie in photos" in n for n in run.summary["notes"])
+    # The same by a link to the folder, by a link inside of the model, and by hard links.
+    (tmp_path / "link").symlink_to(photos)
+    assert counts(realbench.score(model, reference=tmp_path / "link", detectors=[card])) == {
+        "model": 4,
+        "link": 3,
+    }
+    other, apart = make_folder("other", 2), make_folder("apart", 3)
+    (other / "inside").symlink_to(apart)
+    assert counts(realbench.score(other, reference=apart, detectors=[card])) == {
+        "other": 2,
+        "apart": 3,
+    }
+    (other / "inside").unlink()
+    for n, path in enumerate(sorted(apart.iterdir())):
+        (other / f"hard{n}.jpg").hardlink_to(path)
+    run = realbench.score(other, reference=apart, detectors=[card])
+    assert counts(run) == {"other": 2, "apart": 3}
+    assert any("3 of 5 images are copies of photographs" in n for n in run.summary["notes"])
+
+
+def test_a_folder_inside_of_another_has_its_images_alone(
+    make_folder: FolderMaker, card: Path
+) -> None:
+    a, sub = make_folder("a", 3), make_folder("a/sub", 2)
+    for folders in ((a, sub), (sub, a)):
+        run = realbench.score(*folders, detectors=[card])
+        assert counts(run) == {"a": 3, "sub": 2}
+    one, two = make_folder("up/one", 2), make_folder("up/two", 1)
+    with pytest.raises(UsageError, match="all images of up are those of one and two"):
+        realbench.score(one.parent, one, two, detectors=[card])
+
+
+def test_a_copy_of_the_photographs_is_no_model(
+    make_folder: FolderMaker, card: Path, tmp_path: Path
+) -> None:
+    photos, model = make_folder("photos", 3), make_folder("model", 2)
+    shutil.copytree(photos, tmp_path / "copy")
+    run = realbench.score(model, tmp_path / "copy", reference=photos, detectors=[card])
+    assert counts(run) == {"model": 2, "copy": 0, "photos": 3}
+    assert run.summary["pairs"] == []
+    assert run.folders.loc["copy", "n_failed"] == 0
+    assert run.failures.empty
+
+
+def test_copies_of_a_picture_count_once(
+    make_folder: FolderMaker, card: Path, tmp_path: Path
+) -> None:
+    stuck, fine, photos = make_folder("stuck", 1), make_folder("fine", 4), make_folder("photos", 3)
+    for n in range(1, 20):
+        shutil.copy(stuck / "0000.jpg", stuck / f"{n:04d}.jpg")
+    shutil.copy(photos / "0000.jpg", photos / "again.jpg")
+    run = realbench.score(stuck, fine, reference=photos, detectors=[card], out=tmp_path / "run")
+    entry = next(one for one in run.summary["folders"] if one["folder"] == "stuck")
+    assert (entry["n"], entry["n_copies"], entry["n_prompts"], entry["n_failed"]) == (1, 19, 1, 0)
+    assert entry["realism"]["low"] is None
+    assert counts(run)["photos"] == 3
+    (pair,) = run.summary["pairs"]
+    assert pair["tied"]
+    (note,) = [one for one in run.summary["notes"] if one.startswith("stuck: 19 of 20")]
+    assert note.endswith("such as 0001.jpg of 0000.jpg: each picture counts once")
+    table = pd.read_csv(tmp_path / "run" / "scores.csv")
+    copies = table[table["status"] == "copy"]
+    assert len(copies) == 20
+    assert set(copies["reason"]) == {"a copy of stuck/0000.jpg", "a copy of photos/0000.jpg"}
+    assert "Copies, which do not count" in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_models_may_make_the_same_picture(make_folder: FolderMaker, card: Path) -> None:
+    a, b = make_folder("a", 3), make_folder("b", 3)
+    shutil.copy(a / "0000.jpg", b / "0000.jpg")
+    run = realbench.score(a, b, detectors=[card])
+    assert counts(run) == {"a": 3, "b": 3}
+    assert "a and b have 1 image in common, to the last byte" in run.summary["notes"]

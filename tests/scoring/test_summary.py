@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
@@ -14,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from realbench.prompts import Prompt
-from realbench.runs.files import json_bytes, table_csv
+from realbench.runs.files import json_bytes, read_table, table_csv
 from realbench.scoring.summary import summarize
 
 
@@ -217,3 +219,24 @@ def test_json_refuses_what_is_not_json() -> None:
     assert json.loads(json_bytes({"é": 1})) == {"é": 1}
     with pytest.raises(ValueError, match="not JSON compliant"):
         json_bytes({"x": float("nan")})
+
+
+@given(
+    st.lists(
+        st.text(st.sampled_from("=+-@\uff1d\uff0b\uff0d\uff20\u2212'\",a1 \t\n"), max_size=5),
+        min_size=1,
+        max_size=5,
+    )
+)
+def test_no_cell_is_a_formula_and_every_text_is_read_back(names: list[str]) -> None:
+    made = table({name: {"NA": 0.5, "001": None} for name in names})
+    made["image"] = made["folder"]
+    data = table_csv(made)
+    for row in csv.DictReader(io.StringIO(data.decode(), newline="")):
+        assert row["folder"].lstrip(" ")[:1] not in tuple("=+-@\uff1d\uff0b\uff0d\uff20\u2212\t\n")
+    texts = ("folder", "image", "prompt_id", "sha256", "status", "reason")
+    read = read_table(data, texts)
+    assert {name: read[name].tolist() for name in texts} == {
+        name: made[name].tolist() for name in texts
+    }
+    np.testing.assert_array_equal(read["realism"], made["realism"])

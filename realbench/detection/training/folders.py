@@ -129,15 +129,16 @@ def _usable(real: _Files, made: _Files, notes: list[str]) -> tuple[_Files, _File
         if reason:
             unreadable.append(f"{printable(path)} ({reason})")
             continue
-        before = first.setdefault(sha256, (is_real, path))
-        if before[0] != is_real:
+        before = first.get(sha256)
+        if before is not None and before[0] != is_real:
             raise UsageError(
                 f"{printable(before[1])} is given as a photograph and {printable(path)}, the same "
                 "picture, as generated: correct the folders"
             )
-        if before[1] != path:
+        if before is not None:
             copies += 1
             continue
+        first[sha256] = (is_real, path)
         kept[0 if is_real else 1].append(one)
     if unreadable:
         more = f" and {len(unreadable) - 1} more" if len(unreadable) > 1 else ""
