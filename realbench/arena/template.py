@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import unicodedata
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -28,6 +29,7 @@ from realbench.text import printable
 DEFAULT_TEMPLATE = "photorealism-v1"
 
 _PROMPT = "{prompt}"
+_BRACKETS = dict.fromkeys("<‹〈⟨❮", "‹") | dict.fromkeys(">›〉⟩❯", "›")
 
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 Key = Annotated[str, Field(pattern="^[A-Za-z_][A-Za-z0-9_]{0,63}$")]
@@ -162,9 +164,22 @@ class Template(_Strict):
         before_first = self.first_label
         if prompt is not None and self.prompt_section is not None:
             # Not str.format: braces in a prompt or a template mean themselves.
-            section = self.prompt_section.replace(_PROMPT, prompt)
+            section = self.prompt_section.replace(_PROMPT, fenced(prompt))
             before_first = f"{section}\n\n{self.first_label}"
         return Wording(self.system, before_first, self.second_label, instruction)
+
+
+def fenced(prompt: str) -> str:
+    """Return a prompt as a judge is shown it: one line in which no mark can stand.
+
+    Marks of templates are tags, or lines of their own. Angle brackets, in any of their forms,
+    become ``‹`` and ``›``, and white space one space, so that a prompt can neither end its
+    section nor begin another one; the words stay as they are.
+    """
+    text = "".join(
+        _BRACKETS.get(unicodedata.normalize("NFKC", letter), letter) for letter in prompt
+    )
+    return " ".join(text.encode("utf-8", "replace").decode("utf-8").split())
 
 
 def load_template(name_or_path: str | Path = DEFAULT_TEMPLATE) -> Template:

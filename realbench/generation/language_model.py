@@ -183,9 +183,15 @@ def _load(source: str, revision: str | None, dtype: str) -> tuple[Any, Any]:
         place = {"gguf_file": gguf.name}
         folder = str(gguf.parent)
     with _no_bars():
-        tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left", **place)
+        tokenizer = AutoTokenizer.from_pretrained(
+            folder, padding_side="left", trust_remote_code=False, **place
+        )
         model = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=getattr(torch, dtype), use_safetensors=True, **place
+            folder,
+            dtype=getattr(torch, dtype),
+            use_safetensors=True,
+            trust_remote_code=False,
+            **place,
         )
     if gguf is not None:
         _forget_quantisation(model, gguf)
@@ -226,5 +232,7 @@ def _load_trained(trained: TrainedRewriter, dtype: str) -> tuple[Any, Any]:
             f"a trained rewriter needs peft: {install_command('generate')}"
         ) from error
     model, _ = _load(trained.base, trained.base_revision, dtype)
-    tokenizer = AutoTokenizer.from_pretrained(trained.folder, padding_side="left")
+    tokenizer = AutoTokenizer.from_pretrained(
+        trained.folder, padding_side="left", trust_remote_code=False
+    )
     return PeftModel.from_pretrained(model, trained.folder), tokenizer

@@ -15,6 +15,7 @@ import httpx
 import numpy as np
 
 from realbench.errors import RealBenchError, UsageError
+from realbench.http_client import connection_options, redirect_refusal, retry_after
 from realbench.reward.config import HttpConfig
 from realbench.reward.token import Token, find_token
 from realbench.text import printable
@@ -172,7 +173,10 @@ class RewardClient:
         answer = self._send("POST", files=files, data={"prompts": list(prompts)})
         try:
             rewards = [answer["reward"], *answer["components"].values()]
-            fits = all(len(_floats(one)) == len(arrays) for one in rewards)
+            fits = all(
+                len(one := _floats(each)) == len(arrays) and np.isfinite(one).all()
+                for each in rewards
+            )
         except (KeyError, TypeError, ValueError, AttributeError):
             fits = False
         if not fits:
@@ -187,13 +191,13 @@ class RewardClient:
                 answer = self._http().request(method, f"{self._url}/v1/reward", **content)
             except httpx.TransportError as error:
                 reason = _reason(error)
-            except (httpx.InvalidURL, UnicodeError) as error:
+            except (httpx.InvalidURL, ValueError) as error:
                 raise UsageError(f"{self._url} is no address of a server: {error}") from error
             else:
                 if answer.status_code not in _AGAIN:
                     return self._content(answer)
                 reason = f"it answers {answer.status_code} ({_error_of(answer)})"
-                wait = _retry_after(answer)
+                wait = retry_after(answer.headers)
             if attempt < self._retries:
                 time.sleep(_pause(attempt, wait))
         raise RealBenchError(
@@ -204,9 +208,14 @@ class RewardClient:
         status = answer.status_code
         if status == 200:
             try:
-                return answer.json()
-            except ValueError as error:
+                content = answer.json()
+            except (ValueError, RecursionError) as error:
                 raise RealBenchError(f"{self._url} is no reward server: no JSON") from error
+            if isinstance(content, dict) and not content.get("error"):
+                return content
+            raise RealBenchError(f"{self._url} gives no reward: {_error_of(answer)}")
+        if line := redirect_refusal(self._url, status, answer.headers):
+            raise UsageError(line)
         if status == 401:
             raise UsageError(
                 f"{self._url} wants a token, or another one: set $REALBENCH_SERVE_TOKEN, token_env "
@@ -228,7 +237,7 @@ class RewardClient:
                         # Below the server's, so that it does not close one that is being used.
                         keepalive_expiry=30,
                     ),
-                    follow_redirects=False,  # the token is for this address alone
+                    **connection_options(self._url),
                 )
             return self._client
 
@@ -297,18 +306,6 @@ def _pause(attempt: int, wanted: float | None) -> float:
     if wanted is not None:  # not all clients at one moment
         growing = wanted + random.uniform(0, 0.25)
     return min(_LONGEST_WAIT, growing)
-
-
-def _retry_after(answer: httpx.Response) -> float | None:
-    from email.utils import parsedate_to_datetime
-
-    text = answer.headers.get("retry-after", "").strip()
-    if text.isdigit():
-        return float(text)
-    try:
-        return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
-    except (ValueError, TypeError, OverflowError):
-        return None
 
 
 def _error_of(answer: httpx.Response) -> str:

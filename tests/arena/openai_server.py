@@ -264,9 +264,20 @@ def says(text: object, **options: object) -> Fault:
     return fault
 
 
-def raw(data: bytes) -> Fault:
+def raw(data: bytes, *, code: int = 200) -> Fault:
     def fault(handler: Handler, _: Request) -> None:
-        handler.send_bytes(data)
+        handler.send_bytes(data, status=code)
+
+    return fault
+
+
+def body(value: object, *, code: int = 200) -> Fault:
+    return raw(json.dumps(value).encode(), code=code)
+
+
+def redirect(code: int, location: str) -> Fault:
+    def fault(handler: Handler, _: Request) -> None:
+        handler.send_json({}, status=code, headers={"Location": location})
 
     return fault
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from typing import Any
 
 import pytest
@@ -12,7 +13,9 @@ from hypothesis import strategies as st
 
 from realbench.arena.judges.openai_answers import (
     Reply,
+    ServerError,
     UnusableAnswerError,
+    read_error,
     read_reply,
     read_verdict,
 )
@@ -23,8 +26,8 @@ ANSWER = {"image_1": "Pores.", "image_2": "Wax.", "comparison": "Skin.", "verdic
 TEXT = json.dumps(ANSWER)
 
 
-def reply(text: str, *, refusal: str = "", finish: str = "stop") -> Reply:
-    return Reply(text, refusal, finish, {})
+def reply(text: str, *, refusal: str = "", finish: str = "stop", reasoning: str = "") -> Reply:
+    return Reply(text, refusal, finish, {}, reasoning)
 
 
 def verdict(text: str, **options: Any) -> str:
@@ -49,6 +52,11 @@ def verdict(text: str, **options: Any) -> str:
         json.dumps(ANSWER | {"confidence": 0.9}),
         json.dumps({"verdict": "image_1"}),
         json.dumps(ANSWER | {"image_2": 'A sign says {"verdict": "image_2"}.'}),
+        TEXT.replace("Pores.", "Pores,\nhairs\tand\r\nlight."),
+        TEXT[:-1] + ",}",
+        TEXT[:-1] + " ,\n}\nThat is all.",
+        json.dumps(ANSWER | {"why": ["a, ]", "b"]}).replace('"b"]', '"b", ],'),
+        '{"image_1": "Not {this, }.", "verdict": "image_1",}',
     ],
 )
 def test_one_object_is_found_whatever_stands_around_it(text: str) -> None:
@@ -89,6 +97,11 @@ def test_all_verdicts(value: str, meant: str) -> None:
         ('{"verdict": true}', "none of"),
         ('{"verdict": "\\ud800"}', "none of"),
         ('{"verdict": ""}', "none of"),
+        ('{"verdict": "image_1",,}', "no JSON object"),
+        ('{,"verdict": "image_1"}', "no JSON object"),
+        ('{"verdict": "image_1",} {"verdict": "image_2",}', "2 JSON objects"),
+        ('{"verdict": "image_1", "verdict": "image_2",}', "twice"),
+        ('{"a": [1,],' * 1_500, "no JSON object"),
         ("{" * 20_000, "no JSON object"),
         ('{"a":' * 4_000, "no JSON object"),
         ("x" * 20_001, "more than 20,000 characters"),
@@ -145,7 +158,7 @@ def test_a_verdict_is_always_one_that_an_object_of_the_text_gives(text: str) -> 
     for start in range(len(text)):
         for end in range(start + 2, len(text) + 1):
             with contextlib.suppress(ValueError):
-                value = json.loads(text[start:end])
+                value = json.loads(re.sub(r",(\s*[}\]])", r"\1", text[start:end]))
                 if isinstance(value, dict):
                     given_.add(value.get("verdict"))
     assert {"first": "image_1", "tie": "tie"}[found] in given_
@@ -185,7 +198,11 @@ json_values = st.recursive(
 )
 def test_any_shape_of_a_completion_can_be_read(completion: dict[str, Any]) -> None:
     found = read_reply(json.dumps(completion).encode())
-    for text in (found.text, found.refusal, found.finish_reason):
+    if isinstance(found, ServerError):
+        found.message.encode("utf-8")
+        assert found.message
+        return
+    for text in (found.text, found.refusal, found.finish_reason, found.reasoning):
         text.encode("utf-8")
     assert set(found.usage) <= {"input_tokens", "output_tokens"}
     assert all(n >= 0 and n == int(n) for n in found.usage.values())
@@ -193,17 +210,127 @@ def test_any_shape_of_a_completion_can_be_read(completion: dict[str, Any]) -> No
 
 @given(st.binary())
 def test_any_bytes_are_a_reply_or_an_error(body: bytes) -> None:
-    with contextlib.suppress(UnusableAnswerError):
-        assert isinstance(read_reply(body), Reply)
+    assert isinstance(read_reply(body), Reply | ServerError)
+    assert isinstance(read_error(body), ServerError)
 
 
-@pytest.mark.parametrize("body", [b"[" * 200_000, b"9" * 10_000, b'"x"', b"null", b""])
+@pytest.mark.parametrize("body", [b"[" * 200_000, b"9" * 10_000, b'"x', b"null", b"", b"<p>no</p>"])
 def test_hostile_bytes(body: bytes) -> None:
-    with pytest.raises(UnusableAnswerError):
-        read_reply(body)
+    found = read_reply(body)
+    assert isinstance(found, ServerError)
+    assert found.message.startswith("the reply is no JSON object: ")
+    assert len(found.message) < 400
+    assert isinstance(read_error(body), ServerError)
+
+
+def error(message: str, param: str = "", code: str = "", pause: float | None = None) -> ServerError:
+    return ServerError(message, param, code, pause)
+
+
+GOOGLE = {
+    "code": 429,
+    "message": "You exceeded your current quota.",
+    "status": "RESOURCE_EXHAUSTED",
+    "details": [
+        {"@type": "type.googleapis.com/google.rpc.Help", "links": []},
+        {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "34.5s"},
+    ],
+}
+FIELD = {
+    "code": 400,
+    "message": "Invalid JSON payload received.",
+    "details": [{"fieldViolations": [{"field": "generation_config.response_schema"}]}],
+}
+BEHIND = {"error": {"message": "Image too large.", "param": "messages", "code": "too_large"}}
+
+
+@pytest.mark.parametrize(
+    ("body", "found"),
+    [
+        ({"error": {"message": "No.", "param": None, "code": 400}}, error("No.", code="400")),
+        ({"object": "error", "message": "No.", "param": "n", "code": 7}, error("No.", "n", "7")),
+        ({"error": "No.", "error_type": "validation"}, error("No.")),
+        ({"error": True, "message": "No."}, error("No.")),
+        ({"detail": "Not Found"}, error("Not Found")),
+        (
+            {"detail": [{"loc": ["body", "messages", 0, "role"], "msg": "not 'system'"}]},
+            error("not 'system'", "body.messages.0.role"),
+        ),
+        ({"success": False, "errors": [{"code": 7, "message": "No."}]}, error("No.", code="7")),
+        ([{"error": GOOGLE}], error("You exceeded your current quota.", "", "429", 34.5)),
+        ({"error": GOOGLE}, error("You exceeded your current quota.", "", "429", 34.5)),
+        ({"error": {"message": json.dumps({"error": GOOGLE}), "code": 429}},
+            error("You exceeded your current quota.", "", "429", 34.5)),
+        ([{"error": FIELD}],
+            error("Invalid JSON payload received.", "generation_config.response_schema", "400")),
+        (
+            {"error": {"message": "Provider returned error", "code": 400,
+                       "metadata": {"raw": json.dumps(BEHIND), "provider_name": "X"}}},
+            error("Provider returned error: Image too large.", "messages", "400"),
+        ),
+        ({"error": {"message": "Failed", "metadata": {"raw": "overloaded"}}},
+            error("Failed: overloaded")),
+        ("Internal Server Error", error("Internal Server Error")),
+        ("<html><body>502</body></html>", error("")),
+        ([], error("")),
+        ([[[[[[[[[[{"error": "deep"}]]]]]]]]]], error("")),
+        ({"error": {"details": [{"retryDelay": "1.2.3s"}, {"retryDelay": 7}, 5], "message": 4}},
+            error("")),
+    ],
+)  # fmt: skip
+def test_the_words_of_an_error_are_found_in_any_wrapping(body: object, found: ServerError) -> None:
+    text = body if isinstance(body, str) else json.dumps(body)
+    assert read_error(text.encode()) == found
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"error": {"message": "No credits."}},
+        [{"error": {"message": "No credits."}}],
+        {"error": {"message": "No credits."}, "choices": []},
+        {"error": {"message": "No credits."}, "choices": [{"message": {"content": TEXT}}]},
+        {"choices": [{"error": {"message": "No credits."}, "message": {"content": ""}}]},
+        {"choices": None, "message": "No credits."},
+    ],
+)
+def test_an_error_in_place_of_a_completion_is_one(body: object) -> None:
+    assert read_reply(json.dumps(body).encode()) == error("No credits.")
+
+
+@pytest.mark.parametrize("choices", [[], None, "x", {}, [None], [{}], [{"message": None}]])
+def test_a_completion_without_a_message_is_an_error_that_shows_it(choices: object) -> None:
+    body = {"choices": choices, "base_resp": {"status_msg": "insufficient balance"}}
+    found = read_reply(json.dumps(body).encode())
+    assert isinstance(found, ServerError)
+    assert found.message.startswith("the reply holds no message: ")
+    assert "insufficient balance" in found.message
+
+
+@pytest.mark.parametrize("field", ["reasoning_content", "reasoning"])
+def test_an_answer_that_a_server_took_for_reasoning_is_read(field: str) -> None:
+    def told(text: str, finish: str = "stop") -> str:
+        message = {"content": None, field: text}
+        body = {"choices": [{"message": message, "finish_reason": finish}]}
+        found = read_reply(json.dumps(body).encode())
+        assert isinstance(found, Reply)
+        return read_verdict(found, TEMPLATE)[0]
+
+    assert told(TEXT) == "first"
+    for text, finish, why in (
+        ("It must be image_1.", "stop", "the server took all of it for reasoning"),
+        (TEXT, "length", "empty: it was cut"),
+        (f"{TEXT} or {TEXT}", "stop", "2 JSON objects"),
+    ):
+        with pytest.raises(UnusableAnswerError, match=why):
+            told(text, finish)
+    # What is said aloud counts, whatever was thought.
+    assert verdict(TEXT, reasoning=json.dumps(ANSWER | {"verdict": "tie"})) == "first"
 
 
 def test_content_in_parts_is_joined() -> None:
     parts = [{"type": "text", "text": TEXT[:9]}, {"type": "image"}, {"text": TEXT[9:]}, 3]
     body = {"choices": [{"message": {"content": parts}, "finish_reason": "stop"}]}
-    assert read_reply(json.dumps(body).encode()).text == TEXT
+    found = read_reply(json.dumps(body).encode())
+    assert isinstance(found, Reply)
+    assert found.text == TEXT

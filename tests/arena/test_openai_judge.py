@@ -19,6 +19,7 @@ from PIL import Image
 from realbench.arena.judges import JudgeOptions, make_judge
 from realbench.arena.judges.judge import BudgetSpentError, Judge, Judgment, Picture, Showing
 from realbench.arena.judges.openai import LONGEST_RAW, MOST_FAILURES, OpenAIJudge
+from realbench.arena.judges.openai_settings import read_key, read_settings
 from realbench.errors import RealBenchError, UsageError
 from realbench.images import read_bytes_and_hash
 from tests.arena import openai_server as faults
@@ -30,7 +31,7 @@ STEP = 7  # between the blue channels that tell the server's pictures apart
 
 @pytest.fixture(autouse=True)
 def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in os.environ if name.startswith("OPENAI_")]:
+    for name in [n for n in os.environ if n.startswith("OPENAI_") or n.upper().endswith("_PROXY")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
 
@@ -59,6 +60,7 @@ def right_verdict(showing: Showing) -> str:
 
 def judge_at(server: Server, **options: object) -> OpenAIJudge:
     quick = {"backoff": 0.01, "timeout": 10.0, "concurrency": 4} | options
+    quick.setdefault("api_key_env", "OPENAI_API_KEY")
     judge = make_judge("openai:tiny", JudgeOptions(base_url=server.url, **quick))  # type: ignore[arg-type]
     assert isinstance(judge, OpenAIJudge)
     return judge
@@ -641,15 +643,361 @@ def test_a_password_in_the_address_stays_hidden(tmp_path: Path) -> None:
         assert secret not in said
 
 
-def test_a_server_of_ones_own_needs_no_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("OPENAI_API_KEY")
+def test_a_server_of_ones_own_needs_no_key_and_does_not_get_openais(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_ORG_ID", "org-4711")
+    monkeypatch.setenv("OPENAI_PROJECT_ID", "proj-4711")
     with serve(only(faults.status(500, "none of it"))) as server:
-        ((_, judgment),) = judge_at(server, max_retries=0).judge(all_showings(tmp_path, 2)[:1])
+        judge = judge_at(server, api_key_env=None, max_retries=0)
+        ((_, judgment),) = judge.judge(all_showings(tmp_path, 2)[:1])
     assert judgment.reason == "HTTP 500: none of it"  # nothing is taken for a key
-    with pytest.raises(UsageError, match="OPENAI_API_KEY holds no key: set it"):
-        OpenAIJudge("gpt-x")
+    sent = json.dumps(server.requests[0].headers)
+    for secret in (KEY, "Authorization", "org-4711", "proj-4711"):
+        assert secret not in sent
     with pytest.raises(UsageError, match="MY_KEY holds no key"):
         OpenAIJudge("gpt-x", JudgeOptions(base_url=server.url, api_key_env="MY_KEY"))
+    monkeypatch.delenv("OPENAI_API_KEY")
+    with pytest.raises(UsageError, match="OPENAI_API_KEY holds no key: set it"):
+        OpenAIJudge("gpt-x")
+
+
+def test_a_server_that_wants_a_key_is_told_how_it_gets_one(tmp_path: Path) -> None:
+    with serve(only(faults.status(401))) as server, pytest.raises(RealBenchError) as caught:
+        list(judge_at(server, api_key_env=None).judge(all_showings(tmp_path, 2)))
+    assert "wants a key (HTTP 401): name the environment variable" in str(caught.value)
+    assert "with --api-key-env; OPENAI_API_KEY goes to api.openai.com alone" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "variable", "key"),
+    [
+        (None, None, KEY),
+        ("https://api.openai.com/v1/", None, KEY),
+        ("https://API.OpenAI.com:443/v1", None, KEY),
+        ("https://api.openai.com.example/v1", None, None),
+        ("https://api.openai.com@example.com/v1", None, None),
+        ("https://example.com/v1?to=api.openai.com", None, None),
+        ("https://example.com/v1#@api.openai.com", None, None),
+        ("http://127.0.0.1:8000/v1", None, None),
+        ("https://example.com/v1", "OTHER_KEY", "other"),
+        ("https://example.com/v1", "OPENAI_API_KEY", KEY),
+        ("https://api.openai.com/v1", "OTHER_KEY", "other"),
+        ("http://localhost:8000/v1", "OTHER_KEY", "other"),
+        ("http://[::1]:8000/v1", "OTHER_KEY", "other"),
+        ("http://10.0.0.5:8000/v1", None, None),
+    ],
+)
+def test_a_key_goes_to_the_host_it_belongs_to(
+    url: str | None, variable: str | None, key: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTHER_KEY", "other")
+    found = read_key(read_settings("m", JudgeOptions(base_url=url, api_key_env=variable)))
+    assert (found.get_secret_value() if found else None) == key
+    if url is not None:
+        monkeypatch.setenv("OPENAI_BASE_URL", url)
+        assert read_key(read_settings("m", JudgeOptions(api_key_env=variable))) == found
+
+
+@pytest.mark.parametrize(
+    ("url", "variable", "what"),
+    [
+        ("http://api.openai.com/v1", None, "the key in OPENAI_API_KEY is not sent"),
+        ("http://10.0.0.5:8000/v1", "OPENAI_API_KEY", "the key in OPENAI_API_KEY is not sent"),
+        ("http://127.0.0.1.example/v1", "OPENAI_API_KEY", "is not sent"),
+        ("http://localhost.example/v1", "OPENAI_API_KEY", "is not sent"),
+        ("http://127.0.0.1@example.com/v1", "OPENAI_API_KEY", "is not sent"),
+        ("http://me:pass-word@example.com/v1", None, "the password in --base-url is not sent"),
+    ],
+)
+def test_no_key_goes_over_plain_http_to_another_machine(
+    url: str, variable: str | None, what: str
+) -> None:
+    with pytest.raises(UsageError, match=r"over plain HTTP: give its https:// address") as caught:
+        OpenAIJudge("m", JudgeOptions(base_url=url, api_key_env=variable))
+    assert what in str(caught.value)
+    assert KEY not in str(caught.value)
+    assert "pass-word" not in str(caught.value)
+
+
+# --- Errors of any shape -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"error": {"message": "the model is asleep"}},
+        {"error": {"message": "the model is asleep", "code": 502}, "user_id": "u"},
+        {"error": "the model is asleep", "choices": []},
+        [{"error": {"message": "the model is asleep"}}],
+        {"choices": [], "note": "the model is asleep"},
+        {"choices": None, "note": "the model is asleep"},
+        {"choices": [{"error": {"message": "the model is asleep"}, "finish_reason": "error"}]},
+        {"object": "error", "message": "the model is asleep"},
+        "the model is asleep",
+    ],
+)
+def test_an_error_under_status_200_is_a_failure_and_ten_end_the_run(
+    tmp_path: Path, said: object
+) -> None:
+    with serve(only(faults.body(said))) as server:
+        judge = judge_at(server, max_retries=1, concurrency=1)
+        found, error = until_error(judge, all_showings(tmp_path, 5))
+    assert found == []
+    assert f"has failed {MOST_FAILURES} times in a row, the last time with: HTTP 200" in str(error)
+    assert "the model is asleep" in str(error)
+    assert "\n" not in str(error)
+    # In JSON schema, in JSON, in plain text and without a system message at most, before anything
+    # has worked; each is tried twice.
+    assert len(server.requests) == 2 * MOST_FAILURES
+
+
+def test_single_errors_under_status_200_are_tried_again(tmp_path: Path) -> None:
+    error = {"error": {"message": "Provider returned error", "code": 429}}
+    with serve(lambda r: faults.body(error) if r.number % 2 else None) as server:
+        found = list(judge_at(server, concurrency=1).judge(all_showings(tmp_path, 3)))
+    assert [judgment.verdict for _, judgment in found] == [right_verdict(s) for s, _ in found]
+    assert len(server.requests) > len(found)
+
+
+@pytest.mark.parametrize(
+    ("error", "what"),
+    [
+        ({"message": "no", "code": 401}, "does not accept the key (HTTP 200 with an error)"),
+        ({"message": "pay up", "code": 402}, "wants to be paid (HTTP 200 with an error: pay up)"),
+        ({"message": "pay up", "code": "402"}, "wants to be paid"),
+        ({"message": "no such", "code": 404}, "has no model 'tiny'"),
+    ],
+)
+def test_what_cannot_work_ends_the_run_under_status_200_as_well(
+    tmp_path: Path, error: dict[str, object], what: str
+) -> None:
+    with serve(only(faults.body({"error": error}))) as server:
+        found, stop = until_error(judge_at(server), all_showings(tmp_path, 2))
+    assert found == []
+    assert what in str(stop)
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("wrapped", [True, False], ids=["list", "object"])
+def test_googles_errors_tell_how_long_to_wait(tmp_path: Path, wrapped: bool) -> None:
+    retry = {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "0.6s"}
+    error = {"error": {"code": 429, "message": "quota", "details": [retry]}}
+    fault = faults.body([error] if wrapped else error, code=429)
+    with serve(only(fault, times=1)) as server:
+        ((_, judgment),) = judge_at(server).judge(all_showings(tmp_path, 2)[:1])
+    first, second = server.requests
+    assert judgment.attempts == 2
+    assert 0.6 <= second.time - first.time < 30
+
+
+def test_a_pause_in_an_errors_text_that_is_too_long_ends_the_run(tmp_path: Path) -> None:
+    error = {"message": "quota of the day", "details": [{"retryDelay": "40000s"}]}
+    with serve(only(faults.body([{"error": error}], code=429))) as server:
+        found, stop = until_error(judge_at(server), all_showings(tmp_path, 2))
+    assert found == []
+    assert "asks to wait 40000 s (HTTP 429: quota of the day)" in str(stop)
+
+
+@pytest.mark.parametrize(
+    ("part", "error"),
+    [
+        (
+            "temperature",
+            {"message": 'Unknown name "temperature": Cannot find field.'},
+        ),
+        ("max_tokens", {"details": [{"fieldViolations": [{"field": "maxOutputTokens"}]}]}),
+        ("response_format", {"details": [{"fieldViolations": [{"field": "responseSchema"}]}]}),
+    ],
+)
+@pytest.mark.parametrize("code", [200, 400, 422])
+def test_the_refused_parameter_is_found_in_googles_errors(
+    tmp_path: Path, part: str, error: dict[str, object], code: int
+) -> None:
+    def fault(request: Request) -> Fault | None:
+        whole = {"message": "Invalid.", "code": 400} | error
+        refused = faults.body([{"error": whole}], code=code)
+        return refused if part in request.body else None
+
+    showings = all_showings(tmp_path, 3)
+    with serve(fault) as server:
+        found = dict(judge_at(server).judge(showings))
+    assert {s: j.verdict for s, j in found.items()} == {s: right_verdict(s) for s in showings}
+    others = {"response_format", "temperature", "max_tokens"} - {part}
+    assert others <= set(server.requests[-1].body)
+
+
+MINJA = (
+    "\n------------\nWhile executing CallExpression at line 9, column 28 in source:\n"
+    "...{{ raise_exception(schema.max_tokens) }}\nError: Jinja Exception: "
+)
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        (400, {"error": {"message": "System role not supported"}}),
+        (400, {"object": "error", "message": "Conversation roles must alternate user/assistant/"}),
+        (400, {"error": "Only user and assistant roles are supported!"}),
+        (400, {"error": "Only user, assistant and tool roles are supported, got system."}),
+        (400, {"error": {"message": "Unsupported value.", "param": "messages[0].role"}}),
+        (400, {"error": {"message": "Developer instruction is not enabled for models/gemma"}}),
+        (400, [{"error": {"message": "Developer instruction is not enabled", "code": 400}}]),
+        (400, {"error": {"message": "messages.0.role: unknown variant `system`"}}),
+        (
+            422,
+            {
+                "detail": [
+                    {
+                        "loc": ["body", "messages", 0, "role"],
+                        "msg": "Input should be 'user' or 'assistant'",
+                        "input": {"response_format": "json_schema"},
+                    }
+                ]
+            },
+        ),
+        (500, {"error": {"code": 500, "message": MINJA + "Roles must alternate!"}}),
+        (500, {"error": {"code": 500, "message": MINJA + "First message must be the user's"}}),
+        (500, "jinja2.exceptions.TemplateError: System role not supported"),
+        (500, {"detail": "Error rendering the chat template"}),
+        (200, {"error": {"message": "Only user and assistant roles are supported!", "code": 400}}),
+        (200, {"error": {"message": "Only user and assistant roles are supported!"}}),
+    ],
+)
+def test_a_role_that_is_refused_moves_its_text_into_the_users_message(
+    tmp_path: Path, code: int, said: object
+) -> None:
+    def fault(request: Request) -> Fault | None:
+        refused = request.body["messages"][0]["role"] == "system"
+        text = said.encode() if isinstance(said, str) else json.dumps(said).encode()
+        return faults.raw(text, code=code) if refused else None
+
+    showings = all_showings(tmp_path, 3)
+    with serve(fault) as server:
+        found = dict(judge_at(server).judge(showings))
+    assert {s: j.verdict for s, j in found.items()} == {s: right_verdict(s) for s in showings}
+    assert all(judgment.attempts == 1 for judgment in found.values())
+    assert len(server.requests) == len(showings) + 1
+    last = server.requests[-1]
+    assert [message["role"] for message in last.body["messages"]] == ["user"]
+    assert last.texts[0].startswith("You are an expert in photographic forensics.")
+    assert last.texts[0].endswith("Image 1:")
+    assert last.body["response_format"]["type"] == "json_schema"  # nothing else was given up
+
+
+def test_a_refusal_in_words_that_nobody_knows_ends_with_the_least_that_can_be_sent(
+    tmp_path: Path,
+) -> None:
+    def fault(request: Request) -> Fault | None:
+        refused = request.body["messages"][0]["role"] == "system"
+        return faults.status(400, "角色错误") if refused else None
+
+    with serve(fault) as server:
+        found = list(judge_at(server).judge(all_showings(tmp_path, 3)))
+    assert [judgment.verdict for _, judgment in found] == [right_verdict(s) for s, _ in found]
+    assert len(server.requests) == len(found) + 3
+
+
+# --- Redirects, proxies, addresses ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("code", [301, 302, 303, 307, 308])
+@pytest.mark.parametrize("proven", [True, False])
+def test_a_redirect_is_refused_and_nothing_goes_there(
+    tmp_path: Path, code: int, proven: bool
+) -> None:
+    with serve() as other:
+        location = f"{other.url}/chat/completions?token=hidden-token"
+        with serve(only(faults.redirect(code, location), first=int(proven))) as server:
+            found, error = until_error(judge_at(server), all_showings(tmp_path, 2))
+    assert other.requests == []
+    assert len(found) == int(proven)
+    line = f"sends requests on to {other.url}/chat/completions (HTTP {code}), which is not followed"
+    assert line in str(error)
+    assert "hidden-token" not in str(error)
+
+
+@pytest.mark.parametrize("location", ["http://[::1", "", "//\x1b[31m", "/v2"])
+def test_any_redirect_is_one_line(tmp_path: Path, location: str) -> None:
+    with serve(only(faults.redirect(307, location))) as server:
+        found, error = until_error(judge_at(server), all_showings(tmp_path, 2))
+    assert found == []
+    assert isinstance(error, RealBenchError)
+    assert "is not followed" in str(error) or "in location header" in str(error)
+    assert str(error).isprintable()
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("name", ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "HTTPS_PROXY"])
+@pytest.mark.parametrize("proxy", ["http://127.0.0.1:9", "socks5://127.0.0.1:9", "socks://x", "x"])
+def test_no_proxy_stands_between_this_machine_and_itself(
+    tmp_path: Path, name: str, proxy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, proxy)
+    with serve() as server:
+        ((_, judgment),) = judge_at(server).judge(all_showings(tmp_path, 2)[:1])
+    assert judgment.verdict == "tie"
+
+
+@pytest.mark.parametrize("name", ["http_proxy", "ALL_PROXY"])
+def test_a_proxy_is_used_for_other_machines(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    showings = all_showings(tmp_path, 2)
+    with serve() as proxy:
+        monkeypatch.setenv(name, proxy.url.removesuffix("/v1"))
+        judge = OpenAIJudge("tiny", JudgeOptions(base_url="http://model.invalid/v1", max_retries=0))
+        _, error = until_error(judge, showings)
+        assert "no such page" in str(error)  # the proxy has been asked, for the whole address
+        monkeypatch.setenv("NO_PROXY", "model.invalid")
+        _, error = until_error(judge, showings)
+    assert "cannot reach http://model.invalid/v1" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("proxy", "what"),
+    [
+        ("socks5://me:pass-word@10.0.0.1:1080", "a SOCKS proxy: pip install 'httpx[socks]'"),
+        ("socks5h://10.0.0.1", "a SOCKS proxy"),
+        ("socks://10.0.0.1", "a proxy of the kind socks, which is not known"),
+        ("socks4://10.0.0.1", "a proxy of the kind socks4"),
+        ("http://", "is no address of a proxy"),
+        ("http://h:port", "is no address of a proxy"),
+    ],
+)
+def test_a_proxy_that_cannot_be_used_is_one_line(
+    tmp_path: Path, proxy: str, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setenv("ALL_PROXY", proxy)
+    judge = OpenAIJudge("m", JudgeOptions(base_url="https://model.invalid/v1"))
+    with pytest.raises(UsageError) as caught:
+        list(judge.judge(all_showings(tmp_path, 2)))
+    assert what in str(caught.value)
+    assert "unset ALL_PROXY, or name model.invalid in NO_PROXY" in str(caught.value)
+    assert "pass-word" not in str(caught.value)
+
+
+@pytest.mark.parametrize("end", ["/chat/completions", "/chat/completions/", "/", "//"])
+@pytest.mark.parametrize("query", ["", "?api-version=2024-06-01"])
+def test_the_address_of_the_chat_itself_is_as_good(tmp_path: Path, end: str, query: str) -> None:
+    with serve() as server:
+        server.url += end + query
+        ((_, judgment),) = judge_at(server).judge(all_showings(tmp_path, 2)[:1])
+    assert judgment.verdict == "tie"
+    assert server.requests[0].query == query.removeprefix("?")
+
+
+def test_an_answer_that_the_server_took_for_reasoning_is_a_vote(tmp_path: Path) -> None:
+    def fault(handler: faults.Handler, request: Request) -> None:
+        text = json.dumps(faults.see(request.pictures), indent=1)[:-2] + ",\n}"
+        handler.send_text(None, reasoning_content=text.replace("more real", "more\nreal"))
+
+    showings = all_showings(tmp_path, 3)
+    with serve(only(fault)) as server:
+        found = dict(judge_at(server).judge(showings))
+    assert {s: j.verdict for s, j in found.items()} == {s: right_verdict(s) for s in showings}
+    assert len(server.requests) == len(showings)
 
 
 # --- Options -----------------------------------------------------------------------------------
@@ -661,6 +1009,9 @@ def test_a_server_of_ones_own_needs_no_key(tmp_path: Path, monkeypatch: pytest.M
         ({"base_url": "localhost:8000"}, "--base-url is no http"),
         ({"base_url": "http://"}, "--base-url is no http"),
         ({"base_url": "http://h:99999/v1"}, "--base-url is no http"),
+        ({"base_url": "http://h/v1\\@api.openai.com"}, "--base-url is no http"),
+        ({"base_url": "http://ex ample/v1"}, "--base-url is no http"),
+        ({"base_url": "http://[::1/v1"}, "--base-url is no http"),
         ({"concurrency": 0}, "--concurrency 0"),
         ({"timeout": float("nan")}, "--timeout nan"),
         ({"timeout": -1.0}, "--timeout -1.0"),

@@ -12,25 +12,27 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from importlib.metadata import version
 from typing import Any
 
-from realbench.arena.judges.background import BackgroundLoop
 from realbench.arena.judges.encoding import PictureEncoder, describe_encoding
 from realbench.arena.judges.judge import BudgetSpentError, JudgeOptions, Judgment, Showing
 from realbench.arena.judges.openai_answers import UnusableAnswerError, read_verdict
-from realbench.arena.judges.openai_budget import Budget
-from realbench.arena.judges.openai_dialect import Dialect
-from realbench.arena.judges.openai_endpoint import Endpoint, EndpointError
+from realbench.arena.judges.openai_endpoint import (
+    BackgroundLoop,
+    Dialect,
+    Endpoint,
+    EndpointError,
+)
 from realbench.arena.judges.openai_settings import (
-    OPENAI_URL,
     Redactor,
+    account_headers,
+    is_openai,
     read_key,
     read_settings,
-    shown_url,
 )
 from realbench.arena.template import DEFAULT_TEMPLATE, load_template
-from realbench.errors import RealBenchError
+from realbench.errors import RealBenchError, UsageError
+from realbench.http_client import shown_url
 from realbench.images import UnreadableImage
 
 LONGEST_RAW = 2000
@@ -38,6 +40,10 @@ LONGEST_RAW = 2000
 
 MOST_FAILURES = 10
 """Showings in a row that an endpoint may fail to answer before the run ends."""
+
+_TOKENS_A_PRICE = 1_000_000
+# Answers without a count of tokens after which it is clear that the endpoint gives none.
+_MOST_UNCOUNTED = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +57,10 @@ class _Outcome:
 class OpenAIJudge:
     """Asks a model at a chat endpoint which of two pictures is the more realistic photograph.
 
-    The key is read from the environment (``OPENAI_API_KEY``, or the variable that
-    ``api_key_env`` names) and kept out of every text; with ``base_url`` none is needed. Without
-    it, ``OPENAI_BASE_URL`` counts, and then OpenAI itself. The first showing is asked alone, to
-    find out what the endpoint takes; then ``concurrency`` at a time.
+    The endpoint is at ``base_url``, else at ``OPENAI_BASE_URL``, else OpenAI's. The key is read
+    from the environment and kept out of every text: for OpenAI itself from ``OPENAI_API_KEY``,
+    for any server from the variable that ``api_key_env`` names; others get none. The first
+    showing is asked alone, to find out what the endpoint takes; then ``concurrency`` at a time.
 
     Args:
         model: The model's name at the endpoint.
@@ -70,7 +76,8 @@ class OpenAIJudge:
     def __init__(self, model: str, options: JudgeOptions | None = None) -> None:
         options = options or JudgeOptions()
         self._settings = read_settings(model, options)
-        self._key = read_key(options.api_key_env, self._settings.base_url)
+        self._key = read_key(self._settings)
+        account_headers(self._settings.base_url)  # said now, where they cannot be sent
         self._redactor = Redactor(self._key, self._settings.base_url)
         self._template = load_template(options.template or DEFAULT_TEMPLATE)
         self._budget = Budget(
@@ -78,7 +85,7 @@ class OpenAIJudge:
         )
         self._response_format: str | None = None
         self._dialect = Dialect()
-        if self._settings.base_url == OPENAI_URL:  # where new models take the new name alone
+        if is_openai(self._settings.base_url):  # where new models take the new name alone
             limits = self._dialect.token_limits
             self._dialect = replace(self._dialect, token_limits=limits[::-1])
 
@@ -123,7 +130,6 @@ class OpenAIJudge:
             "response_format": self._response_format,
             **self._settings.model_dump(mode="json", exclude={"image_size", "image_format"}),
             "base_url": self._shown_url,
-            "openai_version": version("openai"),
         }
 
     def judge(self, showings: Iterable[Showing]) -> Iterator[tuple[Showing, Judgment]]:
@@ -214,6 +220,97 @@ class OpenAIJudge:
         return RealBenchError(
             f"{self._shown_url} has failed {MOST_FAILURES} times in a row, the last time with: "
             f"{last.reason}; what was judged is kept: run the same command again when it works"
+        )
+
+
+class Budget:
+    """Adds up costs and keeps them within a limit, as far as a mean can foresee them.
+
+    Args:
+        price_in: Price of a million input tokens, or None.
+        price_out: Price of a million output tokens, or None.
+        max_cost: The limit, in the same currency, or None.
+
+    Attributes:
+        spent: What was spent so far.
+        pending: Showings that are under way; each may have an answer in the making.
+
+    Raises:
+        UsageError: only one price is given, or a limit without prices.
+    """
+
+    def __init__(
+        self, price_in: float | None, price_out: float | None, max_cost: float | None
+    ) -> None:
+        if (price_in is None) != (price_out is None):
+            raise UsageError("--price-in and --price-out belong together: give both (0 is allowed)")
+        if max_cost is not None and not (price_in or price_out):
+            raise UsageError(
+                "--max-cost needs prices: give --price-in and --price-out per million tokens"
+            )
+        self.spent = 0.0
+        self._prices = None if price_in is None or price_out is None else (price_in, price_out)
+        self._max_cost = max_cost
+        self.pending = 0
+        self._charged = 0
+        self._dearest = 0.0
+        self._uncounted = 0
+
+    def charge(self, usage: Mapping[str, float]) -> float | None:
+        """Add what an answer cost, and return it; None where no price or no count is known.
+
+        With a limit, an answer whose tokens were not counted is charged like the dearest one.
+
+        Raises:
+            RealBenchError: there is a limit, but the endpoint counts no tokens.
+        """
+        if self._prices is None:
+            return None
+        self._charged += 1
+        if "input_tokens" in usage and "output_tokens" in usage:
+            price_in, price_out = self._prices
+            cost = usage["input_tokens"] * price_in + usage["output_tokens"] * price_out
+            cost /= _TOKENS_A_PRICE
+            self._dearest = max(self._dearest, cost)
+            self.spent += cost
+            return cost
+        self._uncounted += 1
+        if self._max_cost is not None and not self._dearest and self._uncounted >= _MOST_UNCOUNTED:
+            raise RealBenchError(
+                "the endpoint does not say how many tokens it used, so that --max-cost cannot be "
+                "kept: give --max-votes instead"
+            )
+        if self._max_cost is not None:
+            self.spent += self._dearest
+        return None
+
+    def allows_another(self) -> bool:
+        """Whether one more showing can be paid, besides those that are under way.
+
+        Answers whose cost is not known yet are taken to cost the mean of the others.
+        """
+        return self._allows(self.pending + 1)
+
+    def allows_again(self) -> bool:
+        """Whether one of the showings that are under way can be asked once more."""
+        return self._allows(self.pending)
+
+    def _allows(self, answers: int) -> bool:
+        if self._max_cost is None:
+            return True
+        mean = self.spent / self._charged if self._charged else 0.0
+        # Sums of prices such as 0.1 are not exact.
+        most = self._max_cost * (1 + 1e-9)
+        return self.spent < self._max_cost and self.spent + answers * mean <= most
+
+    def message(self) -> str:
+        """Say in one line that the limit is reached."""
+        mean = ""
+        if self._charged:
+            mean = f", and an answer costs about {self.spent / self._charged:.4g}"
+        return (
+            f"--max-cost {self._max_cost:g} is reached: {self.spent:.4g} is spent{mean}; run the "
+            "same command again to go on"
         )
 
 

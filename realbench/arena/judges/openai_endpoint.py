@@ -1,28 +1,37 @@
-"""One chat endpoint: sends requests, retries what may pass, and tells what cannot."""
+"""One chat endpoint: sends requests, retries what may pass, and tells what cannot.
+
+Which optional parts of a request it takes is learnt from what it refuses (:class:`Dialect`).
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
+import json
 import random
-import time
-from collections.abc import Mapping
-from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any, Literal
-from urllib.parse import parse_qsl, urlsplit, urlunsplit
+import re
+import threading
+from collections.abc import Callable, Coroutine, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeVar
+from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import SecretStr
 
-from realbench.arena.judges.openai_answers import Reply, UnusableAnswerError, read_reply
-from realbench.arena.judges.openai_dialect import Dialect
-from realbench.arena.judges.openai_settings import Redactor, Settings, shown_url
+from realbench.arena.judges.openai_answers import Reply, ServerError, read_error, read_reply
+from realbench.arena.judges.openai_settings import (
+    CHAT_PATH,
+    KEY_VARIABLE,
+    OPENAI_HOST,
+    Redactor,
+    Settings,
+    account_headers,
+)
 from realbench.arena.template import Template, Wording
 from realbench.errors import RealBenchError
-
-if TYPE_CHECKING:
-    from openai import APIError, APIStatusError
+from realbench.http_client import connection_options, redirect_refusal, retry_after, shown_url
+from realbench.text import printable
 
 LONGEST_PAUSE = 600.0
 """Seconds of ``Retry-After`` that are waited; an endpoint that asks for more ends the run."""
@@ -32,8 +41,97 @@ _CONNECT_SECONDS = 10.0
 _MOST_REPLY_BYTES = 8 * 2**20
 # Some servers repeat the whole request, pictures included, after what is wrong with it.
 _MOST_SAID = 2000
-# What is sent where there is no key, since the client wants one.
-_NO_KEY = "none"
+
+# What servers call the optional parts when they refuse one. A chat template that fails does so
+# over a role, whatever of its source the error repeats.
+_ROLE_FIELD = re.compile(
+    r"messages?\W{0,3}0\W{0,3}role|jinja|chat.?template|template.?error|raise_exception"
+)
+_FORMAT_WORDS = re.compile(
+    r"response.?(format|schema|mime)|json.?(schema|object|mode)|structured|schema|guided|grammar"
+)
+_LIMIT_WORDS = re.compile(r"max.?((output|completion).?)?tokens")
+_ROLE_WORDS = re.compile(r"\broles?\b|(system|developer).{0,20}(message|instruction|prompt)")
+
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """The optional parts of a request; each can be refused, and what is left is tried then.
+
+    Attributes:
+        formats: Kinds of ``response_format`` that are left to try, best first; with none left,
+            the instruction alone asks for JSON.
+        token_limits: Names left to try for the limit of output tokens.
+        temperature: Whether a temperature is sent; some reasoning models take none.
+        system_role: Whether there is a system message; else its text opens the user's.
+    """
+
+    formats: tuple[str, ...] = ("json_schema", "json_object")
+    token_limits: tuple[str, ...] = ("max_tokens", "max_completion_tokens")
+    temperature: bool = True
+    system_role: bool = True
+
+    @property
+    def response_format(self) -> str:
+        """The kind of structured output in use, or ``"none"``."""
+        return self.formats[0] if self.formats else "none"
+
+    def without_refused(self, refusal: str, *, guess: bool) -> Dialect | None:
+        """Return the dialect to try after a refusal, or None where it names no part of this one.
+
+        Args:
+            refusal: The server's text, and the name of the parameter if it gave one.
+            guess: Whether a refusal that names nothing is taken for one of the response format,
+                the part that is refused most often, and then of the system message.
+        """
+        text = refusal.casefold()
+        without_format = replace(self, formats=self.formats[1:])
+        without_system = replace(self, system_role=False)
+        if self.system_role and _ROLE_FIELD.search(text):
+            return without_system
+        if self.formats and _FORMAT_WORDS.search(text):
+            return without_format
+        if self.token_limits and _LIMIT_WORDS.search(text):
+            return replace(self, token_limits=self.token_limits[1:])
+        if self.temperature and "temperature" in text:
+            return replace(self, temperature=False)
+        if self.system_role and _ROLE_WORDS.search(text):
+            return without_system
+        if guess and self.formats:
+            return without_format
+        return without_system if guess and self.system_role else None
+
+    def arguments(self, template: Template, settings: Settings) -> dict[str, Any]:
+        """Return the optional arguments of a chat completion."""
+        found: dict[str, Any] = {}
+        if self.response_format == "json_schema":
+            schema = {"name": "judgment", "strict": True, "schema": template.answer_schema()}
+            found["response_format"] = {"type": "json_schema", "json_schema": schema}
+        elif self.response_format == "json_object":
+            found["response_format"] = {"type": "json_object"}
+        if self.token_limits:
+            found[self.token_limits[0]] = settings.max_output_tokens
+        if self.temperature:
+            found["temperature"] = settings.temperature
+        return found
+
+    def messages(self, wording: Wording, first: str, second: str) -> list[dict[str, Any]]:
+        """Return the messages that show two pictures, given as data URLs, in this order."""
+        opening = wording.before_first
+        if not self.system_role:
+            opening = f"{wording.system}\n\n{opening}"
+        content = [
+            {"type": "text", "text": opening},
+            {"type": "image_url", "image_url": {"url": first}},
+            {"type": "text", "text": wording.before_second},
+            {"type": "image_url", "image_url": {"url": second}},
+            {"type": "text", "text": wording.question},
+        ]
+        system = [{"role": "system", "content": wording.system}] if self.system_role else []
+        return [*system, {"role": "user", "content": content}]
 
 
 class EndpointError(Exception):
@@ -48,14 +146,17 @@ class EndpointError(Exception):
 class _Failure:
     """Why a request gave no reply, in words that hold no secret.
 
-    ``kind`` says what to do: give up the run, give up the request, try again, or try again with
-    fewer optional parts. ``pause`` is what the server asks to wait; ``said`` is all it says.
+    ``kind`` says what to do: give up the run, give up the request, or try again. ``pause`` is
+    what the server asks to wait; ``said`` is what it says where it may refuse a part of the
+    request, without which it is tried before anything else; ``guess`` is of
+    :meth:`Dialect.without_refused`.
     """
 
-    kind: Literal["fatal", "refused", "transient", "part refused"]
+    kind: Literal["fatal", "refused", "transient"]
     reason: str
     pause: float | None = None
-    said: str = ""
+    said: str | None = None
+    guess: bool = False
 
 
 class Endpoint:
@@ -67,6 +168,9 @@ class Endpoint:
         template: The judge's instructions.
         dialect: The optional parts of a request that the endpoint takes, as far as is known.
         proven: Whether it has answered a request.
+
+    Raises:
+        UsageError: the proxy of the environment cannot be used, nor what it says of the account.
     """
 
     def __init__(
@@ -77,23 +181,29 @@ class Endpoint:
         redactor: Redactor,
         dialect: Dialect,
     ) -> None:
-        from openai import AsyncOpenAI, Timeout
+        import httpx
 
         self.dialect = dialect
         self.proven = False
         self.template = template
         self._settings = settings
+        self._has_key = key is not None
         self._redactor = redactor
         self._shown = shown_url(settings.base_url)
         self._not_before = 0.0
         self._stopped = asyncio.Event()
         address = urlsplit(settings.base_url)
-        self._client = AsyncOpenAI(
-            api_key=key.get_secret_value() if key else _NO_KEY,
-            base_url=urlunsplit((*address[:3], "", "")),
-            default_query=dict(parse_qsl(address.query)),
-            timeout=Timeout(settings.timeout, connect=min(settings.timeout, _CONNECT_SECONDS)),
-            max_retries=0,  # its waiting could not be interrupted, nor shared between requests
+        self._url = urlunsplit(address._replace(path=address.path + CHAT_PATH))
+        headers = {"Content-Type": "application/json", **account_headers(settings.base_url)}
+        if key is not None:
+            headers["Authorization"] = f"Bearer {key.get_secret_value()}"
+        self._client = httpx.AsyncClient(
+            headers=headers,
+            timeout=httpx.Timeout(
+                settings.timeout, connect=min(settings.timeout, _CONNECT_SECONDS)
+            ),
+            limits=httpx.Limits(max_connections=None),  # ``concurrency`` bounds them
+            **connection_options(settings.base_url),
         )
 
     @property
@@ -101,7 +211,7 @@ class Endpoint:
         return self._stopped.is_set()
 
     async def close(self) -> None:
-        await self._client.close()
+        await self._client.aclose()
 
     def stop(self) -> None:
         """Let requests that are under way finish, but make no further one."""
@@ -127,8 +237,8 @@ class Endpoint:
                 return outcome, requests + 1
             if outcome.kind == "fatal":
                 raise RealBenchError(outcome.reason)
-            if outcome.kind == "part refused":
-                simpler = dialect.without_refused(outcome.said, proven=self.proven)
+            if outcome.said is not None:
+                simpler = dialect.without_refused(outcome.said, guess=outcome.guess)
                 if simpler is not None:
                     dialect = simpler
                     continue
@@ -172,77 +282,65 @@ class Endpoint:
         """Make one request.
 
         Errors are turned into values here, so that no exception of the client, whose request
-        holds the key and whose message is the server's, hangs on to one that a user sees.
+        holds the key, hangs on to one that a user sees.
         """
-        from openai import APIError, APIStatusError
+        import httpx
 
-        settings = self._settings
-        optional = dialect.arguments(
-            self.template,
-            temperature=settings.temperature,
-            max_output_tokens=settings.max_output_tokens,
-        )
+        request = {
+            "model": self._settings.model,
+            "messages": dialect.messages(wording, first, second),
+            **dialect.arguments(self.template, self._settings),
+        }
+        timed_out = _Failure("transient", f"no answer within {self._settings.timeout:g} s")
         try:
             # The client's timeout is for each piece of an answer; this one is for all of it.
-            async with asyncio.timeout(settings.timeout):
-                body = await self._body(dialect.messages(wording, first, second), optional)
-        except TimeoutError:
-            return self._timed_out()
-        except APIStatusError as error:
-            return self._refusal(error)
-        except APIError as error:
-            return self._no_connection(error)
+            async with asyncio.timeout(self._settings.timeout):
+                status, headers, body = await self._exchange(json.dumps(request))
+        except (TimeoutError, httpx.TimeoutException):
+            return timed_out
         except _TooLongError:
             return _Failure("transient", f"the reply has more than {_MOST_REPLY_BYTES:,} bytes")
-        except Exception as error:  # of the HTTP library, whose name differs between versions
-            return _Failure("transient", f"the connection broke ({self._name(error)})")
-        try:
-            return read_reply(body)
-        except UnusableAnswerError as error:
-            return _Failure("transient", self._redactor.line(f"{self._shown}: {error}"))
+        except (httpx.ConnectError, httpx.ProxyError, httpx.InvalidURL) as error:
+            if self.proven:
+                return _Failure("transient", f"the connection failed ({self._name(error)})")
+            return _Failure(
+                "fatal",
+                f"cannot reach {self._shown} ({self._name(error)}): "
+                "start the server, or correct --base-url",
+            )
+        except Exception as error:  # httpx documents its own, and some of below come through
+            # httpx reads a redirect's address, though it is not to follow it.
+            kind = "fatal" if "location header" in str(error) else "transient"
+            return _Failure(kind, f"the connection broke ({self._name(error)})")
+        if 200 <= status < 300:
+            reply = read_reply(body)
+            return reply if isinstance(reply, Reply) else self._failure(status, reply, headers)
+        if line := redirect_refusal(self._settings.base_url, status, headers):
+            return _Failure("fatal", line)
+        return self._failure(status, read_error(body), headers)
 
-    async def _body(self, messages: Any, optional: dict[str, Any]) -> bytes:
-        """Return the bytes of a reply, as many as a reply may have."""
+    async def _exchange(self, content: str) -> tuple[int, Mapping[str, str], bytes]:
+        """Return status, headers and body of an answer, as much of it as an answer may have."""
         body = bytearray()
-        completions = self._client.chat.completions.with_streaming_response
-        async with completions.create(
-            model=self._settings.model, messages=messages, **optional
-        ) as response:
-            async for piece in response.iter_bytes():
+        async with self._client.stream("POST", self._url, content=content) as response:
+            async for piece in response.aiter_bytes():
                 body += piece
                 if len(body) > _MOST_REPLY_BYTES:
                     raise _TooLongError
-        return bytes(body)
+        return response.status_code, response.headers, bytes(body)
 
-    def _timed_out(self) -> _Failure:
-        return _Failure("transient", f"no answer within {self._settings.timeout:g} s")
-
-    def _no_connection(self, error: APIError) -> _Failure:
-        from openai import APITimeoutError
-
-        if isinstance(error, APITimeoutError):
-            return self._timed_out()
-        cause = error.__cause__ or error
-        if type(cause).__name__ == "ConnectError" and not self.proven:
-            return _Failure(
-                "fatal",
-                f"cannot reach {self._shown} ({self._name(cause)}): "
-                "start the server, or correct --base-url",
-            )
-        return _Failure("transient", f"the connection failed ({self._name(cause)})")
-
-    def _refusal(self, error: APIStatusError) -> _Failure:
-        status, model = error.status_code, self._settings.model
-        said = _server_text(error)[:_MOST_SAID]
+    def _failure(self, sent: int, error: ServerError, headers: Mapping[str, str]) -> _Failure:
+        """Say what an error means; one under status 200 has its own status within, or none."""
+        status = sent if sent >= 400 else error.status or 500
+        said = error.message[:_MOST_SAID]
+        if error.param:
+            said += f" (parameter: {error.param[:_MOST_SAID]})"
         line = self._redactor.line(said)
-        reason = f"HTTP {status}" + (f": {line}" if line else "")
+        what = f"HTTP {sent}" if sent >= 400 else f"HTTP {sent} with an error"
+        reason = f"{what}: {line}" if line else what
         if status == 401:
             # What the server says here is often a part of the key.
-            return _Failure(
-                "fatal",
-                f"{self._shown} does not accept the key (HTTP 401): "
-                f"set a valid one in {self._settings.api_key_env}",
-            )
+            return _Failure("fatal", self._key_refused(what))
         if status == 402 or (status == 429 and error.code == "insufficient_quota"):
             return _Failure(
                 "fatal", f"{self._shown} wants to be paid ({reason}): check the account"
@@ -250,20 +348,36 @@ class Endpoint:
         if status == 403 and not self.proven:
             return _Failure(
                 "fatal",
-                f"{self._shown} forbids the use of {model} with the key in "
-                f"{self._settings.api_key_env} ({reason}): check what it is allowed",
+                f"{self._shown} forbids the use of {self._settings.model} "
+                f"{self._with_key()} ({reason}): check what it is allowed",
             )
         if status == 404 and not self.proven:
             return _Failure(
                 "fatal",
-                f"{self._shown} has no model {model!r}, or no chat endpoint ({reason}): "
-                "correct the model's name or --base-url, which mostly ends in /v1",
+                f"{self._shown} has no model {self._settings.model!r}, or no chat endpoint "
+                f"({reason}): correct the model's name or --base-url, which mostly ends in /v1",
             )
-        if status in (408, 409, 425, 429) or (status >= 500 and status != 501):
-            return _Failure("transient", reason, retry_after(error.response.headers))
         if status in (400, 415, 422, 501):
-            return _Failure("part refused", reason, said=said)
+            return _Failure("refused", reason, said=said, guess=not self.proven)
+        if status in (408, 409, 425, 429) or status >= 500:
+            pause = retry_after(headers)
+            # A chat template that fails is an error of the server's own to some of them.
+            named = said if status == 500 and not self.proven else None
+            return _Failure("transient", reason, error.pause if pause is None else pause, named)
         return _Failure("refused", reason)
+
+    def _key_refused(self, what: str) -> str:
+        if self._has_key:
+            variable = printable(self._settings.api_key_env or "")
+            return f"{self._shown} does not accept the key ({what}): set a valid one in {variable}"
+        return (
+            f"{self._shown} wants a key ({what}): name the environment variable that holds it "
+            f"with --api-key-env; {KEY_VARIABLE} goes to {OPENAI_HOST} alone"
+        )
+
+    def _with_key(self) -> str:
+        name = self._settings.api_key_env
+        return f"with the key in {printable(name)}" if name else "without a key (--api-key-env)"
 
     def _name(self, error: BaseException) -> str:
         said = self._redactor.line(str(error))[:200]
@@ -274,30 +388,42 @@ class _TooLongError(Exception):
     pass
 
 
-def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Return the seconds that a server asks to wait, or None where it does not.
+class BackgroundLoop:
+    """An event loop in a thread of its own, for use in a ``with`` statement.
 
-    ``Retry-After`` is a number of seconds or an HTTP date (RFC 9110, 10.2.3); the number of
-    milliseconds in ``retry-after-ms``, which OpenAI sends beside it, is more exact and goes first.
+    The judge's caller has no loop, or one that must not be blocked. Leaving cancels what still
+    runs, waits until that has ended, and calls ``at_end``.
     """
-    for name, scale in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
-        try:
-            seconds = float(headers.get(name, "")) / scale
-        except ValueError:
-            continue
-        if not math.isnan(seconds):
-            return max(0.0, seconds)
-    try:
-        return max(0.0, parsedate_to_datetime(headers["retry-after"]).timestamp() - time.time())
-    except (KeyError, TypeError, ValueError, OverflowError):
-        return None
 
+    def __init__(self, at_end: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        self._at_end = at_end
+        self._started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = Future()
+        self._thread = threading.Thread(
+            target=lambda: asyncio.run(self._live()), name="judge requests", daemon=True
+        )
 
-def _server_text(error: APIStatusError) -> str:
-    """Return what a server says of an error, and the parameter that it names."""
-    body = error.body
-    if isinstance(body, Mapping):
-        said = body.get("message") or body.get("detail") or body.get("error") or body
-        param = f" (parameter: {error.param})" if error.param else ""
-        return f"{said}{param}"
-    return body if isinstance(body, str) else ""
+    def __enter__(self) -> BackgroundLoop:
+        self._thread.start()
+        self._loop, self._end = self._started.result()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._loop.call_soon_threadsafe(self._end.set)
+        self._thread.join()
+
+    def submit(self, coroutine: Coroutine[Any, Any, Result]) -> Future[Result]:
+        """Start a coroutine; the future has its result, or its exception."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+
+    def call(self, function: Callable[[], object]) -> None:
+        """Have ``function`` called in the loop, soon."""
+        self._loop.call_soon_threadsafe(function)
+
+    async def _live(self) -> None:
+        self._started.set_result((asyncio.get_running_loop(), end := asyncio.Event()))
+        await end.wait()
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+        await self._at_end()

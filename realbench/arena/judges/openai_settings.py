@@ -5,18 +5,24 @@ from __future__ import annotations
 import base64
 import os
 from typing import Literal
-from urllib.parse import parse_qsl, quote, unquote, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlsplit, urlunsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from realbench.arena.judges.judge import JudgeOptions
 from realbench.arena.judges.pictures import DEFAULT_IMAGE_SIZE
 from realbench.errors import UsageError
+from realbench.http_client import check_confidential
 from realbench.text import printable
 
-OPENAI_URL = "https://api.openai.com/v1"
+OPENAI_HOST = "api.openai.com"
+OPENAI_URL = f"https://{OPENAI_HOST}/v1"
 URL_VARIABLE = "OPENAI_BASE_URL"
 KEY_VARIABLE = "OPENAI_API_KEY"
+CHAT_PATH = "/chat/completions"
+
+# What OpenAI bills to; of no concern to any other server.
+_ACCOUNT = {"OpenAI-Organization": "OPENAI_ORG_ID", "OpenAI-Project": "OPENAI_PROJECT_ID"}
 
 # A secret this short would also be found in ordinary words.
 _SHORTEST_SECRET = 4
@@ -29,7 +35,7 @@ class Settings(BaseModel):
 
     model: str
     base_url: str
-    api_key_env: str = KEY_VARIABLE
+    api_key_env: str | None = None
     image_size: int = Field(default=DEFAULT_IMAGE_SIZE, ge=16, le=8192)
     image_format: Literal["jpeg", "png"] = "jpeg"
     concurrency: int = Field(default=8, ge=1, le=1000)
@@ -57,7 +63,10 @@ def read_settings(model: str, options: JudgeOptions) -> Settings:
         for name in Settings.model_fields
         if (value := getattr(options, name, None)) is not None
     }
-    given |= {"model": model.strip(), "base_url": _base_url(options.base_url)}
+    base_url = _base_url(options.base_url)
+    given |= {"model": model.strip(), "base_url": base_url}
+    if is_openai(base_url):
+        given.setdefault("api_key_env", KEY_VARIABLE)
     try:
         return Settings(**given)
     except ValidationError as error:
@@ -67,39 +76,73 @@ def read_settings(model: str, options: JudgeOptions) -> Settings:
 
 
 def _base_url(given: str | None) -> str:
-    """Return the endpoint's address: the option, the environment's, or OpenAI's."""
-    url = (given or os.environ.get(URL_VARIABLE) or OPENAI_URL).strip().rstrip("/")
+    """Return the endpoint's address: the option, the environment's, or OpenAI's.
+
+    The address of the chat itself, which some servers show, is as good.
+    """
+    url = (given or os.environ.get(URL_VARIABLE) or OPENAI_URL).strip()
     try:
         parts = urlsplit(url)
         valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:
         valid = False
-    if not valid:
+    if not (valid and url.isascii() and url.isprintable()) or "\\" in url or " " in url:
         raise UsageError(
             "--base-url is no http:// or https:// address: "
             "give one such as http://127.0.0.1:8000/v1"
         )
-    return url
+    path = parts.path.rstrip("/").removesuffix(CHAT_PATH).rstrip("/")
+    return urlunsplit((parts.scheme, parts.netloc, path, parts.query, ""))
 
 
-def read_key(variable: str | None, base_url: str) -> SecretStr | None:
-    """Return the key of the environment; a server other than OpenAI's may need none.
+def is_openai(base_url: str) -> bool:
+    """Whether an address is of OpenAI itself, to which alone its key belongs."""
+    return urlsplit(base_url).hostname == OPENAI_HOST
+
+
+def read_key(settings: Settings) -> SecretStr | None:
+    """Return the key that belongs to the endpoint, from the environment; None where none does.
+
+    ``OPENAI_API_KEY`` is OpenAI's; what another server gets is named by ``api_key_env``.
 
     Raises:
-        UsageError: there is none and one is needed, or it cannot be sent.
+        UsageError: the key is missing, cannot be sent, or could be read on its way.
     """
-    name = variable or KEY_VARIABLE
-    key = os.environ.get(name, "").strip()
-    if not key and (variable or base_url == OPENAI_URL):
+    if urlsplit(settings.base_url).password:
+        check_confidential(settings.base_url, "the password in --base-url")
+    name = settings.api_key_env
+    if name is None:
+        return None
+    key = _from_environment(name)
+    if not key:
+        own = name == KEY_VARIABLE and is_openai(settings.base_url)
         raise UsageError(
             f"the environment variable {printable(name)} holds no key: set it"
-            + ("" if variable else ", or give the --base-url of a server that needs none")
+            + (", or give the --base-url of a server that needs none" if own else "")
         )
-    if not (key.isascii() and key.isprintable()):
+    check_confidential(settings.base_url, f"the key in {printable(name)}")
+    return SecretStr(key)
+
+
+def account_headers(base_url: str) -> dict[str, str]:
+    """Return the headers that tell OpenAI which of an account's parts pays; empty elsewhere.
+
+    Raises:
+        UsageError: one cannot be sent.
+    """
+    if not is_openai(base_url):
+        return {}
+    found = {header: _from_environment(name) for header, name in _ACCOUNT.items()}
+    return {header: value for header, value in found.items() if value}
+
+
+def _from_environment(name: str) -> str:
+    value = os.environ.get(name, "").strip()
+    if not (value.isascii() and value.isprintable()):
         raise UsageError(
-            f"the key in {printable(name)} has characters that no key has: set it again"
+            f"what is in {printable(name)} has characters that no key has: set it again"
         )
-    return SecretStr(key) if key else None
+    return value
 
 
 class Redactor:
@@ -129,10 +172,3 @@ class Redactor:
     def line(self, text: str) -> str:
         """Return ``text`` without secrets as one printable line of at most 300 characters."""
         return printable(" ".join(self.text(text).split()))[:300]
-
-
-def shown_url(url: str) -> str:
-    """Return a URL without what may be secret in it: user, password, query."""
-    parts = urlsplit(url)
-    host = parts.netloc.rpartition("@")[2]
-    return f"{parts.scheme}://{host}{parts.path}".rstrip("/")

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
+from fastapi import Request as HttpRequest
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from realbench.arena.page.voting_session import Choice, Request, VotingSession
 from realbench.images import UnreadableImage
@@ -29,6 +30,7 @@ _FILES = {
     "zoom.js": ("zoom.js", "text/javascript; charset=utf-8"),
     "icon.svg": ("icon.svg", "image/svg+xml"),
 }
+_MOST_VOTE_BYTES = 4096
 _STATUS = {"done": 200, "stale": 409, "ended": 503}
 
 
@@ -45,7 +47,8 @@ def human_page(session: VotingSession, token: str) -> FastAPI:
 
     ``state`` tells what to show; ``vote``, ``undo`` and ``finish`` are answered once they are
     carried out, with the state that follows: 200, or 409 for a pair that is not the current one,
-    or 503 when nobody takes votes any more.
+    or 503 when nobody takes votes any more. What is no vote is answered 422, or 413 where it is
+    larger than any.
 
     Args:
         session: What is shown and what is done with the votes.
@@ -76,7 +79,18 @@ def human_page(session: VotingSession, token: str) -> FastAPI:
         return JSONResponse(session.state(), _STATUS[answer])
 
     @page.post("/vote")
-    async def vote(vote: _Vote) -> JSONResponse:
+    async def vote(request: HttpRequest) -> Response:
+        body = b""
+        async for piece in request.stream():
+            body += piece
+            if len(body) > _MOST_VOTE_BYTES:
+                return PlainTextResponse("this is too large for a vote", 413)
+        try:
+            vote = _Vote.model_validate_json(body)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+            where = f" ({'.'.join(map(str, first['loc']))})" if first["loc"] else ""
+            return PlainTextResponse(f"this is no vote: {first['msg']}{where}", 422)
         return await carry_out(
             Request("vote", choice=vote.choice, seconds=vote.seconds, pair_token=vote.pair)
         )
