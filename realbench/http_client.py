@@ -12,7 +12,7 @@ from urllib.parse import urljoin, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from realbench.errors import UsageError
-from realbench.serve.loopback import is_loopback
+from realbench.loopback import is_loopback
 from realbench.text import printable
 
 

@@ -120,7 +120,8 @@ def arena_command(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="The environment variable that has the key.",
+            help="The environment variable that has its key. Without it, OPENAI_API_KEY goes to "
+            "api.openai.com, and no key to any other server.",
             rich_help_panel=_ENDPOINT,
         ),
     ] = None,

@@ -126,7 +126,8 @@ class JudgeOptions:
 
     Attributes:
         base_url: Where the chat endpoint of ``openai:`` answers.
-        api_key_env: Name of the environment variable that holds its key.
+        api_key_env: Name of the environment variable that holds its key; OpenAI itself is sent
+            the one in ``OPENAI_API_KEY``, any other server none unless this names it.
         image_size: Longest side in pixels of the images that a model is shown.
         image_format: How images are sent to an endpoint.
         template: A bundled template's name, or the path of a template file.

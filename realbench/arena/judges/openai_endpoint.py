@@ -310,8 +310,8 @@ class Endpoint:
             )
         except Exception as error:  # httpx documents its own, and some of below come through
             # httpx reads a redirect's address, though it is not to follow it.
-            kind = "fatal" if "location header" in str(error) else "transient"
-            return _Failure(kind, f"the connection broke ({self._name(error)})")
+            reason = f"the connection broke ({self._name(error)})"
+            return _Failure("fatal" if "location header" in str(error) else "transient", reason)
         if 200 <= status < 300:
             reply = read_reply(body)
             return reply if isinstance(reply, Reply) else self._failure(status, reply, headers)

@@ -358,3 +358,43 @@ def test_the_server_listens_on_loopback_alone_and_frees_its_port(session: Voting
         assert again == address
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"{address}/{TOKEN}/")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"pair": "x", "choice": "left", "seconds": 1e999}',
+        b'{"pair": "x", "choice": "left", "seconds": -1e999}',
+        b'{"pair": "x", "choice": "left", "seconds": NaN}',
+        b'{"pair": "x", "choice": "left", "seconds": Infinity}',
+        b'{"pair": "x", "choice": "left", "seconds": ' + b"9" * 3900 + b"}",
+        b'{"pair": "x", "choice": 1e999}',
+        b'{"pair": "\\ud800", "choice": "\\ud800"}',
+        b'{"pair": "\xff", "choice": "left"}',
+        b"[" * 4000,
+        b"",
+        b"null",
+        b"1e999",
+    ],
+)
+def test_no_text_of_a_vote_is_an_error_of_the_server(
+    client: httpx.Client, judging: list[tuple[str, str]], body: bytes
+) -> None:
+    answer = client.post("vote", content=body)
+    assert answer.status_code == 422
+    assert answer.text.startswith("this is no vote: ")
+    assert "\n" not in answer.text
+    assert judging == []
+
+
+def test_a_vote_that_is_too_large_is_refused_before_it_is_read(address: str) -> None:
+    host, _, port = address.removeprefix("http://").partition(":")
+    with socket.create_connection((host, int(port)), timeout=10) as connection:
+        connection.sendall(
+            f"POST /{TOKEN}/vote HTTP/1.1\r\nHost: {host}:{port}\r\n"
+            "Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+            "2000\r\n".encode()
+            + b" " * 0x2000
+        )
+        # The rest never comes: the answer does all the same.
+        assert connection.recv(4096).startswith(b"HTTP/1.1 413 ")
