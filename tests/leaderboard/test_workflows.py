@@ -37,15 +37,60 @@ def test_a_request_is_reviewed_without_rights_and_by_the_bases_code() -> None:
     assert sum(".ci/leaderboard review" in one for one in steps(review)) == 1
 
 
-def test_the_comment_is_written_by_mains_code_from_data() -> None:
+def test_the_comments_verdict_is_computed_by_mains_code_from_the_requests_objects() -> None:
     workflow = load("leaderboard-comment.yml")
     job = workflow["jobs"]["comment"]
     assert set(workflow[True]) == {"workflow_run"}
     assert job["steps"][0]["with"]["ref"] == "main"
-    assert workflow["permissions"] == {
-        "actions": "read", "contents": "read", "pull-requests": "write"
-    }  # fmt: skip
-    assert sum(".ci/leaderboard comment" in one for one in steps(job)) == 1
+    assert workflow["permissions"] == {"contents": "read", "pull-requests": "write"}
+    text = (FOLDER / "leaderboard-comment.yml").read_text()
+    assert "gh run download" not in text
+    assert "download-artifact" not in text
+    (computed,) = [one for one in steps(job) if ".ci/leaderboard comment" in one]
+    assert '.ci/leaderboard review HEAD "$HEAD_SHA"' in computed
+    assert "by the code of main" in computed
+    assert not any("checkout" in one for one in steps(job))
+
+
+@pytest.mark.parametrize("name", ["ci.yml", "leaderboard.yml", "leaderboard-comment.yml"])
+def test_actions_are_pinned_by_commit_and_leave_no_credentials(name: str) -> None:
+    for job in load(name)["jobs"].values():
+        for step in job["steps"]:
+            if "uses" in step:
+                assert re.fullmatch(r"actions/[a-z-]+@[0-9a-f]{40}", step["uses"])
+            if "checkout" in step.get("uses", ""):
+                assert step["with"]["persist-credentials"] is False
+
+
+def test_what_installs_has_no_credentials_and_knows_every_file() -> None:
+    jobs = [
+        *load("leaderboard.yml")["jobs"].values(),
+        *load("leaderboard-comment.yml")["jobs"].values(),
+    ]
+    installing = [
+        (job, step)
+        for job in jobs
+        for step in job["steps"]
+        if "pip install" in step.get("run", "") or step.get("run") == ".ci/leaderboard install"
+    ]
+    assert len(installing) == 3
+    for job, step in installing:
+        assert step == {"run": ".ci/leaderboard install"}
+        assert "GH_TOKEN" not in job.get("env", {})
+        assert "id-token" not in job.get("permissions", {})
+    script = (FOLDER.parents[1] / ".ci" / "leaderboard").read_text()
+    assert "--require-hashes" in script
+    assert "index-url" not in script + (FOLDER / "leaderboard.yml").read_text()
+
+
+@pytest.mark.parametrize("name", ["constraints.txt", "leaderboard.txt"])
+def test_every_locked_package_has_a_version_and_digests(name: str) -> None:
+    locked = (FOLDER.parents[1] / ".ci" / name).read_text()
+    packages = re.split(r"\n(?=\S)", re.sub(r"(?m)^#.*\n", "", locked).strip())
+    assert len(packages) > 20
+    for package in packages:
+        assert re.match(r"[a-z0-9-]+==[\w.+]+ ", package)
+        assert "--hash=sha256:" in package
 
 
 @pytest.mark.parametrize("name", ["leaderboard.yml", "leaderboard-comment.yml"])
