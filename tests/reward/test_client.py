@@ -319,6 +319,8 @@ def test_other_answers_of_4xx_are_final(status: int) -> None:
         {"reward": 0.5, "components": {}},
         {"reward": [0.5], "components": {"a": []}},
         {"reward": [0.5]},
+        {"reward": [float("inf")], "components": {}},
+        {"reward": [0.5], "components": {}, "error": "out of memory"},
         [1],
         None,
     ],
@@ -331,7 +333,7 @@ def test_what_is_no_reward_is_refused(content: object) -> None:
 
 def test_a_redirect_is_not_followed_with_the_token() -> None:
     with broken() as other, broken(answer(b"", 307, Location=other.url)) as server:
-        with pytest.raises(RealBenchError, match="answers 307"):
+        with pytest.raises(RealBenchError, match="is not followed"):
             RewardClient(server.url, token=TOKEN)([picture(1)], [""])
         assert not other.tokens
 
