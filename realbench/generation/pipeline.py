@@ -256,6 +256,7 @@ def load_pipeline(options: PipelineOptions, dtype: str) -> Any:
             revision=options.revision,
             torch_dtype=getattr(torch, dtype),
             use_safetensors=True,
+            trust_remote_code=False,
         )
     except Exception as error:  # no set of errors is documented: network, names, files, versions
         raise RealBenchError(
