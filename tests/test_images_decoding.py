@@ -354,6 +354,7 @@ def test_thumbnails_keep_to_the_limit(tmp_path: Path, make_picture: PictureMaker
 # --- Real files --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_shared_photographs_decode_as_pillow_decodes_them(shared_data: Path) -> None:
     compared = 0
     for path in sorted((shared_data / "photos").iterdir()):

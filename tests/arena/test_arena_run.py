@@ -453,7 +453,7 @@ CODE = """
 import sys
 from tests.arena.judges import ByName
 from realbench.arena.run import arena
-arena(*sys.argv[2:], judge=ByName(seconds=0.004), out=sys.argv[1], resamples=2)
+arena(*sys.argv[2:], judge=ByName(seconds=0.01), out=sys.argv[1], resamples=2)
 """
 
 
@@ -465,7 +465,7 @@ def test_a_run_killed_again_and_again_ends_as_one_that_was_not(
     for m in range(5):
         folder = tmp_path / f"m{m}"
         folder.mkdir()
-        for n in range(20):
+        for n in range(8):
             Image.new("RGB", (4, 4), (40 * m, 10 * n, 0)).save(folder / f"{n}.png")
         folders.append(str(folder))
     out = tmp_path / "run"
@@ -480,7 +480,7 @@ def test_a_run_killed_again_and_again_ends_as_one_that_was_not(
             deadline = time.monotonic() + 60
             path = out / VOTES_FILE
             while process.poll() is None and time.monotonic() < deadline:
-                if path.exists() and path.stat().st_size > grown[-1] + draw.randrange(20_000):
+                if path.exists() and path.stat().st_size > grown[-1] + draw.randrange(8_000):
                     break
                 time.sleep(0.001)
             time.sleep(draw.random() * 0.02)

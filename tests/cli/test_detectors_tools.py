@@ -52,7 +52,6 @@ def place(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.slow
 def test_calibration_is_saved_beside_the_users_card_and_used_from_there(
     place: Path, data: list[object], environment: dict[str, str]
 ) -> None:
@@ -157,7 +156,6 @@ def test_calibration_says_what_is_wrong(
     assert "--prior" in error_line(realbench(*prior, environment=environment, cwd=place, code=2))
 
 
-@pytest.mark.slow
 def test_a_fusion_is_compared_saved_and_used_by_its_name(
     place: Path,
     data: list[object],

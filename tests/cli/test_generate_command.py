@@ -15,9 +15,8 @@ from realbench.prompts import load_suite
 from tests.cli.commands import command, error_line, realbench
 from tests.generation.conftest import tiny_pipeline  # noqa: F401 - a fixture
 
-pytestmark = pytest.mark.slow
 
-
+@pytest.mark.slow
 def test_a_killed_run_goes_on_and_its_folder_is_scored(
     tmp_path: Path,
     cards: list[str],
@@ -57,6 +56,22 @@ def test_a_killed_run_goes_on_and_its_folder_is_scored(
     options = ("--prompts", "realbench-mini", "--out", run, *cards)
     realbench("score", out, *options, environment=environment)
     assert json.loads((run / "run.json").read_text(encoding="utf-8"))["n_scored"] == 16
+
+
+def test_a_folder_is_made_and_goes_on(
+    tmp_path: Path,
+    environment: dict[str, str],
+    tiny_pipeline: Path,  # noqa: F811
+) -> None:
+    prompts, out = tmp_path / "prompts.txt", tmp_path / "tiny"
+    prompts.write_text("a red fox\na blue cup\n", encoding="utf-8")
+    model = ("--model", tiny_pipeline, "--width", "32", "--height", "32", "--device", "cpu")
+    arguments = ("generate", "--prompts", prompts, *model, "--steps", "1", "--out", out)
+    shown = realbench(*arguments, "--limit", "1", environment=environment).stdout
+    assert f"1 images made in {out}, 0 were there" in shown
+    counts = json.loads(realbench(*arguments, "--json", environment=environment).stdout)
+    assert (counts["made"], counts["kept"], counts["images"]) == (1, 1, 2)
+    assert sorted(path.name for path in out.glob("*.png")) == ["00000.png", "00001.png"]
 
 
 def test_what_is_wrong_is_one_line(tmp_path: Path, environment: dict[str, str]) -> None:

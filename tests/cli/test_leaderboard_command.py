@@ -17,8 +17,6 @@ from realbench.leaderboard.verify import verify_board
 from tests.cli.commands import error_line, make_images, realbench
 from tests.fakes import make_card
 
-pytestmark = pytest.mark.slow
-
 N_PROMPTS = 6
 
 
@@ -58,21 +56,26 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     realbench("score", *models, *shared, *found, "--out", score, "-q", environment=settings)
     realbench("arena", *models, *shared, *found, "--out", arena, "-q", environment=settings)
     title = ["--title", 'Two "models"', "--prompts", suite, "--min-prompts", 4]
-    realbench("leaderboard", "new", board, score, arena, *title, environment=settings)
+    new = ("leaderboard", "new", board, score, arena, *title)
+    realbench(*new, environment=settings, process=True)
     return Project(root, board, score, arena, settings)
 
 
-def _add(project: Project, board: Path, *arguments: object, code: int = 0) -> object:
+def _add(
+    project: Project, board: Path, *arguments: object, code: int = 0, process: bool = False
+) -> object:
     return realbench(
-        "leaderboard", "add", project.score, project.arena, "--board", board, *arguments,
-        environment=project.environment, code=code,
-    )  # fmt: skip
+        *("leaderboard", "add", project.score, project.arena, "--board", board, *arguments),
+        environment=project.environment,
+        code=code,
+        process=process,
+    )
 
 
 def test_from_images_to_a_board(project: Project, tmp_path: Path) -> None:
     board = Path(shutil.copytree(project.board, tmp_path / "board"))
-    run = {"environment": project.environment}
-    _add(project, board, "--model", "photos", "--anchor")
+    run = {"environment": project.environment, "process": True}
+    _add(project, board, "--model", "photos", "--anchor", process=True)
     meta = ["version=1", "organisation=A Lab", "licence=MIT", "parameters=2B", "date=2026-01"]
     meta += ["link=https://example.org/a", "sampler.steps=28", "sampler.name=euler"]
     _add(project, board, "--model", "Model A", "--folder", "a",
@@ -104,11 +107,12 @@ def test_from_images_to_a_board(project: Project, tmp_path: Path) -> None:
     assert said.stdout == f"{board}: 2 entries, no violation\n"
     built = realbench("leaderboard", "build", board, "--site", tmp_path / "site", **run)
     assert "wrote README.md, leaderboard.csv, leaderboard.tex, index.html" in built.stdout
-    assert "nothing to change" in realbench("leaderboard", "build", board, **run).stdout
+    here = {"environment": project.environment}
+    assert "nothing to change" in realbench("leaderboard", "build", board, **here).stdout
     assert (tmp_path / "site" / "board" / "index.html").is_file()
     changed = realbench("leaderboard", "diff", before, board, **run).stdout
     assert "new: Model B: rank" in changed
-    text = realbench("leaderboard", "diff", before, board, "--markdown", **run).stdout
+    text = realbench("leaderboard", "diff", before, board, "--markdown", **here).stdout
     assert "| new | <code>Model B</code> |" in text
 
 

@@ -20,6 +20,7 @@ import pytest
 from PIL import Image
 
 from tests.cli.commands import command, error_line, make_images, realbench
+from tests.cli.conftest import SlowDetector
 
 
 def manifest_of(out: Path) -> dict[str, Any]:
@@ -174,15 +175,15 @@ def test_a_terminal_without_unicode_gets_its_table(
 
 
 def test_progress_is_drawn_on_a_terminal_alone(
-    tmp_path: Path, cards: list[str], environment: dict[str, str]
+    tmp_path: Path, slow_detector: SlowDetector, cards: list[str], environment: dict[str, str]
 ) -> None:
-    folder = make_images(tmp_path / "a", 60, size=300)
+    folder = make_images(tmp_path / "a", 20)
     for quiet in (False, True):
         ours, theirs = pty.openpty()
-        arguments = ["score", folder, "--no-cache", *cards, *(["--quiet"] if quiet else [])]
+        chosen = ["--no-cache", *slow_detector.options, *(["--quiet"] if quiet else [])]
         process = subprocess.Popen(
-            command(*arguments),
-            env=environment | {"TERM": "xterm-256color"},
+            command("score", folder, *chosen),
+            env=slow_detector.environment | {"TERM": "xterm-256color"},
             stdout=subprocess.DEVNULL,
             stderr=theirs,
         )
@@ -193,7 +194,7 @@ def test_progress_is_drawn_on_a_terminal_alone(
         assert ("scoring" in shown) == (not quiet)
         assert ("images/s" in shown) == (not quiet)
         if not quiet:
-            assert "/60" in shown
+            assert "/20" in shown
     piped = realbench("score", folder, *cards, environment=environment)
     assert piped.stderr == ""
 

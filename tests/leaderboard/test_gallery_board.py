@@ -31,6 +31,7 @@ def test_it_verifies(verified: Verified) -> None:
     assert (len(verified.entries), len(verified.anchors)) == (46, 1)
 
 
+@pytest.mark.slow
 def test_its_tables_are_built_and_its_images_are_not_there(tmp_path: Path) -> None:
     copy = tmp_path / BOARD.name
     shutil.copytree(BOARD, copy)
@@ -59,6 +60,7 @@ def test_each_model_is_scored_by_one_fold_and_each_photograph_by_its_own(
     assert sorted(held_out.values()) == [10] * 5 + [11] * 5
 
 
+@pytest.mark.slow
 def test_its_ranking_is_sane(standings: Standings) -> None:
     rows = standings.rows
     means = [row.values["realism"].mean for row in rows]

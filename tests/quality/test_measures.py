@@ -235,6 +235,7 @@ def test_the_cache_key_follows_prompt_and_weights(clip: tuple[Any, Path], tmp_pa
     assert blind.key("a") == blind.key(None)
 
 
+@pytest.mark.slow
 def test_published_names_and_shapes_fit_the_cards() -> None:
     """The real architectures, without memory: what the checkpoints hold is what they take."""
     for name, width, context in (

@@ -169,7 +169,7 @@ def test_the_command_prints_them_apart(work: Path, measure: Path, tmp_path: Path
     assert "PickScore" not in ranking
     assert "PickScore" in apart
     assert "no part of realism" in " ".join(apart.split())
-    listed = realbench("quality", "list", environment=environment).stdout
+    listed = realbench("quality", "list", environment=environment, process=True).stdout
     assert all(name in listed for name in ("aesthetic", "clip-score", "hpsv2", "long-clip"))
     refused = realbench("score", images, "--detector", "pickscore", environment=environment, code=2)
     assert "no detector: --quality pickscore" in error_line(refused)

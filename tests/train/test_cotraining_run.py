@@ -16,6 +16,7 @@ from PIL import Image
 
 from realbench.detection.registry import load_detector
 from realbench.train.paired import PairedImages
+from tests.conftest import Once
 from tests.train.loop_runs import command, environment, numbers, run
 from tests.train.tiny_detectors import save_tiny_detector
 
@@ -75,9 +76,34 @@ trackers = []
 """
 
 
-@pytest.fixture(scope="module")
-def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("photographs")
+@pytest.fixture(scope="session")
+def place(once: Once) -> Path:
+    """A folder with a config, photographs, and a run that nothing disturbed."""
+
+    def make(folder: Path) -> None:
+        config = _write_config(folder)
+        run(config, folder / "whole", "--paired", str(_write_photographs(folder / "photographs")))
+
+    return once("cotraining", make)
+
+
+@pytest.fixture(scope="session")
+def photographs(place: Path) -> Path:
+    return place / "photographs"
+
+
+@pytest.fixture(scope="session")
+def config(place: Path) -> Path:
+    return place / "tiny.toml"
+
+
+@pytest.fixture(scope="session")
+def whole(place: Path) -> Path:
+    return place / "whole"
+
+
+def _write_photographs(folder: Path) -> Path:
+    folder.mkdir()
     lines = []
     for n, caption in enumerate(("a red bird", "an old man", "a tree", "two cats", "rain")):
         grain = np.random.default_rng(n).normal(90 + 20 * n, 40, (36, 48, 3))
@@ -87,11 +113,9 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def _write_config(folder: Path) -> Path:
     from tests.train.tiny_pipelines import tiny_sd3
 
-    folder = tmp_path_factory.mktemp("config")
     tiny_sd3().save_pretrained(folder / "sd3")
     detector = save_tiny_detector(folder / DETECTOR, "statistics")
     path = folder / "tiny.toml"
@@ -104,14 +128,6 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
     )
     return path
-
-
-@pytest.fixture(scope="module")
-def whole(config: Path, photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that nothing disturbed."""
-    out = tmp_path_factory.mktemp("runs") / "whole"
-    run(config, out, "--paired", str(photographs))
-    return out
 
 
 def test_the_detector_learns_while_it_is_passed(

@@ -139,6 +139,7 @@ def test_a_file_of_the_usual_kind_is_followed(config: Path, tmp_path: Path) -> N
     assert result.returncode == 0, result.stdout + result.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(installed, reason="is about a machine without DeepSpeed")
 def test_without_deepspeed_one_line_says_so(config: Path, tmp_path: Path) -> None:
     result = subprocess.run(

@@ -107,6 +107,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.mark.slow
 def test_the_model_learns_what_is_rewarded() -> None:
     longer = settings(
         training={"iterations": 12, "group_size": 8, "batch_size": 8}, evaluation={"every": 12}

@@ -13,36 +13,58 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.conftest import Once
 from tests.train.loop_runs import command, environment, numbers, run, write_config
 
 pytest.importorskip("diffusers", reason="needs realgen[train]")
 pytest.importorskip("peft", reason="needs realgen[train]")
 
-pytestmark = pytest.mark.slow
+
+@pytest.fixture(scope="session")
+def place(once: Once) -> Path:
+    """A folder with a model, its config, and a run that nothing disturbed."""
+
+    def make(folder: Path) -> None:
+        from tests.train.tiny_pipelines import tiny_sd3
+
+        tiny_sd3().save_pretrained(folder / "sd3")
+        config = write_config(folder, folder / "sd3")
+        run(config, folder / "whole", "--set", 'tracking.trackers=["tensorboard"]')
+
+    return once("diffusion", make)
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="session")
+def model(place: Path) -> Path:
+    return place / "sd3"
+
+
+@pytest.fixture(scope="session")
+def config(place: Path) -> Path:
+    return place / "tiny.toml"
+
+
+@pytest.fixture(scope="session")
+def whole(place: Path) -> Path:
+    return place / "whole"
+
+
+def test_the_command_trains_and_prints_its_summary(tmp_path: Path, capsys: Any) -> None:
+    from realbench.cli.ending import exit_code
+    from realbench.cli.train import app
     from tests.train.tiny_pipelines import tiny_sd3
 
-    folder = tmp_path_factory.mktemp("models") / "sd3"
-    tiny_sd3().save_pretrained(folder)
-    return folder
+    tiny_sd3().save_pretrained(tmp_path / "sd3")
+    config, out = write_config(tmp_path, tmp_path / "sd3"), tmp_path / "run"
+    arguments = ["diffusion", "--config", str(config), "--out", str(out), "--json"]
+    assert exit_code(app, "realgen-train", [*arguments, "--set", "training.iterations=1"]) == 0
+    summary = json.loads((out / "summary.json").read_text())
+    assert json.loads(capsys.readouterr().out) == summary
+    assert summary["iterations"] == 1
+    assert (out / "lora" / "pytorch_lora_weights.safetensors").is_file()
 
 
-@pytest.fixture(scope="module")
-def config(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_config(tmp_path_factory.mktemp("config"), model)
-
-
-@pytest.fixture(scope="module")
-def whole(config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that nothing disturbed."""
-    out = tmp_path_factory.mktemp("runs") / "whole"
-    run(config, out, "--set", 'tracking.trackers=["tensorboard"]')
-    return out
-
-
+@pytest.mark.slow
 def test_a_run_leaves_what_it_says(whole: Path) -> None:
     lines = numbers(whole)
     assert [one["iteration"] for one in lines] == [0, 1, 2, 3, 4]
@@ -66,6 +88,7 @@ def test_a_run_leaves_what_it_says(whole: Path) -> None:
     assert "<html" in (whole / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_curves_are_in_tensorboard(whole: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -77,6 +100,7 @@ def test_curves_are_in_tensorboard(whole: Path) -> None:
     assert [event.step for event in found.Images("samples")] == [0, 2, 4]
 
 
+@pytest.mark.slow
 def test_the_lora_loads_into_the_pipeline_and_makes_the_images_of_the_run(
     whole: Path, model: Path
 ) -> None:
@@ -117,6 +141,7 @@ def test_the_lora_loads_into_the_pipeline_and_makes_the_images_of_the_run(
     assert np.abs(trained - saved("000000")).max() > 10
 
 
+@pytest.mark.slow
 def test_two_processes_come_to_the_numbers_of_one(
     config: Path, whole: Path, tmp_path: Path
 ) -> None:
@@ -125,6 +150,7 @@ def test_two_processes_come_to_the_numbers_of_one(
     assert_alike(numbers(tmp_path), numbers(whole))
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_same_numbers(
     config: Path, whole: Path, tmp_path: Path
 ) -> None:

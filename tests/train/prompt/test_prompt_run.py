@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from realbench.errors import RealBenchError, UsageError
+from tests.conftest import Once
 from tests.generation.tiny_models import save_tiny_pipeline, save_tiny_writer
 from tests.train.tiny_detectors import save_tiny_detector
 
@@ -25,29 +26,28 @@ ITERATIONS = 4
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    folder = tmp_path_factory.mktemp("prompt-models")
-    return {
-        "writer": save_tiny_writer(folder / "writer", chat=True),
-        "pipeline": save_tiny_pipeline(folder / "pipeline"),
-        "heldout": save_tiny_detector(folder / "heldout", "statistics"),
-    }
+@pytest.fixture(scope="session")
+def models(once: Once) -> dict[str, Path]:
+    def make(folder: Path) -> None:
+        save_tiny_writer(folder / "writer", chat=True)
+        save_tiny_pipeline(folder / "pipeline")
+        save_tiny_detector(folder / "heldout", "statistics")
+
+    folder = once("prompt-models", make)
+    return {name: folder / name for name in ("writer", "pipeline", "heldout")}
 
 
-@pytest.fixture(scope="module")
-def suite(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("prompts") / "things.jsonl"
-    things = ("fox", "cup", "boat", "<b>door</b>", "hill", "chair", "lamp", "tree")
-    path.write_text(
-        "".join(
-            json.dumps({"id": f"p{n}", "prompt": f"a {t}"}) + "\n" for n, t in enumerate(things)
-        )
-    )
-    return path
+@pytest.fixture(scope="session")
+def suite(once: Once) -> Path:
+    def make(folder: Path) -> None:
+        things = ("fox", "cup", "boat", "<b>door</b>", "hill", "chair", "lamp", "tree")
+        lines = [json.dumps({"id": f"p{n}", "prompt": f"a {t}"}) for n, t in enumerate(things)]
+        (folder / "things.jsonl").write_text("\n".join(lines))
+
+    return once("prompts", make) / "things.jsonl"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def config(models: dict[str, Path], suite: Path) -> dict[str, Any]:
     return {
         "model": {"source": str(models["writer"]), "device": "cpu"},
@@ -79,20 +79,20 @@ def config(models: dict[str, Path], suite: Path) -> dict[str, Any]:
     }
 
 
-@pytest.fixture(scope="module")
-def finished(config: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Any:
+@pytest.fixture(scope="session")
+def finished(config: dict[str, Any], once: Once) -> Any:
     from realbench.train.prompt.config import PromptTrainConfig
     from realbench.train.prompt.run import train
 
-    stages: list[str] = []
-    result = train(
-        PromptTrainConfig.model_validate(config),
-        out=tmp_path_factory.mktemp("runs") / "whole",
-        progress=lambda one: stages.append(one.stage),
-    )
-    assert stages[0] == "loading"
-    assert {"evaluating", "training"} <= set(stages)
-    return result
+    settings = PromptTrainConfig.model_validate(config)
+
+    def make(folder: Path) -> None:
+        stages: list[str] = []
+        train(settings, out=folder / "whole", progress=lambda one: stages.append(one.stage))
+        assert stages[0] == "loading"
+        assert {"evaluating", "training"} <= set(stages)
+
+    return train(settings, out=once("prompt-run", make) / "whole")  # nothing is left to do
 
 
 def test_a_run_says_what_it_did(finished: Any) -> None:
