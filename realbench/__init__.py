@@ -12,13 +12,19 @@ from typing import TYPE_CHECKING, Any
 from realbench.version import __version__
 
 if TYPE_CHECKING:
-    from realbench import arena
+    from realbench.arena import ArenaRun, JudgeOptions
+    from realbench.arena.run import arena
     from realbench.detection.registry import list_detectors, load_detector
+    from realbench.generation import GenerateOptions, generate
     from realbench.prompts import list_suites, load_suite
     from realbench.reward.reward import Reward
     from realbench.scoring import Scorer, ScoreRun, Scores, score
 
 _HOMES = {
+    "ArenaRun": "realbench.arena.results",
+    "GenerateOptions": "realbench.generation",
+    "JudgeOptions": "realbench.arena.judges",
+    "generate": "realbench.generation",
     "list_detectors": "realbench.detection.registry",
     "load_detector": "realbench.detection.registry",
     "list_suites": "realbench.prompts",
@@ -31,12 +37,16 @@ _HOMES = {
 }
 
 __all__ = [
+    "ArenaRun",
+    "GenerateOptions",
+    "JudgeOptions",
     "Reward",
     "ScoreRun",
     "Scorer",
     "Scores",
     "__version__",
     "arena",
+    "generate",
     "list_detectors",
     "list_suites",
     "load_detector",
@@ -46,7 +56,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name == "arena":  # a package; realbench.arena.arena is what runs one
+    if name == "arena":  # a package that can be called
         return import_module("realbench.arena")
     if name not in _HOMES:
         raise AttributeError(f"module 'realbench' has no attribute {name!r}")

@@ -1,13 +1,15 @@
 """Arena-Scoring: which of two images is the more realistic photograph, and what follows of it.
 
-``realbench.arena.arena("flux-dev", "sdxl", reference="photos", judge="detectors", out="run")`` is
-``realbench arena`` from Python. The names below are the public API; each is imported when it is
-first used.
+``realbench.arena("flux-dev", "sdxl", reference="photos", judge="detectors", out="run")`` is
+``realbench arena`` from Python: the package can be called, and is then :func:`arena`. The names
+below are the public API; each is imported when it is first used.
 """
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -47,3 +49,14 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted(set(globals()) | set(__all__))
+
+
+class _Callable(ModuleType):
+    """This package: ``realbench.arena(...)`` runs an arena, however it was imported."""
+
+    def __call__(self, *folders: Any, **settings: Any) -> ArenaRun:
+        run: ArenaRun = self.arena(*folders, **settings)
+        return run
+
+
+sys.modules[__name__].__class__ = _Callable

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+import realbench
 from realbench.arena.judges import JudgeOptions
 from realbench.arena.judges.judge import Judge
 from realbench.arena.merging import merge
@@ -511,11 +512,22 @@ def test_options_take_the_seed_of_the_run(start: Start) -> None:
     assert (run.manifest["seed"], run.ratings["seed"]) == (4, 4)
 
 
+def test_the_package_can_be_called(tmp_path: Path) -> None:
+    """What it is given reaches the function, whose errors are its own."""
+    for run in (realbench.arena, realbench.arena.arena):
+        with pytest.raises(UsageError, match="no such folder"):
+            run(tmp_path / "a", tmp_path / "b", judge=ByName(), resamples=2)
+
+
 def test_the_package_is_at_hand_and_light() -> None:
     code = (
         "import sys, realbench; names = dir(realbench.arena)\n"
         "assert {'arena', 'merge', 'rate_run', 'JudgeOptions', 'make_judge'} <= set(names)\n"
         "assert not {'numpy', 'pydantic', 'torch'} & set(sys.modules), 'heavy'\n"
+        "assert callable(realbench.arena)\n"
+        "import realbench.arena\n"
+        "from realbench import arena\n"
+        "assert callable(arena) and arena is realbench.arena\n"
         "assert realbench.arena.arena.__name__ == 'arena'\n"
         "assert 'torch' not in sys.modules"
     )
