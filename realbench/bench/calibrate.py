@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,12 @@ from realbench.detection.calibration import (
 from realbench.detection.cards import Card
 from realbench.detection.ensemble import probability
 from realbench.detection.ensembles import choose_cards
-from realbench.detection.registry import check_names, list_detectors
+from realbench.detection.registry import list_detectors
 from realbench.detection.specs import CARD_FILE, CalibrationSpec
 from realbench.detection.verdict import ConformalSample
 from realbench.errors import UsageError
 from realbench.runs.files import check_folder
+from realbench.scoring.run import find_cards
 from realbench.stats import Interval, bootstrap_auc, bootstrap_mean, detection_measures
 from realbench.text import printable
 
@@ -41,6 +42,7 @@ def calibrate(
     *,
     out: Path | None = None,
     prior: float = 0.5,
+    weights: Mapping[str, Mapping[str, str | Path]] | None = None,
     matched: bool = False,
     seed: int = 0,
     **options: Any,
@@ -59,6 +61,7 @@ def calibrate(
             named.
         prior: the share of photographs that P(real) shall suppose, between 0 and 1.
         matched: as for :func:`score_labelled`.
+        weights: the user's own files, by detector and part.
         options: the others of :func:`score_labelled`.
 
     Returns:
@@ -72,8 +75,7 @@ def calibrate(
     """
     if not 0 < prior < 1:
         raise UsageError(f"--prior must be between 0 and 1, not {prior:g}")
-    cards = [card.to_calibrate() for card in choose_cards(detectors)]
-    check_names([card.name for card in cards])
+    cards = [card.to_calibrate() for card in find_cards(detectors, weights or {})]
     folders = [_folder(one, card, out) for one, card in zip(_flat(detectors), cards, strict=True)]
     for folder, _ in folders:
         check_folder(folder)

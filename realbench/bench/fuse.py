@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,9 @@ from realbench.bench.measures import estimate
 from realbench.detection.cards import Card
 from realbench.detection.ensemble import weights as level_weights
 from realbench.detection.ensembles import Ensemble, add_ensemble, check_free, choose_cards
-from realbench.detection.registry import check_names, list_detectors
+from realbench.detection.registry import list_detectors
 from realbench.errors import UsageError
+from realbench.scoring.run import find_cards
 from realbench.stats import auc, bootstrap_auc, bootstrap_mean
 from realbench.stats.bootstrap import Interval, expanded_percentiles
 
@@ -32,6 +33,7 @@ def fuse(
     *,
     name: str,
     out: Path,
+    weights: Mapping[str, Mapping[str, str | Path]] | None = None,
     seed: int = 0,
     **options: Any,
 ) -> dict[str, Any]:
@@ -45,6 +47,7 @@ def fuse(
         detectors: at least two.
         name: of the ensemble.
         out: the ``ensembles.toml`` that receives it.
+        weights: the user's own files, by detector and part.
         options: those of :func:`score_labelled`.
 
     Returns:
@@ -56,8 +59,7 @@ def fuse(
         UsageError: fewer than two detectors or 50 images of a class; the name is taken.
     """
     check_free(out, name)
-    cards = choose_cards(detectors)
-    check_names([card.name for card in cards])
+    cards = find_cards(detectors, weights or {})
     if len(cards) < 2:
         raise UsageError("fusion needs at least two detectors: repeat --detector")
     members = [_member(one, out) for one in _sources(detectors)]

@@ -101,6 +101,7 @@ def score_labelled(
     device: str = "auto",
     batch_size: int | None = None,
     workers: int | None = None,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
     cache: bool = True,
     progress: Callable[[Progress], None] | None = None,
 ) -> Labelled:
@@ -151,7 +152,7 @@ def score_labelled(
             load,
             store,
             decoders=decoding_threads(workers),
-            max_pixels=DEFAULT_MAX_PIXELS,
+            max_pixels=max_pixels,
         ).run([file.path for _, file in files], take)
     classes = ["photographs" if n < photographs else "generated" for n in range(len(files))]
     shas = ["" if outcomes[n].reason else outcomes[n].sha256 for n in range(len(files))]

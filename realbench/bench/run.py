@@ -20,6 +20,7 @@ from realbench.bench.protocol import DEGRADATIONS, Degradation, Protocol, UnderP
 from realbench.bench.speed import images_per_second
 from realbench.detection.ensemble import combine, fused_terms, probability
 from realbench.detection.registry import DEFAULT_DETECTORS
+from realbench.detection.specs import Precision
 from realbench.errors import RealBenchError, UsageError
 from realbench.images import DEFAULT_MAX_PIXELS, ImageFile, UnreadableImage, read_image
 from realbench.runs.files import (
@@ -112,6 +113,7 @@ def bench(
     sample: int = DEFAULT_SAMPLE,
     out: str | Path | None = None,
     device: str = "auto",
+    precision: Precision = "float32",
     max_pixels: int = DEFAULT_MAX_PIXELS,
     workers: int | None = None,
     batch_size: int | None = None,
@@ -146,7 +148,7 @@ def bench(
     if sample < 2:
         raise UsageError("sample must be at least 2")
     started, clock = datetime.now(UTC), time.perf_counter()
-    cards = find_cards(detectors, weights or {})
+    cards = [card.with_precision(precision) for card in find_cards(detectors, weights or {})]
     if any(card.name == ENSEMBLE for card in cards):
         raise UsageError(
             f"a detector is named {ENSEMBLE!r}, which is what all of them together are"

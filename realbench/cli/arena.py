@@ -184,7 +184,10 @@ def arena_command(
         ),
     ] = False,
     batch_size: options.BatchSize = None,
+    workers: options.Workers = None,
+    max_pixels: options.MaxPixels = options.MAX_PIXELS,
     detector: options.Detector = None,
+    weights: options.Weights = None,
     cross_fit: Annotated[
         Path | None,
         typer.Option(
@@ -233,6 +236,7 @@ def arena_command(
     """
     from realbench.arena.judges import JudgeOptions
     from realbench.arena.run import DEFAULT_JUDGES, ArenaInterrupted, arena
+    from realbench.detection.weight_files import parse_weights
 
     if out is None and any(one.partition(":")[0].strip() == "human" for one in judge or ()):
         raise UsageError("--judge human needs --out, so that no vote of a person is lost")
@@ -259,6 +263,9 @@ def arena_command(
         trust_remote_code=trust_remote_code,
         margin=margin,
         detectors=tuple(detector or ()),
+        weights=parse_weights(weights or []),
+        workers=workers,
+        max_pixels=max_pixels,
         cross_fit=cross_fit,
         cache=not no_cache,
         host=host,

@@ -35,6 +35,7 @@ def bench_command(
         Path | None, options.out("Write bench.csv, bench.json, scores.csv, report.html.")
     ] = None,
     device: options.Device = "auto",
+    precision: options.Precision = "float32",
     batch_size: options.BatchSize = None,
     workers: options.Workers = None,
     max_pixels: options.MaxPixels = options.MAX_PIXELS,
@@ -63,6 +64,7 @@ def bench_command(
             sample=sample,
             out=out,
             device=device,
+            precision=precision,
             max_pixels=max_pixels,
             workers=workers,
             batch_size=batch_size,

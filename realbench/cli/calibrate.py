@@ -19,6 +19,7 @@ def calibrate_command(
     ],
     reference: options.References,
     generated: options.Generated,
+    weights: options.Weights = None,
     out: Annotated[
         Path | None,
         options.out(
@@ -33,6 +34,9 @@ def calibrate_command(
     ] = 0.5,
     matched: options.Matched = False,
     device: options.Device = "auto",
+    batch_size: options.BatchSize = None,
+    workers: options.Workers = None,
+    max_pixels: options.MaxPixels = options.MAX_PIXELS,
     no_cache: options.NoCache = False,
     seed: Annotated[int, options.seed("Of the bootstrap.")] = 0,
     quiet: options.Quiet = False,
@@ -49,6 +53,7 @@ def calibrate_command(
     is written uses them: the detector's name keeps what its card has.
     """
     from realbench.bench.calibrate import calibrate
+    from realbench.detection.weight_files import parse_weights
 
     with progress_bar(shown=not quiet and not json_) as progress:
         results = calibrate(
@@ -58,7 +63,11 @@ def calibrate_command(
             out=out,
             prior=prior,
             matched=matched,
+            weights=parse_weights(weights or []),
             device=device,
+            batch_size=batch_size,
+            workers=workers,
+            max_pixels=max_pixels,
             cache=not no_cache,
             seed=seed,
             progress=progress,

@@ -19,6 +19,7 @@ def check_command(
             metavar="NAME|CARD_DIR|ensemble:NAME", help="Detectors to try. (default: all)"
         ),
     ] = None,
+    weights: options.Weights = None,
     device: options.Device = "auto",
     quiet: options.Quiet = False,
     json_: options.Json = False,
@@ -33,10 +34,11 @@ def check_command(
     lacks something, what. Nothing is downloaded. The exit code is 1 if one fails that is complete.
     """
     from realbench.bench.check import check_detectors
-    from realbench.detection.ensembles import choose_cards
     from realbench.detection.registry import list_detectors
+    from realbench.detection.weight_files import parse_weights
+    from realbench.scoring.run import find_cards
 
-    cards = choose_cards(names or list_detectors())
+    cards = find_cards(names or list_detectors(), parse_weights(weights or []))
     cards = sorted(cards, key=lambda card: bool(card.whats_missing()))
     shown = not quiet and not json_
     found = check_detectors(cards, device=device, report=_report if shown else None)

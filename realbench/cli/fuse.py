@@ -19,12 +19,16 @@ def fuse_command(
     reference: options.References,
     generated: options.Generated,
     detector: options.Detector = None,
+    weights: options.Weights = None,
     out: Annotated[
         Path | None,
         options.out("File that receives it. (default: ensembles.toml in this folder)", "FILE"),
     ] = None,
     matched: options.Matched = False,
     device: options.Device = "auto",
+    batch_size: options.BatchSize = None,
+    workers: options.Workers = None,
+    max_pixels: options.MaxPixels = options.MAX_PIXELS,
     no_cache: options.NoCache = False,
     seed: Annotated[int, options.seed("Of the bootstrap.")] = 0,
     quiet: options.Quiet = False,
@@ -42,6 +46,7 @@ def fuse_command(
     from realbench.bench.fuse import fuse
     from realbench.detection.ensembles import own_file
     from realbench.detection.registry import DEFAULT_DETECTORS
+    from realbench.detection.weight_files import parse_weights
 
     with progress_bar(shown=not quiet and not json_) as progress:
         found = fuse(
@@ -51,7 +56,11 @@ def fuse_command(
             name=name,
             out=out or own_file(),
             matched=matched,
+            weights=parse_weights(weights or []),
             device=device,
+            batch_size=batch_size,
+            workers=workers,
+            max_pixels=max_pixels,
             cache=not no_cache,
             seed=seed,
             progress=progress,

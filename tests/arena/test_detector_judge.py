@@ -100,6 +100,16 @@ def test_a_wide_margin_makes_ties_of_everything(
     assert DetectorJudge(one_detector).fingerprint != DetectorJudge(options).fingerprint
 
 
+def test_images_beyond_the_limit_are_no_votes_and_weights_are_of_its_detectors(
+    make_folder: FolderMaker, options: JudgeOptions
+) -> None:
+    showings = every_showing(line_up([make_folder("a", 1), make_folder("b", 1)]))
+    small = replace(options, max_pixels=64 * 48 - 1, workers=1)
+    assert {one.verdict for one in judged(DetectorJudge(small), showings)} == {"invalid"}
+    with pytest.raises(UsageError, match="--weights names 'another'"):
+        DetectorJudge(replace(options, weights={"another": {}}))
+
+
 def test_a_rerun_loads_no_detector(
     make_folder: FolderMaker, options: JudgeOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,13 +16,12 @@ from realbench.allocator import keep_freed_memory
 from realbench.arena.judges.cross_fit import Fold, read_folds
 from realbench.arena.judges.judge import JudgeOptions, Judgment, Picture, Showing, Verdict
 from realbench.detection.ensemble import fused_terms, probability, weights
-from realbench.detection.ensembles import choose_cards
-from realbench.detection.registry import DEFAULT_DETECTORS, check_names
+from realbench.detection.registry import DEFAULT_DETECTORS
 from realbench.errors import UsageError
-from realbench.images import DEFAULT_MAX_PIXELS
 from realbench.scoring.cache import cache_path, open_cache
 from realbench.scoring.layout import choose_layout, decoding_threads
 from realbench.scoring.pipeline import Engine, Outcome, Pipeline
+from realbench.scoring.run import find_cards
 from realbench.text import printable
 
 # Raised whenever the same detectors and margin come to another verdict.
@@ -170,8 +169,7 @@ class _Ensemble:
 
     def __init__(self, detectors: Sequence[str | Path], options: JudgeOptions) -> None:
         self._options = options
-        self._cards = choose_cards(detectors)
-        check_names([card.name for card in self._cards])
+        self._cards = find_cards(detectors, options.weights)
         fused = fused_terms(self._cards)
         levels = {card.name: card.level for card in self._cards}
         self.weights = {n: one.weight for n, one in fused.items()} or weights(levels)
@@ -201,8 +199,8 @@ class _Ensemble:
                 fingerprints,
                 self._load,
                 store,
-                decoders=decoding_threads(),
-                max_pixels=DEFAULT_MAX_PIXELS,
+                decoders=decoding_threads(self._options.workers),
+                max_pixels=self._options.max_pixels,
             )
             pipeline.run(paths, take)
 

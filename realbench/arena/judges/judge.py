@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -150,6 +150,9 @@ class JudgeOptions:
         margin: The ``detectors`` judge's tie margin, in logits, at least 0.
         detectors: The ``detectors`` judge's detectors, names or card folders; empty for the
             embedded ones.
+        weights: The user's own files for these detectors, by detector and part.
+        workers: The ``detectors`` judge's decoding threads; None for one per core.
+        max_pixels: The ``detectors`` judge does not decode larger images; their votes are invalid.
         cross_fit: Instead of ``detectors``, a TOML file that says which judge which contestants.
         cache: Whether the ``detectors`` judge looks scores up and keeps them.
         host: Where the page of the ``human`` judge listens; a loopback address is reached from
@@ -181,6 +184,9 @@ class JudgeOptions:
     trust_remote_code: bool = False
     margin: float = 0.1
     detectors: tuple[str | Path, ...] = ()
+    weights: Mapping[str, Mapping[str, str | Path]] = field(default_factory=dict)
+    workers: int | None = None
+    max_pixels: int = 250_000_000  # images.DEFAULT_MAX_PIXELS, without loading numpy
     cross_fit: Path | None = None
     cache: bool = True
     host: str = "127.0.0.1"
