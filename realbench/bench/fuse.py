@@ -66,11 +66,11 @@ def fuse(
     labelled = score_labelled(cards, real, generated, **options)
     labelled.need(LEAST_IMAGES, "fusion")
     table = np.stack([labelled.logits[card.name] for card in cards], axis=1)
-    weights, bias = fit_weights(table, labelled.real)
+    shares, bias = fit_weights(table, labelled.real)
     found = _compared(cards, table, labelled, seed)
     found |= {
         "name": name,
-        "weights": {c.name: w for c, w in zip(cards, weights.tolist(), strict=True)},
+        "weights": {c.name: w for c, w in zip(cards, shares.tolist(), strict=True)},
         "bias": bias,
         "path": str(out),
     }
@@ -81,7 +81,7 @@ def fuse(
             f"generator{'s' if len(labelled.generators) > 1 else ''}"
         ),
         detectors=tuple(members),
-        weights=tuple(weights.tolist()),
+        weights=tuple(shares.tolist()),
         bias=bias,
         path=out,
     )
