@@ -23,7 +23,8 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from realbench.arena.votes import Retraction, Vote
 from realbench.errors import RealBenchError
 from realbench.files import unique_keys
-from realbench.runs.files import checked, make_run_folder, write_atomically
+from realbench.runs.files import checked, write_atomically
+from realbench.runs.folder import make_run_folder
 from realbench.text import printable
 
 if TYPE_CHECKING:

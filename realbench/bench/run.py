@@ -23,14 +23,8 @@ from realbench.detection.registry import DEFAULT_DETECTORS
 from realbench.detection.specs import Precision
 from realbench.errors import RealBenchError, UsageError
 from realbench.images import DEFAULT_MAX_PIXELS, ImageFile, UnreadableImage, read_image
-from realbench.runs.files import (
-    checked,
-    json_bytes,
-    make_folder,
-    make_run_folder,
-    table_csv,
-    write_atomically,
-)
+from realbench.runs.files import checked, json_bytes, make_folder, table_csv, write_atomically
+from realbench.runs.folder import make_run_folder
 from realbench.runs.versions import package_versions
 from realbench.scoring.cache import ScoreCache, cache_path, open_cache
 from realbench.scoring.folders import apart, display_names, find_files, mark_copies

@@ -110,9 +110,9 @@ def report(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, finished or not.")],
 ) -> None:
     """Write a run's report.html anew."""
+    from realbench.runs.folder import MANIFEST_FILE, read_json
     from realbench.train.report.diffusion import write_train_report
     from realbench.train.report.prompt import write_prompt_report
-    from realbench.train.run_folder import MANIFEST_FILE, read_json
 
     kind = (read_json(run / MANIFEST_FILE) or {}).get("kind")
     if kind not in ("diffusion", "prompt"):

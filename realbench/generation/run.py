@@ -8,24 +8,24 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from realbench.errors import RealBenchWarning, UsageError
 from realbench.files import file_sha256
 from realbench.generation.manifest import (
+    LOCK_FILE,
+    MANIFEST_FILE,
     MANIFEST_FORMAT,
     check_continues,
-    locked,
     read_generation,
     versions,
-    write_file,
-    write_generation,
 )
 from realbench.generation.pipeline import Pipeline, PipelineOptions, choose_dtype
 from realbench.generation.rewriting import RewriterOptions, rewrite
 from realbench.prompts import Suite, load_suite
+from realbench.runs.files import json_bytes, write_atomically
+from realbench.runs.folder import locked, now
 from realbench.text import printable
 
 _SAVE_EVERY = 10.0  # seconds; what a killed run has not written down is found out again
@@ -116,7 +116,7 @@ def generate(
     _check(options)
     texts = _texts(suite, options)
     folder = Path(out)
-    with locked(folder):
+    with locked(folder, LOCK_FILE, holder="realbench generate"):
         earlier = read_generation(folder)
         _check_strangers(folder, earlier, texts)
         tell(Progress("loading"))
@@ -162,7 +162,7 @@ class _Work:
             },
             "device": None,
             "batch_size": options.batch_size,
-            "started": (earlier or {}).get("started") or _now(),
+            "started": (earlier or {}).get("started") or now(),
             "finished": None,
             "stop_reason": "interrupted",
             "counts": {},
@@ -188,7 +188,7 @@ class _Work:
             nonlocal done
             done += 1
             self._record(todo[index])["rewritten"] = text
-            self.save(now=False)
+            self.save(at_once=False)
             self.tell(Progress("rewriting", done, len(self.texts)))
 
         try:
@@ -219,19 +219,19 @@ class _Work:
             for start in range(0, len(todo), size):
                 self.tell(Progress("generating", kept + made, len(self.texts)))
                 made += self._paint_batch(pipeline, todo[start : start + size])
-                self.save(now=False)
+                self.save(at_once=False)
             self.manifest["stop_reason"] = "complete"
-            self.manifest["finished"] = _now()
+            self.manifest["finished"] = now()
         finally:
             self.manifest["counts"] = self._counts()
             self.save()
         self.tell(Progress("generating", kept + made, len(self.texts)))
         return Generation(self.folder, self.manifest, made, kept)
 
-    def save(self, *, now: bool = True) -> None:
+    def save(self, *, at_once: bool = True) -> None:
         """Write the manifest, at once or if it was not written lately."""
-        if now or time.monotonic() - self.saved > _SAVE_EVERY:
-            write_generation(self.folder, self.manifest)
+        if at_once or time.monotonic() - self.saved > _SAVE_EVERY:
+            write_atomically(self.folder / MANIFEST_FILE, json_bytes(self.manifest))
             self.saved = time.monotonic()
 
     def _paint_batch(self, pipeline: Pipeline, names: list[str]) -> int:
@@ -243,7 +243,7 @@ class _Work:
         for name, record, one in zip(names, records, painted, strict=True):
             data = io.BytesIO()
             one.image.save(data, "PNG")
-            write_file(self.folder / record["file"], data.getvalue())
+            write_atomically(self.folder / record["file"], data.getvalue())
             record["width"], record["height"] = one.image.size
             record["sha256"] = hashlib.sha256(data.getvalue()).hexdigest()
             record["flagged"] = one.flagged
@@ -354,7 +354,3 @@ def _check_strangers(folder: Path, earlier: dict[str, Any] | None, texts: dict[s
             f"{printable(folder)} has {found}.png but no generation.json that says how it was "
             "made: give another --out"
         )
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

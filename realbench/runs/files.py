@@ -7,7 +7,7 @@ import errno
 import io
 import json
 import os
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -82,52 +82,6 @@ def check_folder(folder: Path) -> None:
         raise UsageError(f"{printable(place)} may not be written: give another --out")
 
 
-def make_run_folder(folder: Path, command: str, inputs: Iterable[str | Path] = ()) -> None:
-    """Make the folder of a run, or find it there from an earlier one of the same command.
-
-    Args:
-        command: ``"realbench score"``, ``"realbench arena"`` or ``"realbench detectors bench"``.
-        inputs: the folders of images that the run reads.
-
-    Raises:
-        UsageError: it is one of ``inputs``; it holds another command's run, whose files have the
-            same names; or as :func:`make_folder`.
-        RealBenchError: as :func:`make_folder`.
-    """
-    if any(Path(one).resolve() == folder.resolve() for one in inputs):
-        raise UsageError(
-            f"{printable(folder)} is a folder of images of this run: give another --out"
-        )
-    make_folder(folder)
-    holder = _command_of(folder)
-    if holder not in (None, command):
-        raise UsageError(
-            f"{printable(folder)} holds a run of {holder}, and {command} would replace its report: "
-            "give another --out"
-        )
-
-
-def _command_of(folder: Path) -> str | None:
-    """Return the command whose run a folder holds, None where it holds none that is known."""
-    votes = folder / "votes.jsonl"
-    if votes.exists() and votes.stat().st_size:  # a run that failed at once leaves an empty one
-        return "realbench arena"
-    if (folder / "bench.json").exists():
-        return "realbench detectors bench"
-    try:
-        manifest = json.loads((folder / "run.json").read_bytes())
-    except (OSError, ValueError, RecursionError):  # none, or a damaged one, which may be replaced
-        return None
-    if not isinstance(manifest, dict):
-        return None
-    marks = {
-        "arena_format": "realbench arena",
-        "train_format": "realgen-train",
-        "schema_version": "realbench score",
-    }
-    return next((command for mark, command in marks.items() if mark in manifest), None)
-
-
 def write_atomically(path: Path, data: bytes) -> None:
     """Write a file so that it is whole or absent, whatever happens.
 
@@ -165,7 +119,7 @@ def checked(path: Path, action: Callable[[], object]) -> None:
         }.get(error.errno or 0, "choose a place that can be written and run it again")
         raise RealBenchError(
             f"cannot write {printable(path)} ({error.strerror or error}): {advice}; "
-            "scores are kept in the cache"
+            "what was finished is kept"
         ) from error
 
 

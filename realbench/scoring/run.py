@@ -28,14 +28,8 @@ from realbench.errors import RealBenchWarning, UsageError
 from realbench.images import DEFAULT_MAX_PIXELS, ImageFile
 from realbench.prompts import load_suite
 from realbench.quality.cards import find_measures
-from realbench.runs.files import (
-    checked,
-    json_bytes,
-    make_folder,
-    make_run_folder,
-    table_csv,
-    write_atomically,
-)
+from realbench.runs.files import checked, json_bytes, make_folder, table_csv, write_atomically
+from realbench.runs.folder import make_run_folder
 from realbench.scoring.batch_size import find_batch_sizes
 from realbench.scoring.cache import cache_path, open_cache
 from realbench.scoring.folders import (

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from realbench.errors import RealBenchError, RealBenchWarning, UsageError
 from realbench.reward.reward import Reward, SplitReward
+from realbench.runs.folder import MANIFEST_FILE, SUMMARY_FILE, locked, now
 from realbench.train import run_folder
 from realbench.train.advantages import advantages
 from realbench.train.checkpoint import (
@@ -134,7 +135,7 @@ def train(
         folder = Path(out or stack.enter_context(tempfile.TemporaryDirectory()))
         accelerator = stack.enter_context(start_accelerator(config, folder))
         if accelerator.is_main_process:
-            stack.enter_context(run_folder.locked(folder))
+            stack.enter_context(locked(folder, holder="training"))
         tell(Progress("loading"))
         try:
             training = _Training(
@@ -213,7 +214,7 @@ class _Training:
             "trained_parameters": sum(p.numel() for p in self.parameters.values()),
             "device": device,
             "processes": accelerator.num_processes,
-            "started": (earlier or {}).get("started") or run_folder.now(),
+            "started": (earlier or {}).get("started") or now(),
             "finished": None,
             "stop_reason": "interrupted",
         }
@@ -225,7 +226,7 @@ class _Training:
         total = self.config.training.iterations
         first = self._resume() + 1
         if self.is_main:
-            run_folder.write_json(self.out / run_folder.MANIFEST_FILE, self.manifest)
+            run_folder.write_json(self.out / MANIFEST_FILE, self.manifest)
         start_trackers(
             self.accelerator,
             self.config.tracking,
@@ -319,13 +320,13 @@ class _Training:
             self._save(last)
         summary = summarize(self.log, self.manifest["config"])
         summary["stop_reason"] = self.manifest["stop_reason"] = stopped or "complete"
-        self.manifest["finished"] = run_folder.now()
+        self.manifest["finished"] = now()
         if self.is_main:
             if self.cotraining is not None:
                 self.cotraining.save_detectors(self.out / "detectors")
                 self.manifest["reward_end"] = self.reward.describe()
-            run_folder.write_json(self.out / run_folder.SUMMARY_FILE, summary)
-            run_folder.write_json(self.out / run_folder.MANIFEST_FILE, self.manifest)
+            run_folder.write_json(self.out / SUMMARY_FILE, summary)
+            run_folder.write_json(self.out / MANIFEST_FILE, self.manifest)
             write_train_report(self.out)
         self.accelerator.wait_for_everyone()
         self.model.transformer = self.accelerator.unwrap_model(self.model.transformer)

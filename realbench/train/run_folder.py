@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from datetime import UTC, datetime
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from realbench.errors import RealBenchError, UsageError
 from realbench.files import write_whole
-from realbench.runs.lock import folder_lock
+from realbench.runs.files import json_bytes, write_atomically
+from realbench.runs.folder import LOG_FILE, MANIFEST_FILE, read_json
 from realbench.runs.versions import installed_versions
 from realbench.text import printable
 
-MANIFEST_FILE = "run.json"
-LOG_FILE = "log.jsonl"
-SUMMARY_FILE = "summary.json"
 CHECKPOINTS = "checkpoints"
 FORMAT = 1
 _PACKAGES = (
@@ -44,50 +40,13 @@ _MAY_CHANGE = (
 )
 
 
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Keep other runs out of a folder, and remove what a killed one left half written.
-
-    Raises:
-        UsageError: another one is at work in it, or it cannot be made.
-    """
-    with folder_lock(folder, ".lock", holder="training"):
-        for partial in folder.rglob(".*.part"):
-            if partial.is_file():
-                partial.unlink(missing_ok=True)
-        yield
-
-
-def read_json(path: Path) -> dict[str, Any] | None:
-    """Return a file of the run, None where it is not there.
-
-    Raises:
-        RealBenchError: it cannot be read or is damaged.
-    """
-    try:
-        found = json.loads(path.read_bytes())
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except OSError as error:
-        raise RealBenchError(f"cannot read {printable(path)}: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise RealBenchError(f"{printable(path)} is damaged: give another --out") from error
-    if not isinstance(found, dict):
-        raise RealBenchError(f"{printable(path)} is damaged: give another --out")
-    return found
-
-
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
     """Write a file of the run, whole or not at all.
 
     Raises:
         RealBenchError: it cannot be written.
     """
-    data = (json.dumps(values, indent=2, ensure_ascii=False) + "\n").encode()
-    try:
-        write_whole(path, lambda partial: partial.write_bytes(data))
-    except OSError as error:
-        raise RealBenchError(f"cannot write {printable(path)}: {error.strerror}") from error
+    write_atomically(path, json_bytes(values))
 
 
 def check_continues(
@@ -215,11 +174,6 @@ def append_log(folder: Path, record: Mapping[str, Any]) -> None:
 def versions() -> dict[str, str]:
     """Return the versions of what trains; nothing of it is imported."""
     return installed_versions(_PACKAGES)
-
-
-def now() -> str:
-    """Return the time, in UTC to the second."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _flat(values: Mapping[str, Any], path: tuple[str, ...] = ()) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import torch
 
 from realbench.content import content_path
 from realbench.prompts import load_prompts
+from realbench.runs.folder import SUMMARY_FILE
 from realbench.train import run_folder
 from realbench.train.config import DiffusionConfig, load_config
 from realbench.train.demo.contrast import REWARDED
@@ -72,7 +73,7 @@ def run_demo(
     summary["quality"] = quality | {"rewarded": list(REWARDED)}
     summary["wall_seconds"] = round(time.monotonic() - started, 1)
     summary["command"] = demo_command(config)
-    run_folder.write_json(out / run_folder.SUMMARY_FILE, summary)
+    run_folder.write_json(out / SUMMARY_FILE, summary)
     write_train_report(out)  # again: the guard's verdict is new
     return summary
 

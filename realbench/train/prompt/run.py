@@ -34,6 +34,7 @@ from realbench.generation.rewriting import (
     likeliest_answers,
 )
 from realbench.reward.reward import build_reward
+from realbench.runs.folder import MANIFEST_FILE, SUMMARY_FILE, locked, now
 from realbench.text import printable
 from realbench.train import run_folder
 from realbench.train.evaluation import heldout_judge
@@ -113,7 +114,7 @@ def train(
     try:
         if not options.should_save:
             return run.train()
-        with run_folder.locked(folder):
+        with locked(folder, holder="training"):
             return run.train()
     except torch.OutOfMemoryError as error:
         raise RealBenchError(
@@ -336,12 +337,12 @@ class _Run:
             "trained_parameters": sum(trained),
             "device": str(self.options.device),
             "processes": self.options.world_size,
-            "started": (earlier or {}).get("started") or run_folder.now(),
+            "started": (earlier or {}).get("started") or now(),
             "finished": None,
             "stop_reason": "interrupted",
         }
         if self.is_main:
-            run_folder.write_json(self.out / run_folder.MANIFEST_FILE, self.manifest)
+            run_folder.write_json(self.out / MANIFEST_FILE, self.manifest)
 
     def _start_trackers(self, first: int) -> None:
         from accelerate.tracking import filter_trackers
@@ -364,11 +365,11 @@ class _Run:
         export_rewriter(self.trainer, self.config, self.out)
         self.trainer.accelerator.end_training()
         self.manifest["stop_reason"] = "hacking" if self.is_hacked() else "complete"
-        self.manifest["finished"] = run_folder.now()
+        self.manifest["finished"] = now()
         result = self._result()
         if self.is_main:
-            run_folder.write_json(self.out / run_folder.SUMMARY_FILE, result.summary)
-            run_folder.write_json(self.out / run_folder.MANIFEST_FILE, self.manifest)
+            run_folder.write_json(self.out / SUMMARY_FILE, result.summary)
+            run_folder.write_json(self.out / MANIFEST_FILE, self.manifest)
             from realbench.train.report.prompt import write_prompt_report
 
             write_prompt_report(self.out)

@@ -26,7 +26,8 @@ def read_run(folder: Path, kind: str) -> tuple[dict[str, Any], list[dict[str, An
         UsageError: the folder holds no run of that kind, or none with a log.
         RealBenchError: a file of the run is damaged.
     """
-    from realbench.train.run_folder import MANIFEST_FILE, read_json, read_log
+    from realbench.runs.folder import MANIFEST_FILE, read_json
+    from realbench.train.run_folder import read_log
 
     manifest = read_json(folder / MANIFEST_FILE)
     log = read_log(folder)
@@ -43,7 +44,7 @@ def finished_summary(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any
     Raises:
         RealBenchError: it is damaged.
     """
-    from realbench.train.run_folder import SUMMARY_FILE, read_json
+    from realbench.runs.folder import SUMMARY_FILE, read_json
 
     return (read_json(folder / SUMMARY_FILE) or {}) if manifest.get("finished") else {}
 

@@ -1,0 +1,150 @@
+"""A run's folder: made, locked, and its files read back; :mod:`.files` writes them whole."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+from filelock import FileLock, Timeout
+from pydantic import TypeAdapter, ValidationError
+
+from realbench.errors import RealBenchError, UsageError
+from realbench.runs.files import make_folder
+from realbench.text import printable
+
+MANIFEST_FILE = "run.json"
+SUMMARY_FILE = "summary.json"
+LOG_FILE = "log.jsonl"
+
+Record = TypeVar("Record")
+
+
+def make_run_folder(folder: Path, command: str, inputs: Iterable[str | Path] = ()) -> None:
+    """Make the folder of a run, or find it there from an earlier one of the same command.
+
+    Args:
+        command: ``"realbench score"``, ``"realbench arena"`` or ``"realbench detectors bench"``.
+        inputs: the folders of images that the run reads.
+
+    Raises:
+        UsageError: it is one of ``inputs``; it holds another command's run, whose files have the
+            same names; or as :func:`make_folder`.
+        RealBenchError: as :func:`make_folder`.
+    """
+    if any(Path(one).resolve() == folder.resolve() for one in inputs):
+        raise UsageError(
+            f"{printable(folder)} is a folder of images of this run: give another --out"
+        )
+    make_folder(folder)
+    holder = _command_of(folder)
+    if holder not in (None, command):
+        raise UsageError(
+            f"{printable(folder)} holds a run of {holder}, and {command} would replace its report: "
+            "give another --out"
+        )
+
+
+def _command_of(folder: Path) -> str | None:
+    """Return the command whose run a folder holds, None where it holds none that is known."""
+    votes = folder / "votes.jsonl"
+    if votes.exists() and votes.stat().st_size:  # a run that failed at once leaves an empty one
+        return "realbench arena"
+    if (folder / "bench.json").exists():
+        return "realbench detectors bench"
+    try:
+        manifest = read_json(folder / MANIFEST_FILE) or {}
+    except RealBenchError:  # a damaged one may be replaced
+        return None
+    marks = {
+        "arena_format": "realbench arena",
+        "train_format": "realgen-train",
+        "schema_version": "realbench score",
+    }
+    return next((command for mark, command in marks.items() if mark in manifest), None)
+
+
+@contextmanager
+def locked(folder: Path, file: str = ".lock", *, holder: str) -> Iterator[None]:
+    """Make a folder, keep other processes out, and remove what a killed one left half written.
+
+    Args:
+        file: the lock's name in the folder.
+        holder: who can have it, for the message: ``"training"``.
+
+    Raises:
+        UsageError: another process holds it, or the folder cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / file)
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise UsageError(
+            f"another {holder} is at work in {printable(folder)}: give another --out"
+        ) from error
+    except OSError as error:
+        raise UsageError(
+            f"cannot use the folder {printable(folder)}: {error.strerror or error}; give another "
+            "--out"
+        ) from error
+    try:
+        for partial in folder.rglob(".*.part"):
+            if partial.is_file():
+                partial.unlink(missing_ok=True)
+        yield
+    finally:
+        lock.release()
+
+
+def read_json(path: Path, mend: str = "give another --out") -> dict[str, Any] | None:
+    """Return the JSON object in a file of a run, None where the file is not there.
+
+    Args:
+        mend: what to do about a damaged file, for the message.
+
+    Raises:
+        RealBenchError: it cannot be read or is damaged.
+    """
+    try:
+        found = json.loads(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise RealBenchError(f"cannot read {printable(path)}: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise RealBenchError(f"{printable(path)} is damaged ({error}): {mend}") from error
+    if not isinstance(found, dict):
+        raise RealBenchError(f"{printable(path)} is damaged (no JSON object): {mend}")
+    return found
+
+
+def as_record(
+    values: Mapping[str, Any], kind: type[Record], path: Path, mend: str = "give another --out"
+) -> Record:
+    """Return what a file of a run holds, checked; keys that ``kind`` does not know stay out.
+
+    Args:
+        kind: a typed dictionary.
+        path: of the file, for the message.
+        mend: what to do about a damaged file, for the message.
+
+    Raises:
+        RealBenchError: something is missing or not what it should be; the message names it.
+    """
+    try:
+        return TypeAdapter(kind).validate_python(values)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = printable(".".join(map(str, first["loc"])))
+        raise RealBenchError(
+            f"{printable(path)} is damaged ({place}: {first['msg']}): {mend}"
+        ) from error
+
+
+def now() -> str:
+    """Return the time, in UTC to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
