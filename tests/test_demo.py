@@ -98,5 +98,5 @@ def test_the_command_scores_and_reports_with_the_bundled_detectors(tmp_path: Pat
     assert [row["status"] for row in rows] == ["ok"] * 8
     summary = json.loads((run / "summary.json").read_text())
     (renders,) = summary["folders"]
-    assert summary["reference"]["realism"]["mean"] > renders["realism"]["mean"]
+    assert summary["reference"]["realism"]["estimate"] > renders["realism"]["estimate"]
     assert renders["auc"]["estimate"] > 0.5

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from realbench import stats
-from realbench.arena.estimates import estimate
 from realbench.arena.tally import FloatArray, IndexArray
 from realbench.arena.verdicts import Comparison
 from realbench.stats import Interval
+from realbench.stats.record import estimate
 
 HUMAN = "human"
 """The judge that is a person; several are told apart as ``human:NAME``."""
@@ -50,19 +50,19 @@ def judge_agreement(
             {
                 "a": a,
                 "b": b,
-                "cohen_kappa": _estimate(kappa),
-                "agreement": _estimate(same),
+                "cohen_kappa": estimate(kappa),
+                "agreement": estimate(same),
                 "n": int(common.sum()),
             }
         )
     people = np.array([is_human(judge) for judge in judges])
     with_human = {
-        judge: _estimate(_share_of_same(table[row[judge]], table[people], prompts, resamples, seed))
+        judge: estimate(_share_of_same(table[row[judge]], table[people], prompts, resamples, seed))
         for judge in judges
         if people.any() and not is_human(judge)
     }
     return {
-        "krippendorff_alpha": _estimate(alpha),
+        "krippendorff_alpha": estimate(alpha),
         "pairs": pairs,
         "with_human": with_human or None,
     }
@@ -91,7 +91,3 @@ def _share_of_same(
     return stats.bootstrap_share(
         scores[common] == most[common], prompts[common], resamples=resamples, seed=seed
     )
-
-
-def _estimate(found: Interval) -> dict[str, Any]:
-    return estimate(found.estimate, found.low, found.high, found.n)

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from realbench import stats
-from realbench.arena.estimates import estimate
 from realbench.arena.verdicts import Comparison
 from realbench.arena.votes import Vote
+from realbench.stats.record import Estimate, estimate
 
 
 def position_bias(
@@ -41,8 +41,9 @@ def position_bias(
     }
 
 
-def _share(values: Sequence[bool], prompts: Sequence[str], resamples: int, seed: int) -> Any:
+def _share(values: Sequence[bool], prompts: Sequence[str], resamples: int, seed: int) -> Estimate:
     if not values:
-        return estimate(None, None, None, 0)
-    found = stats.bootstrap_share(np.array(values), prompts, resamples=resamples, seed=seed)
-    return estimate(found.estimate, found.low, found.high, found.n)
+        return estimate(None)
+    return estimate(
+        stats.bootstrap_share(np.array(values), prompts, resamples=resamples, seed=seed)
+    )

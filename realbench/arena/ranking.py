@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import combinations
 from typing import Any
@@ -10,8 +11,9 @@ import numpy as np
 from scipy import special
 
 from realbench import stats
-from realbench.arena.estimates import CONFIDENCE, estimate, from_draws, number
+from realbench.arena.estimates import CONFIDENCE, from_draws, without_interval
 from realbench.arena.tally import FloatArray, IndexArray, Tally
+from realbench.stats.record import rounded
 
 SIGNIFICANCE = 1 - CONFIDENCE
 POWER = 0.8
@@ -65,14 +67,18 @@ def pair_differences(
         error = _error_towards_zero(gaps, groups) if linked and groups > 1 else float("nan")
         errors.append(error)
         p_values.append(_p_value(float(np.median(gaps)), error, groups))
-        known = from_draws(difference, gaps, n, groups) if linked else estimate(None, None, None, n)
+        known = (
+            from_draws(difference, gaps, n, groups)
+            if linked
+            else without_interval(math.nan, n, groups)
+        )
         rows.append({"a": tally.contestants[a], "b": tally.contestants[b], "difference": known})
     adjusted = stats.holm(p_values)
     tied = [bool(not p < SIGNIFICANCE) for p in adjusted]  # an undefined one is a tie too
     counts = tally.contestant_counts
     for at, (a, b) in enumerate(combinations(order, 2)):
         involved = counts[a] + counts[b] - direct[a, b]
-        rows[at] |= {"p": number(adjusted[at]), "tied": tied[at], "comparisons_needed": None}
+        rows[at] |= {"p": rounded(adjusted[at]), "tied": tied[at], "comparisons_needed": None}
         if tied[at] and np.isfinite(errors[at]):
             rows[at]["comparisons_needed"] = comparisons_needed(
                 float(ratings[a] - ratings[b]), errors[at], involved, sum(tied)
@@ -152,7 +158,7 @@ def win_matrix(tally: Tally, order: Sequence[int]) -> dict[str, Any]:
     return {
         "contestants": [tally.contestants[n] for n in order],
         "win_rate": [
-            [number(score / count) if count else None for score, count in zip(*rows, strict=True)]
+            [rounded(score / count) if count else None for score, count in zip(*rows, strict=True)]
             for rows in zip(scores, counts, strict=True)
         ],
         "n": counts.astype(int).tolist(),
@@ -172,7 +178,7 @@ def intransitive(tally: Tally) -> dict[str, Any]:
     return {
         "triples": triples,
         "cyclic": cyclic,
-        "share": number(cyclic / triples) if triples else None,
+        "share": rounded(cyclic / triples) if triples else None,
     }
 
 

@@ -15,10 +15,12 @@ import numpy as np
 from realbench.arena import bradley_terry, elo, ranking, true_skill
 from realbench.arena.agreement import judge_agreement
 from realbench.arena.bias import position_bias
-from realbench.arena.estimates import estimate, from_draws, number, share_from_draws
+from realbench.arena.estimates import from_draws, share_from_draws, without_interval
 from realbench.arena.tally import FloatArray, Tally, tally
 from realbench.arena.verdicts import Comparison
 from realbench.arena.votes import Vote
+from realbench.stats import Interval
+from realbench.stats.record import estimate, rounded
 
 COMBINED = "combined"
 
@@ -126,7 +128,7 @@ def _standing(
 def _sum(votes: Sequence[Vote], key: str) -> float | None:
     """The sum of a kind of usage; None where no vote states it."""
     stated = [vote.usage[key] for vote in votes if key in vote.usage]
-    return number(sum(stated)) if stated else None
+    return rounded(sum(stated)) if stated else None
 
 
 def _ratings(counted: Tally, reference: str | None, resamples: int, seed: int) -> dict[str, Any]:
@@ -250,11 +252,11 @@ def _true_skill(drawn: _Draws, n: int, count: int, prompts: int) -> dict[str, An
 
     mu = float(drawn.true_skill[n])
     if prompts < 2:
-        return estimate(mu, None, None, count)
+        return without_interval(mu, count, prompts)
     # The resamples are too few for percentiles.
     deviation = float(drawn.true_skill_draws[:, n].std())
     half = special.stdtrit(prompts - 1, 0.975) * deviation * np.sqrt(prompts / (prompts - 1))
-    return estimate(mu, mu - half, mu + half, count)
+    return estimate(Interval(mu, mu - half, mu + half, count, prompts))
 
 
 def _notes(counted: Tally) -> list[str]:

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from realbench.bench.labelled import Labelled, log_losses, score_labelled
-from realbench.bench.measures import estimate
 from realbench.content import content_path
 from realbench.detection.calibration import (
     CALIBRATION_FILE,
@@ -28,6 +27,7 @@ from realbench.errors import UsageError
 from realbench.runs.files import check_folder
 from realbench.scoring.run import find_cards
 from realbench.stats import Interval, bootstrap_auc, bootstrap_mean, detection_measures
+from realbench.stats.record import estimate
 from realbench.text import printable
 
 LEAST_IMAGES = 50  # of each class

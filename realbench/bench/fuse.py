@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 
 from realbench.bench.labelled import Labelled, log_losses, score_labelled
-from realbench.bench.measures import estimate
 from realbench.detection.cards import Card
 from realbench.detection.ensemble import weights as level_weights
 from realbench.detection.ensembles import Ensemble, add_ensemble, check_free, choose_cards
@@ -20,6 +19,7 @@ from realbench.errors import UsageError
 from realbench.scoring.run import find_cards
 from realbench.stats import auc, bootstrap_auc, bootstrap_mean
 from realbench.stats.bootstrap import Interval, expanded_percentiles
+from realbench.stats.record import estimate
 
 LEAST_IMAGES = 50  # of each class
 _RIDGE = 1e-3  # of the weights, at losses of about 0.5 an image: keeps separable data finite

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from realbench.stats import Interval, best_threshold, detection_measures, error_correlation
+from realbench.stats.record import estimate, rounded
 
 if TYPE_CHECKING:
     from realbench.bench.protocol import Degradation
@@ -31,7 +32,7 @@ def measure(
     """
     return [
         _entry(scores, judge, generator)
-        | {"best_threshold": _number(best_threshold(*_sides(scores, judge, generator)[:2]))}
+        | {"best_threshold": rounded(best_threshold(*_sides(scores, judge, generator)[:2]))}
         | {name: estimate(one) for name, one in _measures(scores, judge, generator, options)}
         for judge in judges
         for generator in _with_all(generators)
@@ -91,17 +92,6 @@ def correlations(
     ]
 
 
-def estimate(interval: Interval) -> dict[str, Any]:
-    """Return an interval as JSON values; None for what is not defined."""
-    return {
-        "estimate": _number(interval.estimate),
-        "low": _number(interval.low),
-        "high": _number(interval.high),
-        "n": interval.n,
-        "n_groups": interval.n_groups,
-    }
-
-
 def _with_all(generators: Sequence[str]) -> list[str | None]:
     return [*generators, *([None] if len(generators) > 1 else [])]
 
@@ -147,7 +137,3 @@ def _entry(scores: pd.DataFrame, judge: str, generator: str | None) -> dict[str,
         "n_real": len(real),
         "n_generated": len(generated),
     }
-
-
-def _number(value: float) -> float | None:
-    return round(float(value), 6) if np.isfinite(value) else None

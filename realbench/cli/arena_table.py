@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from realbench.cli.tables import plain_console, print_table
+from realbench.report.wording import figure
 from realbench.text import printable
 
 if TYPE_CHECKING:
@@ -58,13 +59,13 @@ def ranking(standing: Mapping[str, Any], reference: str | None) -> Table:
             _rank(row),
             printable(row["contestant"]) + ("\nphotographs" if is_photos else ""),
             f"{row['n_comparisons']:,}",
-            share(row["win_rate"]),
-            figure(row["bradley_terry"]),
-            figure(row["elo"]),
-            figure(row["trueskill"], digits=1),
+            figure(row["win_rate"]),
+            figure(row["bradley_terry"], 0),
+            figure(row["elo"], 0),
+            figure(row["trueskill"], 1),
         ]
         if reference:
-            cells.append("" if is_photos else share(row["win_rate_vs_reference"]))
+            cells.append("" if is_photos else figure(row["win_rate_vs_reference"]))
         table.add_row(*_texts(cells), style="dim" if is_photos else None)
     return table
 
@@ -86,7 +87,7 @@ def by_judge(ratings: Mapping[str, Any], standing: Mapping[str, Any]) -> Table:
     for entry in standing["ratings"]:
         name = entry["contestant"]
         table.add_row(
-            *_texts([printable(name), *(figure(rows[judge].get(name)) for judge in judges)])
+            *_texts([printable(name), *(figure(rows[judge].get(name), 0) for judge in judges)])
         )
     return table
 
@@ -111,29 +112,6 @@ def _rank(row: Mapping[str, Any]) -> str:
     if low is None or low == high:
         return str(row["rank"])
     return f"{low}–{high}"
-
-
-def figure(value: Estimate | None, digits: int = 0) -> str:
-    """Return an estimate and, on a line of its own, its interval; a dash for nothing."""
-    if not value or value["estimate"] is None:
-        return "–"
-    if value["low"] is None:
-        return f"{_number(value['estimate'], digits)}\nno interval"
-    return f"{_number(value['estimate'], digits)}\n{_span(value, digits)}"
-
-
-def share(value: Estimate | None) -> str:
-    """Return a share in [0, 1] as :func:`figure` does."""
-    return figure(value, digits=2)
-
-
-def _number(value: float, digits: int) -> str:
-    return f"{value:.{digits}f}".replace("-", "−")
-
-
-def _span(value: Estimate, digits: int) -> str:
-    low, high = (_number(value[key], digits) for key in ("low", "high"))
-    return f"{low} to {high}" if "−" in low + high else f"{low}–{high}"
 
 
 # --- In words ----------------------------------------------------------------------------------

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from realbench.cli import options
-from realbench.cli.score import estimate, progress_bar
+from realbench.cli.score import progress_bar
 from realbench.cli.tables import plain_console, print_table
+from realbench.report.wording import figure
 from realbench.text import printable
 
 if TYPE_CHECKING:
@@ -142,7 +143,7 @@ def _measures(results: dict[str, Any]) -> Table:
         first = not n or entries[n - 1]["detector"] != entry["detector"]
         cells = [entry["detector"] if first else "", entry["generator"] or "all generators"]
         cells.append(f"{entry['n_real']}+\n{entry['n_generated']}")
-        cells += [estimate(entry[name], "estimate") for name in _shown()]
+        cells += [figure(entry[name]) for name in _shown()]
         table.add_row(*map(Text, cells), end_section=last)
     return table
 
@@ -180,5 +181,5 @@ def _worst(results: dict[str, Any]) -> Table:
     for name in detectors:
         before = next(one for one in entries if one["detector"] == name and one["label"] == "none")
         cells = [before, *(strongest[name, kind] for kind in kinds)]
-        table.add_row(Text(name), *(Text(estimate(one["auc"], "estimate")) for one in cells))
+        table.add_row(Text(name), *(Text(figure(one["auc"])) for one in cells))
     return table

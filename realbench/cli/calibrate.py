@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from realbench.cli import options
 from realbench.cli.score import progress_bar
+from realbench.report.wording import figure
 from realbench.text import printable
+
+if TYPE_CHECKING:
+    from realbench.stats.record import Estimate
 
 
 def calibrate_command(
@@ -125,13 +129,9 @@ def _verdict(saved: dict[str, Any]) -> str:
     return ": worse than before" if saved["high"] < 0 else ": no more than chance would save"
 
 
-def number(value: dict[str, Any]) -> str:
-    """Return an estimate with its interval."""
-    if value["estimate"] is None:
-        return "–"
-    if value["low"] is None:
-        return f"{value['estimate']:.3f} (no interval)"
-    return f"{value['estimate']:.3f} [{value['low']:.3f}, {value['high']:.3f}]"
+def number(value: Estimate) -> str:
+    """Return an estimate with its interval, in one line."""
+    return figure(value, 3, inline=True)
 
 
 def as_folder(path: str | Path) -> str:

@@ -14,6 +14,7 @@ import typer
 from realbench.cli import options
 from realbench.cli.progress import stage_bar
 from realbench.cli.tables import plain_console, print_table
+from realbench.report.wording import figure
 from realbench.text import printable
 
 if TYPE_CHECKING:
@@ -178,10 +179,10 @@ def _ranking(summary: dict[str, Any]) -> Table:
         is_photos = entry is reference
         row = [_rank(entry)] if several else []
         row += [entry["folder"] + ("\nphotographs" if is_photos else ""), _count(entry)]
-        row += [estimate(entry["realism"]), estimate(entry["escape_rate"])]
-        row += [estimate(entry["detectors"][name]) for name in names]
+        row += [figure(entry["realism"]), figure(entry["escape_rate"])]
+        row += [figure(entry["detectors"][name]) for name in names]
         if reference:
-            row.append("" if is_photos else estimate(entry["auc"], "estimate"))
+            row.append("" if is_photos else figure(entry["auc"]))
         table.add_row(*map(Text, row), style="dim" if is_photos else None, end_section=is_photos)
     return table
 
@@ -214,7 +215,7 @@ def _verdicts(summary: dict[str, Any]) -> Table:
     for entry in [*([reference] if reference else []), *summary["folders"]]:
         is_photos = entry is reference
         row = [entry["folder"] + ("\nphotographs" if is_photos else ""), _count(entry)]
-        row += [estimate((entry["verdicts"] or {}).get(verdict)) for verdict in VERDICTS]
+        row += [figure((entry["verdicts"] or {}).get(verdict)) for verdict in VERDICTS]
         table.add_row(*map(Text, row), style="dim" if is_photos else None, end_section=is_photos)
     return table
 
@@ -241,7 +242,7 @@ def _quality(summary: dict[str, Any], measures: list[dict[str, Any]]) -> Table:
         row = [entry["folder"] + ("\nphotographs" if is_photos else "")]
         for one in measures:
             value = entry["quality"][one["name"]]
-            row += [estimate(value), str(value["n"])]
+            row += [figure(value), str(value["n"])]
         table.add_row(*map(Text, row), style="dim" if is_photos else None, end_section=is_photos)
     return table
 
@@ -257,15 +258,6 @@ def _count(entry: dict[str, Any]) -> str:
     failed = f"\n+{entry['n_failed']} bad" if entry["n_failed"] else ""
     copied = f"\n+{entry['n_copies']} same" if entry.get("n_copies") else ""
     return f"{entry['n']}{failed}{copied}"
-
-
-def estimate(value: dict[str, Any] | None, key: str = "mean") -> str:
-    """Return the estimate and, on a line of its own, its interval; a dash for nothing."""
-    if not value or value[key] is None:
-        return "–"
-    if value["low"] is None:
-        return f"{value[key]:.2f}\nno interval"
-    return f"{value[key]:.2f}\n{value['low']:.2f}–{value['high']:.2f}"
 
 
 def _findings(summary: dict[str, Any]) -> list[str]:

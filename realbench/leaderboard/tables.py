@@ -105,12 +105,12 @@ def reading(standings: Standings) -> str:
     if standings.n_pairs == 1:
         found = "the pair of models is" + ("" if standings.n_separated else " not") + " separated"
     rates = [
-        value.model_dump()
+        {"estimate": value.mean, "low": value.low}
         for row in (*standings.anchors, *standings.rows)
         for column in ("escape_rate", "win_rate")
         if column in standings.columns and (value := row.values.get(column))
     ]
-    edge = edge_note(rates, "mean")
+    edge = edge_note(rates)
     return (
         f"Ranked by {by}; below each figure stands its 95 % interval over prompts. Models that the "
         "data cannot separate share a rank: the first number counts the models that are surely "

@@ -214,7 +214,7 @@ def histogram_row(
 
     Args:
         values: P(real) per image, in [0, 1].
-        interval: ``mean``, ``low`` and ``high`` of these values.
+        interval: ``estimate``, ``low`` and ``high`` of these values.
         label: what the drawing shows, for screen readers.
         class_: ``model`` or ``photo``.
     """
@@ -245,7 +245,7 @@ def histogram_row(
     start, end = interval.get("low"), interval.get("high")
     if start is not None and end is not None and is_number(start) and is_number(end):
         children.append(_line(f"bar {class_}", 100 * start, y, 100 * end, y))
-    mean = interval.get("mean")
+    mean = interval.get("estimate")
     if mean is not None and is_number(mean):
         children.append(_marker("circle", 100 * mean, y, f"point small {class_}"))
     return _drawing(HISTOGRAM_HEIGHT, label, *children)

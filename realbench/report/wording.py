@@ -52,6 +52,18 @@ def span(low: Any, high: Any, digits: int = 2) -> str:
     return f"{first}{separator}{last}"
 
 
+def figure(value: Mapping[str, Any] | None, digits: int = 2, *, inline: bool = False) -> str:
+    """Format an estimate with its interval, a dash for nothing.
+
+    Args:
+        inline: as ``0.44 (0.41–0.47)``; otherwise the interval has a line of its own.
+    """
+    if not value or not is_number(value["estimate"]):
+        return MISSING
+    form = "{} ({})" if inline else "{}\n{}"
+    return form.format(number(value["estimate"], digits), span(value["low"], value["high"], digits))
+
+
 def percent(value: Any, digits: int = 0) -> str:
     """Format a share in [0, 1] as a percentage with a narrow space."""
     if not is_number(value):
@@ -72,13 +84,11 @@ _EDGE_NOTE = (
 )
 
 
-def edge_note(rates: Iterable[Mapping[str, Any] | None], key: str) -> str:
-    """Explain the intervals of shares that are 0 or 1; empty where there is none.
-
-    Args:
-        rates: estimates as JSON values, their share under ``key``.
-    """
-    has_edge = any(one and one.get(key) in (0, 1) and is_number(one.get("low")) for one in rates)
+def edge_note(rates: Iterable[Mapping[str, Any] | None]) -> str:
+    """Explain the intervals of shares that are 0 or 1; empty where there is none."""
+    has_edge = any(
+        one and one.get("estimate") in (0, 1) and is_number(one.get("low")) for one in rates
+    )
     return _EDGE_NOTE if has_edge else ""
 
 
@@ -165,11 +175,11 @@ def _single_answer(entry: Mapping[str, Any]) -> str:
             return f"The data do not separate {folder} from the photographs"
         return f"The photographs outscore {folder} in {percent(estimate)} of pairs"
     interval = entry["realism"]
-    return f"{folder} has a mean realism of {number(interval['mean'])}"
+    return f"{folder} has a mean realism of {number(interval['estimate'])}"
 
 
 def _mean(entry: Mapping[str, Any]) -> float:
-    mean = entry["realism"].get("mean")
+    mean = entry["realism"].get("estimate")
     return float(mean) if is_number(mean) else math.nan
 
 

@@ -91,7 +91,7 @@ def render_score_report(
         "reference": reference,
         "facts": _facts(table, summary, manifest, detectors),
         "ranking": _ranking(folders, reference),
-        "edge": wording.edge_note((entry["escape_rate"] for entry in entries), "mean"),
+        "edge": wording.edge_note(entry["escape_rate"] for entry in entries),
         "pairs": _pairs(summary.get("pairs") or [], folders),
         "aucs": _aucs(folders, reference),
         "distributions": _distributions(scored, entries, reference),
@@ -153,7 +153,7 @@ def _ranking(
     entries = [*([reference] if reference else []), *folders]
     intervals = [entry["realism"] for entry in entries]
     axis = plots.fitted_axis(
-        value.get(key) for value in intervals for key in ("mean", "low", "high")
+        value.get(key) for value in intervals for key in ("estimate", "low", "high")
     )
     rows = []
     for entry in entries:
@@ -163,7 +163,7 @@ def _ranking(
             f"interval {wording.span(realism.get('low'), realism.get('high'))}"
         )
         plot = plots.interval_row(
-            realism.get("mean"),
+            realism.get("estimate"),
             realism.get("low"),
             realism.get("high"),
             axis,
@@ -299,7 +299,7 @@ def _agreement(
         marks = []
         for index, name in enumerate(detectors):
             interval = entry["detectors"][name]
-            bounds = (interval.get("mean"), interval.get("low"), interval.get("high"))
+            bounds = (interval.get("estimate"), interval.get("low"), interval.get("high"))
             marks.append((*bounds, SHAPES[index % len(SHAPES)], f"series{index % 4}"))
         label = f"{entry['folder']}: " + ", ".join(
             f"{name} {wording.number(mark[0])}" for name, mark in zip(detectors, marks, strict=True)

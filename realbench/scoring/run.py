@@ -82,11 +82,12 @@ class ScoreRun:
         """One row per folder, best first: rank, n, mean realism with its interval, escape rate."""
         rows = []
         for entry in sorted(self.summary["folders"], key=lambda e: e["rank"] or sys.maxsize):
-            realism, escape = entry["realism"], entry["escape_rate"]
+            realism = entry["realism"]
             row = {key: entry[key] for key in ("folder", "rank", "rank_low", "rank_high")}
-            row |= {"n": entry["n"], "n_failed": entry["n_failed"], "realism": realism["mean"]}
-            row |= {"low": realism["low"], "high": realism["high"], "escape_rate": escape["mean"]}
-            rows.append(row | {name: one["mean"] for name, one in entry["detectors"].items()})
+            row |= {"n": entry["n"], "n_failed": entry["n_failed"]}
+            row |= {"realism": realism["estimate"], "low": realism["low"], "high": realism["high"]}
+            row["escape_rate"] = entry["escape_rate"]["estimate"]
+            rows.append(row | {name: one["estimate"] for name, one in entry["detectors"].items()})
         return pd.DataFrame(rows).set_index("folder")
 
     @property

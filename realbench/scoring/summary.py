@@ -11,6 +11,7 @@ import pandas as pd
 
 from realbench import stats
 from realbench.prompts import Prompt
+from realbench.stats.record import Estimate, estimate, rounded
 
 SCHEMA_VERSION = 1
 CONFIDENCE = 0.95
@@ -92,15 +93,15 @@ def _entry(
         "n_failed": int((part["status"] == "unreadable").sum()),
         "n_copies": int((part["status"] == "copy").sum()),
         "n_prompts": int(scored["prompt_id"].nunique()),
-        "realism": mean_interval(realism, groups, seed),
-        "escape_rate": _share_interval(realism > 0.5, groups, seed),
+        "realism": _mean(realism, groups, seed),
+        "escape_rate": _share(realism > 0.5, groups, seed),
         "detectors": {
-            detector: mean_interval(scored[detector].to_numpy(float), groups, seed)
+            detector: _mean(scored[detector].to_numpy(float), groups, seed)
             for detector in detectors
         },
-        "disagreement": {"mean": _number(scored["disagreement"].mean())},
+        "disagreement": {"estimate": rounded(scored["disagreement"].mean())},
         "verdicts": {
-            verdict: _share_interval((called == verdict).to_numpy(), groups, seed)
+            verdict: _share((called == verdict).to_numpy(), groups, seed)
             for verdict in stats.VERDICTS
         }
         if (called != "").any()
@@ -115,7 +116,7 @@ def _entry(
             groups,
             seed=seed,
         )
-        entry["auc"] = {"estimate": _number(area.estimate), **_bounds(area)}
+        entry["auc"] = estimate(area)
     if prompts and any(prompt.category for prompt in prompts.values()):
         entry["categories"] = _categories(scored, prompts, seed)
     return entry
@@ -129,37 +130,15 @@ def _add_quality(
         entry["quality"] = {}
     for name in quality:
         own = part[part[name].notna()]
-        entry["quality"][name] = mean_interval(
-            own[name].to_numpy(float), own["prompt_id"].to_numpy(), seed
-        )
+        entry["quality"][name] = _mean(own[name].to_numpy(float), own["prompt_id"].to_numpy(), seed)
 
 
-def mean_interval(values: np.ndarray, groups: np.ndarray, seed: int) -> dict[str, Any]:
-    """Return mean, bounds, n and number of groups as JSON holds them (None for undefined)."""
-    if not len(values):
-        return {"mean": None, "low": None, "high": None, "n": 0, "n_groups": 0}
-    interval = stats.bootstrap_mean(values, groups, seed=seed)
-    return {"mean": _number(interval.estimate), **_bounds(interval)}
+def _mean(values: np.ndarray, groups: np.ndarray, seed: int) -> Estimate:
+    return estimate(stats.bootstrap_mean(values, groups, seed=seed) if len(values) else None)
 
 
-def _share_interval(values: np.ndarray, groups: np.ndarray, seed: int) -> dict[str, Any]:
-    if not len(values):
-        return {"mean": None, "low": None, "high": None, "n": 0, "n_groups": 0}
-    interval = stats.bootstrap_share(values, groups, seed=seed)
-    return {"mean": _number(interval.estimate), **_bounds(interval)}
-
-
-def _bounds(interval: stats.Interval) -> dict[str, Any]:
-    return {
-        "low": _number(interval.low),
-        "high": _number(interval.high),
-        "n": interval.n,
-        "n_groups": interval.n_groups,
-    }
-
-
-def _number(value: float) -> float | None:
-    return None if not np.isfinite(value) else round(float(value), 6)
+def _share(values: np.ndarray, groups: np.ndarray, seed: int) -> Estimate:
+    return estimate(stats.bootstrap_share(values, groups, seed=seed) if len(values) else None)
 
 
 def _categories(
@@ -169,9 +148,7 @@ def _categories(
         {key: prompt.category for key, prompt in prompts.items() if prompt.category}
     )
     return {
-        str(name): mean_interval(
-            part["realism"].to_numpy(float), part["prompt_id"].to_numpy(), seed
-        )
+        str(name): _mean(part["realism"].to_numpy(float), part["prompt_id"].to_numpy(), seed)
         for name, part in scored.groupby(category)
     }
 
@@ -191,26 +168,26 @@ def _pairs(parts: Mapping[str, pd.DataFrame], seed: int) -> list[dict[str, Any]]
             {
                 "a": a,
                 "b": b,
-                "difference": _number(interval.estimate),
-                "low": _number(interval.low),
-                "high": _number(interval.high),
-                "p_value": _number(result.p_value),
+                "difference": rounded(interval.estimate),
+                "low": rounded(interval.low),
+                "high": rounded(interval.high),
+                "p_value": rounded(result.p_value),
                 "paired": shared > 1,
                 "n_shared": shared,
             }
         )
     adjusted = stats.holm([np.nan if p["p_value"] is None else p["p_value"] for p in pairs])
     for pair, p_value in zip(pairs, adjusted, strict=True):
-        pair["p_adjusted"] = _number(p_value)
+        pair["p_adjusted"] = rounded(p_value)
         pair["tied"] = bool(not p_value < SIGNIFICANCE)  # an undefined one is a tie too
     return pairs
 
 
 def _rank(entries: list[dict[str, Any]], pairs: Sequence[Mapping[str, Any]]) -> None:
     """Add rank, rank_low and rank_high to the entries that have a mean, in place."""
-    ranked = [entry for entry in entries if entry["realism"]["mean"] is not None]
+    ranked = [entry for entry in entries if entry["realism"]["estimate"] is not None]
     place = {entry["folder"]: n for n, entry in enumerate(ranked)}
-    means = [entry["realism"]["mean"] for entry in ranked]
+    means = [entry["realism"]["estimate"] for entry in ranked]
     apart = [
         (place[pair["a"]], place[pair["b"]])
         for pair in pairs
@@ -236,7 +213,7 @@ def _agrees(pair: Mapping[str, Any], mean_a: float, mean_b: float) -> bool:
 def _contradiction_notes(
     entries: Sequence[Mapping[str, Any]], pairs: Sequence[Mapping[str, Any]]
 ) -> list[str]:
-    means = {entry["folder"]: entry["realism"]["mean"] for entry in entries}
+    means = {entry["folder"]: entry["realism"]["estimate"] for entry in entries}
     return [
         f"{pair['a']} and {pair['b']}: on the {_number_of(pair['n_shared'], 'prompt')} that both "
         "have, the difference is significant in the other direction than that of their overall "

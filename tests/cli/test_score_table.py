@@ -10,8 +10,9 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from realbench.cli.score import _findings, _ranking, _verdicts, estimate
+from realbench.cli.score import _findings, _ranking, _verdicts
 from realbench.cli.tables import print_table
+from realbench.report.wording import figure
 from realbench.scoring.summary import summarize
 
 LONG = "black-forest-labs/flux.1-krea-dev-of-last-summer"
@@ -63,9 +64,9 @@ def test_every_number_stands_whole_in_one_line(width: int) -> None:
     words = {word for line in lines for word in line.split()}
     for entry in [*summary["folders"], summary["reference"]]:
         values = [entry["realism"], entry["escape_rate"], *entry["detectors"].values()]
-        shown = [estimate(value) for value in values]
+        shown = [figure(value) for value in values]
         if entry["auc"]:
-            shown.append(estimate(entry["auc"], "estimate"))
+            shown.append(figure(entry["auc"]))
         for pieces in shown:
             assert set(pieces.split("\n")) <= words
     assert {"29", "30"} <= words
@@ -88,16 +89,9 @@ def test_findings_say_what_is_tied_and_what_differs() -> None:
     assert _findings(summary_of({"a": 0.5})) == []
 
 
-def test_an_estimate_without_an_interval_says_so() -> None:
-    assert estimate({"mean": 0.5, "low": None, "high": None}) == "0.50\nno interval"
-    assert estimate({"mean": None}) == "–"
-    assert estimate(None) == "–"
-    assert estimate({"mean": 0.125, "low": 0.1, "high": 0.2}) == "0.12\n0.10–0.20"
-
-
 def test_verdicts_have_a_table_that_fits_a_terminal() -> None:
     summary = summary_of({LONG: 0.3, "photos": 0.95}, reference="photos")
-    share = {"mean": 0.25, "low": 0.1, "high": 0.5, "n": 30, "n_groups": 30}
+    share = {"estimate": 0.25, "low": 0.1, "high": 0.5, "n": 30, "n_groups": 30}
     called = dict.fromkeys(("photograph", "unsure", "generated"), share)
     summary["folders"][0]["verdicts"] = called
     spread = {"median": 0.02, "largest": 0.31, "of": "street", "n": 40, "n_sources": 9}

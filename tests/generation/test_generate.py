@@ -14,11 +14,12 @@ from PIL import Image
 
 from realbench.errors import RealBenchError, RealBenchWarning, UsageError
 from realbench.generation import GenerateOptions, Generation, Progress, generate, image_seed
-from realbench.generation.manifest import locked
+from realbench.generation.manifest import LOCK_FILE
 from realbench.generation.pipeline import Lora, PipelineOptions
 from realbench.generation.rewriting import RewriterOptions, clean_answer
 from realbench.images import find_images
 from realbench.prompts import Prompt, Suite
+from realbench.runs.folder import locked
 from tests.generation.tiny_models import save_tiny_writer
 
 pytestmark = pytest.mark.slow
@@ -136,7 +137,10 @@ def test_a_folder_has_images_of_one_kind(
     rewritten = Suite("four", {"a": Prompt("a", "a gray fox")})
     with pytest.raises(UsageError, match=r"an image of another prompt 'a'"):
         generate(rewritten, out, options)
-    with locked(out), pytest.raises(UsageError, match="another realbench generate is at work"):
+    with (
+        locked(out, LOCK_FILE, holder="realbench generate"),
+        pytest.raises(UsageError, match="another realbench generate is at work"),
+    ):
         generate(SUITE, out, options)
     assert (out / "generation.json").read_bytes() == before
     (out / "generation.json").unlink()

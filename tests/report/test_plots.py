@@ -50,7 +50,7 @@ def test_a_missing_interval_leaves_the_point_alone() -> None:
 def test_a_histogram_counts_every_value(values: list[float]) -> None:
     array = np.array(values)
     assert plots.bin_counts(array).sum() == len(values)
-    svg = plots.histogram_row(array, {"mean": None}, label="x")
+    svg = plots.histogram_row(array, {"estimate": None}, label="x")
     bars = [e for e in ElementTree.fromstring(svg) if e.tag == "rect"]
     assert len(bars) == np.count_nonzero(plots.bin_counts(array))
 
@@ -67,7 +67,7 @@ def test_labels_are_escaped() -> None:
     hostile = '"><script>alert(1)</script>'
     drawings = [
         plots.interval_row(0.5, 0.4, 0.6, plots.UNIT_AXIS, label=hostile),
-        plots.histogram_row(np.array([0.5]), {"mean": 0.5}, label=hostile),
+        plots.histogram_row(np.array([0.5]), {"estimate": 0.5}, label=hostile),
         plots.scatter(np.array([0.5]), np.array([0.5]), label=hostile),
     ]
     for drawing in drawings:

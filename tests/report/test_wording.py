@@ -43,7 +43,7 @@ def entry(name: str, mean: float | None, low: int | None, high: int | None, **mo
         "rank": low,
         "rank_low": low,
         "rank_high": high,
-        "realism": {"mean": mean},
+        "realism": {"estimate": mean},
         **more,
     }
 
@@ -104,3 +104,11 @@ def test_a_listing_names_or_counts_everything(names: list[str]) -> None:
         assert all(name in text for name in names)
     else:
         assert text.endswith(f"{len(names) - 3} more")
+
+
+def test_an_estimate_has_its_interval_or_says_that_it_has_none() -> None:
+    one = {"estimate": 0.125, "low": -0.1, "high": 0.2}
+    assert wording.figure(one) == "0.12\n−0.10 to 0.20"
+    assert wording.figure(one | {"low": 0.1}, 3, inline=True) == "0.125 (0.100–0.200)"
+    assert wording.figure(one | {"low": None, "high": None}) == "0.12\nno interval"
+    assert wording.figure(one | {"estimate": None}) == wording.figure(None) == "–"

@@ -87,8 +87,8 @@ def test_columns_means_and_notes(work: Path, measure: Path) -> None:
         own = entry["quality"]["pick"]
         values = [float(by_file[entry["folder"], f"{n:04}.png"]) for n in range(3)]
         assert own["n"] == 3
-        assert own["mean"] == pytest.approx(np.mean(values), abs=1e-5)
-        assert own["low"] < own["mean"] < own["high"]
+        assert own["estimate"] == pytest.approx(np.mean(values), abs=1e-5)
+        assert own["low"] < own["estimate"] < own["high"]
     others = [
         {key: value for key, value in entry.items() if key != "quality"}
         for entry in summary["folders"]

@@ -100,7 +100,7 @@ def test_verdicts_follow_held_out_scores_of_these_very_weights(
     assert run["verdict"].tolist() == rule.verdicts(run["realism"]).tolist()
     assert run["verdict"][5] == ""
     (entry,) = run.summary["folders"]
-    shares = {verdict: share["mean"] for verdict, share in entry["verdicts"].items()}
+    shares = {verdict: share["estimate"] for verdict, share in entry["verdicts"].items()}
     assert shares == {"photograph": 0, "unsure": 0.6, "generated": 0.4}
     basis = run.summary["verdict"]
     assert (basis["n_photographs"], basis["n_generated"]) == (39, 39)

@@ -54,8 +54,8 @@ def test_verdicts_have_shares_their_bound_and_the_spread_of_sources(tmp_path: Pa
     assert "At most 5 % of photographs are called generated" in text.replace("\xa0", " ")
     assert "2 sources of photographs" in text
     shares = {entry["folder"]: entry["verdicts"] for entry in run.summary["folders"]}
-    assert shares["a"]["photograph"]["mean"] == 1
-    assert shares["b"]["generated"]["mean"] == 1
+    assert shares["a"]["photograph"]["estimate"] == 1
+    assert shares["b"]["generated"]["estimate"] == 1
     assert "at worst 5 % (home, n = 40)" in text.replace("( ", "(").replace(" ,", ",")
 
 

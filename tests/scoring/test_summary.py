@@ -74,11 +74,11 @@ def test_a_folder_has_its_mean_interval_and_counts() -> None:
     (entry,) = summary_of({"a": scores})["folders"]
     values = np.array([value for value in scores.values() if value is not None])
     assert (entry["n"], entry["n_failed"], entry["n_prompts"]) == (10, 1, 10)
-    assert entry["realism"]["mean"] == pytest.approx(values.mean(), abs=1e-6)
+    assert entry["realism"]["estimate"] == pytest.approx(values.mean(), abs=1e-6)
     assert entry["realism"]["low"] < values.mean() < entry["realism"]["high"]
-    assert entry["escape_rate"]["mean"] == pytest.approx((values > 0.5).mean(), abs=1e-6)
+    assert entry["escape_rate"]["estimate"] == pytest.approx((values > 0.5).mean(), abs=1e-6)
     assert entry["detectors"]["net"] == entry["realism"]
-    assert entry["disagreement"]["mean"] == 0.25
+    assert entry["disagreement"]["estimate"] == 0.25
     assert (entry["rank"], entry["rank_low"], entry["rank_high"]) == (1, 1, 1)
     assert entry["auc"] is None
 
@@ -134,7 +134,7 @@ def test_photographs_are_compared_and_not_ranked() -> None:
     summary = summary_of(folders, reference="photos")
     assert [entry["folder"] for entry in summary["folders"]] == ["a"]
     assert summary["reference"]["folder"] == "photos"
-    assert summary["reference"]["realism"]["mean"] == pytest.approx(0.9, abs=0.03)
+    assert summary["reference"]["realism"]["estimate"] == pytest.approx(0.9, abs=0.03)
     auc = summary["folders"][0]["auc"]
     assert auc["estimate"] == 1.0
     assert 0.5 < auc["low"] < auc["high"] == 1.0
@@ -145,8 +145,8 @@ def test_a_folder_without_a_readable_image_is_shown_and_not_ranked() -> None:
     summary = summary_of({"empty": {"x": None, "y": None}, "a": spread(0.4)})
     empty, other = summary["folders"]
     assert (empty["n"], empty["n_failed"], empty["rank"]) == (0, 2, None)
-    assert empty["realism"]["mean"] is None
-    assert empty["disagreement"]["mean"] is None
+    assert empty["realism"]["estimate"] is None
+    assert empty["disagreement"]["estimate"] is None
     assert other["rank"] == 1
     assert summary["pairs"] == []
     alone = summary_of({"empty": {"x": None}}, reference=None)
@@ -169,7 +169,7 @@ def test_categories_and_prompts_without_images_are_reported() -> None:
     summary = summary_of({"a": {"p0": 0.1, "p1": 0.3, "p2": 0.8, "extra": 0.5}}, prompts=suite)
     (entry,) = summary["folders"]
     assert set(entry["categories"]) == {"animals", "buildings"}
-    assert entry["categories"]["animals"]["mean"] == pytest.approx(0.2)
+    assert entry["categories"]["animals"]["estimate"] == pytest.approx(0.2)
     assert entry["categories"]["animals"]["n"] == 2
     notes = " ".join(summary["notes"])
     assert "no image for 1 prompt (absent)" in notes
@@ -194,7 +194,7 @@ def test_ranks_are_consistent_whatever_the_scores(
     for entry in ranked:
         assert 1 <= entry["rank_low"] <= entry["rank"] <= entry["rank_high"] <= len(ranked)
     by_rank = sorted(ranked, key=lambda entry: entry["rank"])
-    means = [entry["realism"]["mean"] for entry in by_rank]
+    means = [entry["realism"]["estimate"] for entry in by_rank]
     assert means == sorted(means, reverse=True)
     place = {entry["folder"]: entry for entry in ranked}
     for pair in summary["pairs"]:

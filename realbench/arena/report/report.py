@@ -115,7 +115,7 @@ def render_arena_report(run: ArenaReportSource) -> str:
 def _edge(standing: Mapping[str, Any]) -> str:
     keys = ("win_rate", "win_rate_vs_reference")
     rates = [row[key] for row in standing["ratings"] for key in keys]
-    return wording.edge_note(rates, "estimate")
+    return wording.edge_note(rates)
 
 
 def _judges(ratings: Mapping[str, Any], manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
