@@ -2,35 +2,36 @@
 
 from __future__ import annotations
 
-import json
 import platform
 import re
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, cast
 
 from pydantic import ValidationError
 
 from realbench.arena.contestants import Lineup
 from realbench.arena.judges.judge import Judge
+from realbench.arena.records import ArenaManifest, ContestantUsed, JudgeUsed
 from realbench.arena.vote_log import Seal
 from realbench.errors import RealBenchError, UsageError
-from realbench.files import unique_keys
 from realbench.prompts import Suite
 from realbench.runs.files import json_bytes, write_atomically
+from realbench.runs.folder import MANIFEST_FILE, read_json, read_record
 from realbench.runs.versions import installed_versions, package_versions
 from realbench.text import printable
 
-MANIFEST_FILE = "run.json"
-MANIFEST_FORMAT = 1
+MANIFEST_FORMAT: Final = 1
+MISSING = "name a folder that arena wrote (--out)"
+AGAIN = "run the arena again with the same --out"
 _PACKAGES = ("evalica", "trueskill", "openai", "transformers")
 
 
 def describe_arena(
     lineup: Lineup,
-    judges: Mapping[str, Mapping[str, Any]],
+    judges: Mapping[str, JudgeUsed],
     *,
     arguments: Mapping[str, Any],
     suite: Suite | None,
@@ -40,7 +41,7 @@ def describe_arena(
     started: datetime,
     notes: Sequence[str],
     votes_log: Seal,
-) -> dict[str, Any]:
+) -> ArenaManifest:
     """Return the manifest of a run that begins: it counts as interrupted until it has ended."""
     return {
         "arena_format": MANIFEST_FORMAT,
@@ -52,8 +53,15 @@ def describe_arena(
         "schedule": schedule,
         "seed": seed,
         "resamples": resamples,
-        **_describe_lineup(lineup),
-        "judges": {name: dict(about) for name, about in judges.items()},
+        "contestants": _contestants(lineup),
+        "reference": lineup.reference,
+        "prompts": {
+            "shared": len(lineup.prompts),
+            "dropped": {name: ids for name, ids in lineup.dropped.items() if ids},
+            "missing": {name: ids for name, ids in lineup.missing.items() if ids},
+            "texts": lineup.prompts,
+        },
+        "judges": dict(judges),
         "notes": list(notes),
         "started": started.isoformat(timespec="seconds"),
         "finished": None,
@@ -63,17 +71,19 @@ def describe_arena(
     }
 
 
-def describe_judge(judge: Judge) -> dict[str, Any]:
-    """Return what the manifest says of a judge."""
-    return {
-        **judge.describe(),
+def describe_judge(judge: Judge, stop_reason: str | None = None) -> JudgeUsed:
+    """Return what the manifest says of a judge, and of how its turn ended, if it has."""
+    about: JudgeUsed = {
         "fingerprint": judge.fingerprint,
         "orders": judge.orders,
         "is_vlm": judge.is_vlm,
     }
+    if stop_reason is not None:
+        about["stop_reason"] = stop_reason
+    return cast(JudgeUsed, {**judge.describe(), **about})
 
 
-def write_manifest(run: Path, manifest: Mapping[str, Any]) -> None:
+def write_manifest(run: Path, manifest: ArenaManifest) -> None:
     """Write a run's ``run.json``.
 
     Raises:
@@ -82,7 +92,7 @@ def write_manifest(run: Path, manifest: Mapping[str, Any]) -> None:
     write_atomically(run / MANIFEST_FILE, json_bytes(manifest))
 
 
-def read_manifest(run: Path) -> dict[str, Any]:
+def read_manifest(run: Path) -> ArenaManifest:
     """Read a run's ``run.json``.
 
     Raises:
@@ -94,27 +104,16 @@ def read_manifest(run: Path) -> dict[str, Any]:
         raise UsageError(
             f"no such folder: {printable(run)}; name a folder that arena wrote (--out)"
         )
-    try:
-        manifest = json.loads(path.read_bytes(), object_pairs_hook=unique_keys)
-    except FileNotFoundError as error:
-        raise UsageError(
-            f"{printable(run)} has no {MANIFEST_FILE}: name a folder that arena wrote (--out)"
-        ) from error
-    except OSError as error:
-        raise RealBenchError(f"cannot read {printable(path)}: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise RealBenchError(
-            f"{printable(path)} is damaged ({error}): run the arena again with the same --out"
-        ) from error
-    if not isinstance(manifest, dict) or manifest.get("arena_format") != MANIFEST_FORMAT:
+    found = read_json(path, AGAIN)
+    if found is not None and found.get("arena_format") != MANIFEST_FORMAT:
         raise UsageError(
             f"{printable(path)} is not of an arena that this version of RealBench can read: "
             "name a folder that arena wrote (--out)"
         )
-    return manifest
+    return read_record(path, ArenaManifest, missing=MISSING, mend=AGAIN)
 
 
-def seal_of(manifest: Mapping[str, Any]) -> Seal | None:
+def seal_of(manifest: ArenaManifest) -> Seal | None:
     """Return what a manifest says of the votes; None where version 0.1.0 wrote it.
 
     Raises:
@@ -134,30 +133,21 @@ def without_credentials(text: str) -> str:
     return re.sub(r"(\w://[^\s?#]*)[?#]\S*", r"\1", text)
 
 
-def _describe_lineup(lineup: Lineup) -> dict[str, Any]:
-    return {
-        "contestants": [
-            {
-                "name": name,
-                "folder": printable(lineup.folders[name]),
-                "path": printable(lineup.folders[name].absolute()),
-                "n_images": lineup.n_images[name],
-                "is_reference": name == lineup.reference,
-                "unreadable": lineup.unreadable[name],
-                "doubles": lineup.doubles[name],
-                "copies": lineup.copies.get(name, 0),
-                "stands_in": _stand_ins(lineup) if name == lineup.reference else {},
-            }
-            for name in lineup.contestants
-        ],
-        "reference": lineup.reference,
-        "prompts": {
-            "shared": len(lineup.prompts),
-            "dropped": {name: ids for name, ids in lineup.dropped.items() if ids},
-            "missing": {name: ids for name, ids in lineup.missing.items() if ids},
-            "texts": lineup.prompts,
-        },
-    }
+def _contestants(lineup: Lineup) -> list[ContestantUsed]:
+    return [
+        {
+            "name": name,
+            "folder": printable(lineup.folders[name]),
+            "path": printable(lineup.folders[name].absolute()),
+            "n_images": lineup.n_images[name],
+            "is_reference": name == lineup.reference,
+            "unreadable": lineup.unreadable[name],
+            "doubles": lineup.doubles[name],
+            "copies": lineup.copies.get(name, 0),
+            "stands_in": _stand_ins(lineup) if name == lineup.reference else {},
+        }
+        for name in lineup.contestants
+    ]
 
 
 def _stand_ins(lineup: Lineup) -> dict[str, str]:

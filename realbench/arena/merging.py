@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-from realbench.arena.manifest import read_manifest, write_manifest
+from realbench.arena.manifest import MANIFEST_FORMAT, read_manifest, write_manifest
+from realbench.arena.records import ArenaManifest, ContestantUsed, JudgeUsed
 from realbench.arena.results import ArenaRun, latest_digests, rate_run, verify_run
 from realbench.arena.vote_log import Entry, standing, write_log
 from realbench.arena.votes import Retraction, Vote
@@ -62,14 +62,8 @@ def merge(runs: Sequence[str | Path], out: str | Path) -> Merge:
     manifests = [read_manifest(folder) for folder in folders]
     contents = [verify_run(folder) for folder in folders]
     logs = [one.entries for one in contents]
-    try:
-        manifest = _joined_manifest(folders, manifests)
-        _check_pictures(folders, manifests, logs)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise RealBenchError(
-            f"a run.json is damaged ({type(error).__name__}: {error}): run that arena again with "
-            "the same --out"
-        ) from error
+    manifest = _joined_manifest(folders, manifests)
+    _check_pictures(folders, manifests, logs)
     entries, n_duplicates = _joined_entries(folders, logs)
     votes = standing(entries)
     shown = Counter(_showing_of(vote) for vote in votes if vote.verdict != "invalid")
@@ -108,7 +102,7 @@ def _joined_entries(
 
 def _check_pictures(
     folders: Sequence[Path],
-    manifests: Sequence[Mapping[str, Any]],
+    manifests: Sequence[ArenaManifest],
     logs: Sequence[Sequence[Entry]],
 ) -> None:
     """Refuse runs in which one name means different pictures."""
@@ -126,9 +120,7 @@ def _check_pictures(
                 )
 
 
-def _joined_manifest(
-    folders: Sequence[Path], manifests: Sequence[Mapping[str, Any]]
-) -> dict[str, Any]:
+def _joined_manifest(folders: Sequence[Path], manifests: Sequence[ArenaManifest]) -> ArenaManifest:
     references = {m["reference"]: None for m in manifests if m["reference"] is not None}
     if len(references) > 1:
         raise RealBenchError(
@@ -145,7 +137,10 @@ def _joined_manifest(
     suites = [manifest.get("suite") for manifest in manifests]
     shown = [printable(folder) for folder in folders]
     return {
-        **{key: first[key] for key in ("arena_format", "versions", "platform", "seed")},
+        "arena_format": MANIFEST_FORMAT,
+        "versions": first["versions"],
+        "platform": first["platform"],
+        "seed": first["seed"],
         "resamples": max(manifest["resamples"] for manifest in manifests),
         "arguments": {"merged": shown},
         "argv": ["realbench", "arena", "merge", *shown],
@@ -164,10 +159,10 @@ def _joined_manifest(
 
 
 def _joined_contestants(
-    manifests: Sequence[Mapping[str, Any]], reference: str | None
-) -> list[dict[str, Any]]:
+    manifests: Sequence[ArenaManifest], reference: str | None
+) -> list[ContestantUsed]:
     """Return every contestant once, the reference last."""
-    contestants: dict[str, dict[str, Any]] = {}
+    contestants: dict[str, ContestantUsed] = {}
     for manifest in manifests:
         for entry in manifest["contestants"]:
             name = entry["name"]
@@ -176,20 +171,20 @@ def _joined_contestants(
                     f"{printable(name)} is the reference in one run and a model in another: merge "
                     "runs in which it is the same"
                 )
-            known = contestants.setdefault(name, dict(entry))
+            known = contestants.setdefault(name, entry.copy())
             known["stands_in"] = {**entry["stands_in"], **known["stands_in"]}
     return sorted(contestants.values(), key=lambda entry: entry["is_reference"])
 
 
 def _joined_judges(
-    folders: Sequence[Path], manifests: Sequence[Mapping[str, Any]]
-) -> dict[str, dict[str, Any]]:
-    judges: dict[str, dict[str, Any]] = {}
+    folders: Sequence[Path], manifests: Sequence[ArenaManifest]
+) -> dict[str, JudgeUsed]:
+    judges: dict[str, JudgeUsed] = {}
     judged_in: dict[str, Path] = {}
     for folder, manifest in zip(folders, manifests, strict=True):
         for name, about in manifest["judges"].items():
             where = judged_in.setdefault(name, folder)
-            known = judges.setdefault(name, dict(about))
+            known = judges.setdefault(name, about)
             if (known["fingerprint"], known["orders"]) != (about["fingerprint"], about["orders"]):
                 raise RealBenchError(
                     f"the judge {printable(name)} has other settings in {printable(where)} than in "

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 from scipy import special
 
 from realbench import stats
 from realbench.arena.estimates import CONFIDENCE, from_draws, without_interval
+from realbench.arena.records import RatedPair, WinMatrix
 from realbench.arena.tally import FloatArray, IndexArray, Tally
 from realbench.stats.record import rounded
 
@@ -39,7 +39,7 @@ def pair_differences(
     draws: FloatArray,
     order: Sequence[int],
     components: IndexArray,
-) -> list[dict[str, Any]]:
+) -> list[RatedPair]:
     """Every pair's difference in rating, better one first, and whether the data support it.
 
     The p-values are two-sided, of a t-test over prompts on the bootstrap's standard error, and
@@ -55,7 +55,7 @@ def pair_differences(
     prompts = contestant_prompts(tally)
     direct = np.zeros((len(ratings), len(ratings)))
     direct[tally.first, tally.second] = direct[tally.second, tally.first] = tally.pair_counts
-    rows: list[dict[str, Any]] = []
+    rows: list[RatedPair] = []
     p_values: list[float] = []
     errors: list[float] = []
     for a, b in combinations(order, 2):
@@ -72,13 +72,22 @@ def pair_differences(
             if linked
             else without_interval(math.nan, n, groups)
         )
-        rows.append({"a": tally.contestants[a], "b": tally.contestants[b], "difference": known})
+        rows.append(
+            {
+                "a": tally.contestants[a],
+                "b": tally.contestants[b],
+                "difference": known,
+                "p": None,
+                "tied": True,
+                "comparisons_needed": None,
+            }
+        )
     adjusted = stats.holm(p_values)
     tied = [bool(not p < SIGNIFICANCE) for p in adjusted]  # an undefined one is a tie too
     counts = tally.contestant_counts
     for at, (a, b) in enumerate(combinations(order, 2)):
         involved = counts[a] + counts[b] - direct[a, b]
-        rows[at] |= {"p": rounded(adjusted[at]), "tied": tied[at], "comparisons_needed": None}
+        rows[at]["p"], rows[at]["tied"] = rounded(adjusted[at]), tied[at]
         if tied[at] and np.isfinite(errors[at]):
             rows[at]["comparisons_needed"] = comparisons_needed(
                 float(ratings[a] - ratings[b]), errors[at], involved, sum(tied)
@@ -125,7 +134,7 @@ def ranks(
     ratings: FloatArray,
     order: Sequence[int],
     components: IndexArray,
-    pairs: Sequence[dict[str, Any]],
+    pairs: Sequence[RatedPair],
 ) -> dict[int, tuple[int | None, int | None, int | None]]:
     """Rank, best and worst rank of each contestant within its component; None if never compared.
 
@@ -151,7 +160,7 @@ def ranks(
     return found
 
 
-def win_matrix(tally: Tally, order: Sequence[int]) -> dict[str, Any]:
+def win_matrix(tally: Tally, order: Sequence[int]) -> WinMatrix:
     """Share of its comparisons that the row's contestant wins against the column's, ties half."""
     scores, counts = _matrices(tally)
     scores, counts = scores[np.ix_(order, order)], counts[np.ix_(order, order)]
@@ -165,7 +174,7 @@ def win_matrix(tally: Tally, order: Sequence[int]) -> dict[str, Any]:
     }
 
 
-def intransitive(tally: Tally) -> dict[str, Any]:
+def intransitive(tally: Tally) -> dict[str, float | None]:
     """Triples that all met, and those that go round in a circle: a beats b beats c beats a.
 
     To beat is to win more than half of the comparisons, ties half.

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -16,11 +15,12 @@ from realbench.arena import bradley_terry, elo, ranking, true_skill
 from realbench.arena.agreement import judge_agreement
 from realbench.arena.bias import position_bias
 from realbench.arena.estimates import from_draws, share_from_draws, without_interval
+from realbench.arena.records import Rating, Ratings, Standing
 from realbench.arena.tally import FloatArray, Tally, tally
 from realbench.arena.verdicts import Comparison
 from realbench.arena.votes import Vote
 from realbench.stats import Interval
-from realbench.stats.record import estimate, rounded
+from realbench.stats.record import Estimate, estimate, rounded
 
 COMBINED = "combined"
 
@@ -33,7 +33,7 @@ def rate(
     votes: Sequence[Vote] = (),
     resamples: int = 1000,
     seed: int = 0,
-) -> dict[str, Any]:
+) -> Ratings:
     """Rate contestants by their comparisons, for each judge and for all judges together.
 
     Args:
@@ -68,7 +68,7 @@ def rate(
         votes_by_judge[vote.judge].append(vote)
     notes: list[str] = []
 
-    def standing(judge: str, own: Sequence[Comparison], cast: Sequence[Vote]) -> dict[str, Any]:
+    def standing(judge: str, own: Sequence[Comparison], cast: Sequence[Vote]) -> Standing:
         return _standing(judge, own, cast, names, reference, resamples, seed, notes)
 
     judges = sorted({*by_judge, *votes_by_judge})
@@ -111,28 +111,10 @@ def _standing(
     resamples: int,
     seed: int,
     notes: list[str],
-) -> dict[str, Any]:
+) -> Standing:
     counted = tally(comparisons, contestants)
     notes.extend(f"{judge}: {note}" for note in _notes(counted))
     usage = {key: _sum(votes, key) for key in ("input_tokens", "output_tokens", "cost")}
-    return {
-        "n_comparisons": counted.n,
-        "n_prompts": len(counted.prompts),
-        "position_bias": position_bias(votes, comparisons, resamples=resamples, seed=seed),
-        "n_invalid": sum(vote.verdict == "invalid" for vote in votes),
-        "usage": usage,
-        **_ratings(counted, reference, resamples, seed),
-    }
-
-
-def _sum(votes: Sequence[Vote], key: str) -> float | None:
-    """The sum of a kind of usage; None where no vote states it."""
-    stated = [vote.usage[key] for vote in votes if key in vote.usage]
-    return rounded(sum(stated)) if stated else None
-
-
-def _ratings(counted: Tally, reference: str | None, resamples: int, seed: int) -> dict[str, Any]:
-    """The part of a standing that follows from the comparisons alone."""
     drawn = _Draws(counted, reference, resamples, seed)
     components = counted.components()
     order = ranking.order_of(drawn.bradley_terry, components)
@@ -141,11 +123,22 @@ def _ratings(counted: Tally, reference: str | None, resamples: int, seed: int) -
     )
     ranks = ranking.ranks(drawn.bradley_terry, order, components, pairs)
     return {
+        "n_comparisons": counted.n,
+        "n_prompts": len(counted.prompts),
+        "position_bias": position_bias(votes, comparisons, resamples=resamples, seed=seed),
+        "n_invalid": sum(vote.verdict == "invalid" for vote in votes),
+        "usage": usage,
         "ratings": [_row(counted, drawn, n, ranks[n]) for n in order],
         "win_matrix": ranking.win_matrix(counted, order),
         "pairs": pairs,
         "intransitive": ranking.intransitive(counted),
     }
+
+
+def _sum(votes: Sequence[Vote], key: str) -> float | None:
+    """The sum of a kind of usage; None where no vote states it."""
+    stated = [vote.usage[key] for vote in votes if key in vote.usage]
+    return rounded(sum(stated)) if stated else None
 
 
 class _Draws:
@@ -208,7 +201,7 @@ def _win_rates(
 
 def _row(
     counted: Tally, drawn: _Draws, n: int, rank: tuple[int | None, int | None, int | None]
-) -> dict[str, Any]:
+) -> Rating:
     """One contestant's line."""
     own = (counted.first[counted.pair] == n) | (counted.second[counted.pair] == n)
     score = np.where(
@@ -247,7 +240,7 @@ def _row(
     }
 
 
-def _true_skill(drawn: _Draws, n: int, count: int, prompts: int) -> dict[str, Any]:
+def _true_skill(drawn: _Draws, n: int, count: int, prompts: int) -> Estimate:
     from scipy import special
 
     mu = float(drawn.true_skill[n])

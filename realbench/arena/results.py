@@ -4,25 +4,33 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
-from realbench.arena.manifest import MANIFEST_FILE, read_manifest, seal_of, write_manifest
+from realbench.arena.manifest import AGAIN, MISSING, read_manifest, seal_of, write_manifest
+from realbench.arena.records import ArenaManifest, JudgeUsed, Ratings
 from realbench.arena.verdicts import Comparison, compare
 from realbench.arena.vote_log import VOTES_FILE, LogContents, accept_edits, read_log
 from realbench.arena.votes import Vote
-from realbench.errors import RealBenchError, UsageError
+from realbench.errors import UsageError
 from realbench.images import find_images
-from realbench.runs.files import checked, json_bytes, make_folder, read_table, write_atomically
-from realbench.text import cell, printable
+from realbench.runs.files import checked, json_bytes, make_folder, write_atomically
+from realbench.runs.folder import read_record
+from realbench.text import cell
 
 if TYPE_CHECKING:
     import pandas as pd
 
+RATINGS_FILE = "ratings.json"
 _COUNTS = ("n_comparisons", "n_prompts", "wins", "ties", "losses")
+_TEXTS = ("judge", "contestant")
 _ESTIMATES = ("win_rate", "bradley_terry", "elo", "trueskill", "win_rate_vs_reference")
+_COLUMNS = (
+    *(*_TEXTS, "rank", "rank_low", "rank_high", *_COUNTS),
+    *(column for name in _ESTIMATES for column in (name, f"{name}_low", f"{name}_high")),
+)
 
 
 @dataclass(repr=False)
@@ -40,14 +48,41 @@ class ArenaRun:
         out: The run's folder, None where it was not kept.
     """
 
-    ratings: dict[str, Any]
+    ratings: Ratings
     votes: list[Vote]
-    manifest: dict[str, Any]
+    manifest: ArenaManifest
     pictures: dict[tuple[str, str], Path]
     prompts: dict[str, str | None]
     contestants: list[str]
     reference: str | None
     out: Path | None
+
+    @classmethod
+    def read(cls, folder: str | Path) -> Self:
+        """Read the run that ``realbench arena --out`` wrote to a folder, as it was rated then.
+
+        Raises:
+            UsageError: no arena ran there.
+            RealBenchError: a file of it is damaged.
+        """
+        run = Path(folder)
+        manifest = read_manifest(run)
+        ratings = read_record(run / RATINGS_FILE, Ratings, missing=MISSING, mend=AGAIN)
+        return cls.of(run, manifest, counted_votes(verify_run(run).votes, manifest), ratings)
+
+    @classmethod
+    def of(cls, folder: Path, manifest: ArenaManifest, votes: list[Vote], ratings: Ratings) -> Self:
+        """Return the run of a folder; pictures are looked for where they were."""
+        return cls(
+            ratings=ratings,
+            votes=votes,
+            manifest=manifest,
+            pictures=_find_pictures(manifest),
+            prompts=dict(manifest["prompts"]["texts"]),
+            contestants=[entry["name"] for entry in manifest["contestants"]],
+            reference=manifest["reference"],
+            out=folder,
+        )
 
     def __repr__(self) -> str:
         return self.standings.to_string()
@@ -58,7 +93,9 @@ class ArenaRun:
     @property
     def standings(self) -> pd.DataFrame:
         """A row per judge and contestant, best first, with the columns of ``ratings.csv``."""
-        return read_table(ratings_csv(self.ratings), ("judge", "contestant"))
+        import pandas as pd
+
+        return pd.DataFrame(_rows(self.ratings))
 
     @property
     def stop_reason(self) -> str | None:
@@ -89,35 +126,42 @@ def _write_ratings(run: ArenaRun, folder: Path) -> None:
     from realbench.arena.report.report import write_arena_report
 
     write_atomically(folder / "ratings.csv", ratings_csv(run.ratings))
-    write_atomically(folder / "ratings.json", json_bytes(run.ratings))
+    write_atomically(folder / RATINGS_FILE, json_bytes(run.ratings))
     checked(folder / "report.html", lambda: write_arena_report(run, folder))
 
 
-def ratings_csv(ratings: Mapping[str, Any]) -> bytes:
+def ratings_csv(ratings: Ratings) -> bytes:
     """Return the ratings as the bytes of ``ratings.csv``, a row per judge and contestant.
 
     Estimates have their interval in ``<name>_low`` and ``<name>_high``; the combined rating of
     several judges comes last, as the judge ``combined``.
     """
     text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    bounds = [column for name in _ESTIMATES for column in (name, f"{name}_low", f"{name}_high")]
-    writer.writerow(["judge", "contestant", "rank", "rank_low", "rank_high", *_COUNTS, *bounds])
+    writer = csv.DictWriter(text, _COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    for row in _rows(ratings):
+        writer.writerow(
+            {
+                key: f"{one:.6f}" if isinstance(one, float) else cell(one) if key in _TEXTS else one
+                for key, one in row.items()
+            }
+        )
+    return text.getvalue().encode()
+
+
+def _rows(ratings: Ratings) -> Iterator[dict[str, Any]]:
+    """Yield the rows of ``ratings.csv``; None where there is no figure."""
     standings = dict(ratings["judges"])
     if ratings["combined"]:
         standings["combined"] = ratings["combined"]
     for judge, standing in standings.items():
-        for row in standing["ratings"]:
-            values = [row[key] for key in ("contestant", "rank", "rank_low", "rank_high", *_COUNTS)]
+        for rating in standing["ratings"]:
+            found: dict[str, Any] = {"judge": judge, **rating}
             for name in _ESTIMATES:
-                estimate = row[name] or {}
-                values += [_decimals(estimate.get(key)) for key in ("estimate", "low", "high")]
-            writer.writerow([cell(judge), cell(values[0]), *values[1:]])
-    return text.getvalue().encode()
-
-
-def _decimals(value: float | None) -> str:
-    return "" if value is None else f"{value:.6f}"
+                one = found[name] or {}
+                found[name] = one.get("estimate")
+                found[f"{name}_low"], found[f"{name}_high"] = one.get("low"), one.get("high")
+            yield {column: found[column] for column in _COLUMNS}
 
 
 def rate_votes(
@@ -125,10 +169,10 @@ def rate_votes(
     *,
     contestants: Sequence[str],
     reference: str | None,
-    judges: Mapping[str, Mapping[str, Any]],
+    judges: Mapping[str, JudgeUsed],
     resamples: int,
     seed: int,
-) -> dict[str, Any]:
+) -> Ratings:
     """Return what ``ratings.json`` holds for the votes that count.
 
     Args:
@@ -151,9 +195,7 @@ def rate_votes(
     )
 
 
-def comparisons_of(
-    votes: Iterable[Vote], judges: Mapping[str, Mapping[str, Any]]
-) -> list[Comparison]:
+def comparisons_of(votes: Iterable[Vote], judges: Mapping[str, JudgeUsed]) -> list[Comparison]:
     """Return the votes' comparisons, each judge asked in as many orders as the manifest says."""
     return compare(votes, {name: int(about["orders"]) for name, about in judges.items()})
 
@@ -161,7 +203,7 @@ def comparisons_of(
 def counting(
     votes: Iterable[Vote],
     *,
-    judges: Mapping[str, Mapping[str, Any]],
+    judges: Mapping[str, JudgeUsed],
     digests: Mapping[tuple[str, str], str],
 ) -> list[Vote]:
     """Return the votes that belong to a run as it is now, invalid ones among them.
@@ -194,9 +236,7 @@ def latest_digests(votes: Iterable[Vote], contestants: Iterable[str]) -> dict[tu
     return {key: digest for key, digest in digests.items() if key[0] in known}
 
 
-def current_digests(
-    votes: Iterable[Vote], manifest: Mapping[str, Any]
-) -> dict[tuple[str, str], str]:
+def current_digests(votes: Iterable[Vote], manifest: ArenaManifest) -> dict[tuple[str, str], str]:
     """Return :func:`latest_digests` of a run, each picture of a contestant once.
 
     As in a run's lineup, what a model shares with the reference is left out. Photographs that
@@ -258,55 +298,44 @@ def rate_run(
     folder = Path(run)
     manifest = read_manifest(folder)
     log = accept_edits(folder, seal_of(manifest)) if edited else verify_run(folder)
-    try:
-        manifest["notes"] = list(dict.fromkeys([*manifest["notes"], *log.notes]))
-        if log.edit:
-            manifest["votes_log"] = log.seal.model_dump()
-            write_manifest(folder, manifest)
-        result = _rated(folder, manifest, log.votes, resamples, seed)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise RealBenchError(
-            f"{printable(folder / MANIFEST_FILE)} is damaged ({type(error).__name__}: {error}): "
-            "run the arena again with the same --out"
-        ) from error
+    manifest["notes"] = list(dict.fromkeys([*manifest["notes"], *log.notes]))
+    if log.edit:
+        manifest["votes_log"] = log.seal.model_dump()
+        write_manifest(folder, manifest)
+    votes = counted_votes(log.votes, manifest)
+    ratings = rate_votes(
+        votes,
+        contestants=[entry["name"] for entry in manifest["contestants"]],
+        reference=manifest["reference"],
+        judges=manifest["judges"],
+        resamples=manifest["resamples"] if resamples is None else resamples,
+        seed=manifest["seed"] if seed is None else seed,
+    )
+    result = ArenaRun.of(folder, manifest, votes, ratings)
     _write_ratings(result, folder)
     return result
 
 
-def _rated(
-    folder: Path,
-    manifest: dict[str, Any],
-    logged: Sequence[Vote],
-    resamples: int | None,
-    seed: int | None,
-) -> ArenaRun:
-    names = [entry["name"] for entry in manifest["contestants"]]
+def counted_votes(
+    logged: Iterable[Vote], manifest: ArenaManifest, judge: str | None = None
+) -> list[Vote]:
+    """Return the votes that count for the run that a manifest describes.
+
+    Args:
+        logged: all that stand in its log.
+        judge: whose alone; all judges' by default.
+    """
     judges = manifest["judges"]
     current = [
-        v for v in logged if v.judge_fingerprint == judges.get(v.judge, {}).get("fingerprint")
+        vote
+        for vote in logged
+        if vote.judge in ([judge] if judge else judges)
+        and vote.judge_fingerprint == judges[vote.judge]["fingerprint"]
     ]
-    votes = counting(current, judges=judges, digests=current_digests(current, manifest))
-    ratings = rate_votes(
-        votes,
-        contestants=names,
-        reference=manifest["reference"],
-        judges=judges,
-        resamples=manifest["resamples"] if resamples is None else resamples,
-        seed=manifest["seed"] if seed is None else seed,
-    )
-    return ArenaRun(
-        ratings=ratings,
-        votes=votes,
-        manifest=manifest,
-        pictures=_find_pictures(manifest),
-        prompts=dict(manifest["prompts"]["texts"]),
-        contestants=names,
-        reference=manifest["reference"],
-        out=folder,
-    )
+    return counting(current, judges=judges, digests=current_digests(current, manifest))
 
 
-def _find_pictures(manifest: Mapping[str, Any]) -> dict[tuple[str, str], Path]:
+def _find_pictures(manifest: ArenaManifest) -> dict[tuple[str, str], Path]:
     """Find the pictures where the manifest's folders still are."""
     pictures: dict[tuple[str, str], Path] = {}
     for entry in manifest["contestants"]:

@@ -8,7 +8,6 @@ from contextlib import ExitStack, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from realbench.arena.contestants import Lineup, line_up
 from realbench.arena.judges import JudgeOptions, make_judge
@@ -21,6 +20,7 @@ from realbench.arena.manifest import (
     write_manifest,
 )
 from realbench.arena.pairing import count_pairs
+from realbench.arena.records import ArenaManifest, JudgeUsed
 from realbench.arena.results import ArenaRun, comparisons_of, counting, rate_votes
 from realbench.arena.turn import SCHEDULES, Progress, Schedule, Turn
 from realbench.arena.vote_log import Seal, VoteLog
@@ -200,7 +200,7 @@ class _Run:
         self,
         lineup: Lineup,
         log: VoteLog,
-        manifest: dict[str, Any],
+        manifest: ArenaManifest,
         max_votes: int | None,
         tell: Callable[[Progress], None],
     ) -> None:
@@ -233,7 +233,7 @@ class _Run:
                 reason, failure = "failed", error
             self.n_asked += turn.n_answers
             # Again, since an endpoint's judge has learnt by now which kind of answer it can give.
-            self.manifest["judges"][judge.name] = describe_judge(judge) | {"stop_reason": reason}
+            self.manifest["judges"][judge.name] = describe_judge(judge, reason)
             reasons.append(reason)
             if failure is not None:
                 break
@@ -293,7 +293,7 @@ def _digests(lineup: Lineup) -> dict[tuple[str, str], str]:
     return {key: picture.sha256 for key, picture in lineup.pictures.items()}
 
 
-def _earlier_judges(folder: Path, log: VoteLog, lineup: Lineup) -> dict[str, dict[str, Any]]:
+def _earlier_judges(folder: Path, log: VoteLog, lineup: Lineup) -> dict[str, JudgeUsed]:
     """Return the judges of earlier runs that have votes on the pictures of this one."""
     if not log.votes:
         return {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+    from realbench.scoring.records import MeasureUsed, Summary
     from realbench.scoring.run import Progress, ScoreRun
 
 
@@ -154,7 +155,7 @@ def print_run(run: ScoreRun, out: Path | None) -> None:
         console.print(printable(f"Report: {out / 'report.html'}"))
 
 
-def _ranking(summary: dict[str, Any]) -> Table:
+def _ranking(summary: Summary) -> Table:
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -187,7 +188,7 @@ def _ranking(summary: dict[str, Any]) -> Table:
     return table
 
 
-def _verdicts(summary: dict[str, Any]) -> Table:
+def _verdicts(summary: Mapping[str, Any]) -> Table:
     """The shares of verdicts, in a table of their own, and what they can be held to."""
     from rich import box
     from rich.table import Table
@@ -220,7 +221,7 @@ def _verdicts(summary: dict[str, Any]) -> Table:
     return table
 
 
-def _quality(summary: dict[str, Any], measures: list[dict[str, Any]]) -> Table:
+def _quality(summary: Summary, measures: list[MeasureUsed]) -> Table:
     """The means of quality measures, in a table of their own: they are not P(real)."""
     from rich import box
     from rich.table import Table
@@ -247,20 +248,20 @@ def _quality(summary: dict[str, Any], measures: list[dict[str, Any]]) -> Table:
     return table
 
 
-def _rank(entry: dict[str, Any]) -> str:
+def _rank(entry: Mapping[str, Any]) -> str:
     if entry.get("rank") is None:
         return ""
     low, high = entry["rank_low"], entry["rank_high"]
     return str(low) if low == high else f"{low}–{high}"
 
 
-def _count(entry: dict[str, Any]) -> str:
+def _count(entry: Mapping[str, Any]) -> str:
     failed = f"\n+{entry['n_failed']} bad" if entry["n_failed"] else ""
     copied = f"\n+{entry['n_copies']} same" if entry.get("n_copies") else ""
     return f"{entry['n']}{failed}{copied}"
 
 
-def _findings(summary: dict[str, Any]) -> list[str]:
+def _findings(summary: Summary) -> list[str]:
     lines = []
     pairs = summary["pairs"]
     tied = [pair for pair in pairs if pair["tied"]]

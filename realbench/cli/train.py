@@ -123,23 +123,11 @@ def report(
 
 def print_result(result: TrainResult) -> None:
     """Print where the rewards began and ended, warnings, and where the files are."""
-    from realbench.cli.score import estimate
-
     summary = result.summary
-    shown: dict[str, Any] = {"reward": "reward", "held-out": "heldout"}
-    for label, name in shown.items():
+    for label, name in {"reward": "reward", "held-out": "heldout"}.items():
         if summary[f"{name}_start"] is None:
             continue
-        start, end = (
-            estimate(
-                {
-                    "mean": summary[f"{name}_{when}"],
-                    **dict(zip(("low", "high"), summary[f"{name}_{when}_interval"], strict=True)),
-                }
-            ).replace("\n", " (", 1)
-            + ")"
-            for when in ("start", "end")
-        )
+        start, end = (training.figure(summary, f"{name}_{when}") for when in ("start", "end"))
         typer.echo(f"{label:9} {start} -> {end}")
     typer.echo(
         f"On {summary['n_images']} images of {summary['n_prompts']} prompts, the same before and "

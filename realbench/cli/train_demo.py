@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from realbench.cli import options
-from realbench.cli.training import check_installed, print_json, progress_bar
+from realbench.cli.training import check_installed, figure, print_json, progress_bar
 
 
 def demo(
@@ -42,7 +42,7 @@ def demo(
 
 def _print_summary(summary: dict[str, Any], out: Path) -> None:
     for label, name in (("reward", "reward"), ("held-out", "heldout")):
-        start, end = (_figure(summary, f"{name}_{when}") for when in ("start", "end"))
+        start, end = (figure(summary, f"{name}_{when}") for when in ("start", "end"))
         typer.echo(f"{label:9} {start} -> {end}")
     quality = summary["quality"]
     failed = [name for name, one in quality["measures"].items() if not one["passed"]]
@@ -63,8 +63,3 @@ def _print_summary(summary: dict[str, Any], out: Path) -> None:
     for one in summary["warnings"]:
         typer.echo(f"warning: iteration {one['iteration']}: {one['warning']}")
     typer.echo(f"Report: {out / 'report.html'}")
-
-
-def _figure(summary: dict[str, Any], name: str) -> str:
-    low, high = summary[f"{name}_interval"]
-    return f"{summary[name]:.3f} [{low:.3f}, {high:.3f}]"

@@ -61,7 +61,7 @@ def print_result(result: PromptTrainResult, *, has_images: bool) -> None:
     names = {"reward": "reward", "heldout": "held-out"}
     for name, label in names.items():
         if summary[f"{name}_start"] is not None:
-            start, end = (_figure(summary, name, when) for when in ("start", "end"))
+            start, end = (training.figure(summary, f"{name}_{when}") for when in ("start", "end"))
             typer.echo(f"{label:12} {start} -> {end}")
     for name, before in summary["components_start"].items():
         after = summary["components_end"][name]
@@ -79,11 +79,6 @@ def print_result(result: PromptTrainResult, *, has_images: bool) -> None:
     typer.echo(
         f"Next: realbench generate --rewriter {result.out} --prompts ... --model ... --out ..."
     )
-
-
-def _figure(summary: dict[str, Any], name: str, when: str) -> str:
-    low, high = summary[f"{name}_{when}_interval"]
-    return _estimate({"mean": summary[f"{name}_{when}"], "low": low, "high": high})
 
 
 def _estimate(value: dict[str, Any]) -> str:

@@ -13,6 +13,7 @@ import typer
 from realbench.cli import options
 from realbench.cli.progress import stage_bar
 from realbench.errors import RealBenchError
+from realbench.report import wording
 from realbench.runs.versions import install_command
 
 if TYPE_CHECKING:
@@ -73,3 +74,9 @@ def progress_bar(*, shown: bool) -> Iterator[Callable[[Progress], None] | None]:
             bar.show(progress.done, progress.total or None, reward)
 
         yield update
+
+
+def figure(summary: Mapping[str, Any], name: str) -> str:
+    """Format a figure of a training's summary, such as ``reward_start``, with its interval."""
+    low, high = summary[f"{name}_interval"]
+    return wording.figure({"estimate": summary[name], "low": low, "high": high}, 3, inline=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -11,7 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
+from typing_extensions import TypeIs
 
+from realbench.arena.manifest import read_manifest as read_arena
+from realbench.arena.records import ArenaManifest, JudgeUsed
 from realbench.errors import RealBenchError, UsageError
 from realbench.leaderboard.board import Board
 from realbench.leaderboard.figures import detector_figures, letters_of, win_rate
@@ -32,7 +34,10 @@ from realbench.leaderboard.schema import (
     parse_entry,
 )
 from realbench.prompts import Suite
-from realbench.text import cell_text, printable
+from realbench.runs.folder import MANIFEST_FILE, read_json
+from realbench.scoring.records import AGAIN, TABLE_FILE, ScoreManifest, read_table
+from realbench.scoring.records import read_manifest as read_score
+from realbench.text import printable
 
 DIGEST = 16
 _SAMPLER = "sampler."
@@ -107,22 +112,20 @@ def make_entry(runs: Sequence[Path], board: Board, description: Description) -> 
     versions: dict[str, str] = {}
     for run in runs:
         manifest = read_run(run)
-        is_arena = "arena_format" in manifest
-        kind = "arena_scoring" if is_arena else "detector_scoring"
-        if kind == "detector_scoring" and kind in parts and _mixes_sets(board, description):
-            check_suite(run, manifest, board.suite)
-            more = _detector_scores(run, manifest, board, description)
-            parts[kind] = _joined(parts[kind], more, run, board)
-            continue
-        if kind in parts:
-            raise UsageError(
-                f"{printable(run)} is a second {'arena' if is_arena else 'score'} run: an entry "
-                "takes one of each kind"
-            )
         check_suite(run, manifest, board.suite)
-        read = _arena_scores if is_arena else _detector_scores
-        parts[kind] = read(run, manifest, board, description)
-        versions |= _versions(manifest)
+        if is_arena(manifest):
+            if "arena_scoring" in parts:
+                raise _second(run, "arena")
+            parts["arena_scoring"] = _arena_scores(run, manifest, board, description)
+        elif "detector_scoring" not in parts:
+            parts["detector_scoring"] = _detector_scores(run, manifest, board, description)
+        elif _mixes_sets(board, description):
+            more = _detector_scores(run, manifest, board, description)
+            parts["detector_scoring"] = _joined(parts["detector_scoring"], more, run, board)
+            continue
+        else:
+            raise _second(run, "score")
+        versions |= manifest["versions"]
     if not parts:
         raise UsageError("name the folder of a score run, an arena run, or both")
     if parts.get("detector_scoring") and not board.settings.detectors:
@@ -143,6 +146,10 @@ def make_entry(runs: Sequence[Path], board: Board, description: Description) -> 
         raise UsageError(f"the entry would not be valid: {error.problems[0]}") from error
 
 
+def _second(run: Path, kind: str) -> UsageError:
+    return UsageError(f"{printable(run)} is a second {kind} run: an entry takes one of each kind")
+
+
 def write_entry(entry: Entry, path: Path) -> None:
     """Write an entry's file.
 
@@ -158,39 +165,34 @@ def write_entry(entry: Entry, path: Path) -> None:
 # --- Reading runs ------------------------------------------------------------------------------
 
 
-def read_run(run: Path) -> dict[str, Any]:
+def read_run(run: Path) -> ScoreManifest | ArenaManifest:
     """Read the ``run.json`` of a score or an arena run.
 
     Raises:
         UsageError: the folder is none of a run.
         RealBenchError: the file is damaged or cannot be read.
     """
-    path = run / "run.json"
-    shown = printable(path)
-    try:
-        found = json.loads(path.read_bytes())
-    except (FileNotFoundError, NotADirectoryError) as error:
+    found = read_json(run / MANIFEST_FILE, "run it again")
+    if found is None:
         raise UsageError(
-            f"{printable(run)} has no {path.name}: name a folder that realbench score or "
+            f"{printable(run)} has no {MANIFEST_FILE}: name a folder that realbench score or "
             "realbench arena wrote (--out)"
-        ) from error
-    except OSError as error:
-        raise RealBenchError(f"cannot read {shown}: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise RealBenchError(f"{shown} is damaged ({error}): run it again") from error
-    if not isinstance(found, dict):
-        raise RealBenchError(f"{shown} is damaged (no JSON object): run it again")
-    return found
+        )
+    return read_arena(run) if "arena_format" in found else read_score(run)
 
 
-def check_suite(run: Path, manifest: Mapping[str, Any], suite: Suite) -> None:
+def is_arena(manifest: ScoreManifest | ArenaManifest) -> TypeIs[ArenaManifest]:
+    """Return whether a manifest is of an arena."""
+    return "arena_format" in manifest
+
+
+def check_suite(run: Path, manifest: ScoreManifest | ArenaManifest, suite: Suite) -> None:
     """Check that a run that says which prompts it had, had these.
 
     Raises:
         RealBenchError: it had other ones.
     """
-    about = manifest.get("suite")
-    stated = about.get("sha256") if isinstance(about, dict) else None
+    stated = (manifest["suite"] or {}).get("sha256")
     if stated is not None and stated != suite.sha256:
         raise RealBenchError(
             f"{printable(run)} was run with other prompts (suite hash {str(stated)[:12]}…) than "
@@ -198,53 +200,49 @@ def check_suite(run: Path, manifest: Mapping[str, Any], suite: Suite) -> None:
         )
 
 
-def _versions(manifest: Mapping[str, Any]) -> dict[str, str]:
-    found = manifest.get("versions")
-    return {str(k): str(v) for k, v in found.items()} if isinstance(found, dict) else {}
+def template_of(judge: JudgeUsed) -> str | None:
+    """Return the SHA-256 of a judge's template, None where it has none."""
+    about: dict[str, Any] = {**judge}
+    return (about.get("template") or {}).get("sha256")
 
 
 def _detector_scores(
-    run: Path, manifest: Mapping[str, Any], board: Board, description: Description
+    run: Path, manifest: ScoreManifest, board: Board, description: Description
 ) -> DetectorScores:
-    path = run / "scores.csv"
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
-        used = [
+    table = read_table(run)
+    used = []
+    for one in manifest["detectors"]:
+        if one["name"] not in table:
+            raise RealBenchError(
+                f"{printable(run / TABLE_FILE)} is damaged (no column {printable(one['name'])}): "
+                f"{AGAIN}"
+            )
+        fused = one.get("fused")
+        used.append(
             DetectorUsed(
-                name=d["name"],
-                level=d["level"],
-                fingerprint=d["fingerprint"],
-                fused=None if d.get("fused") is None else Fused(**d["fused"]),
+                name=one["name"],
+                level=one["level"],
+                fingerprint=one["fingerprint"],
+                fused=None if fused is None else Fused(**fused),
             )
-            for d in manifest["detectors"]
-        ]
-        own = _rows_of(rows, run, description)
-        scored = _once([row for row in own if row["status"] == "ok"])
-        failed = sum(row["status"] == "unreadable" for row in own)
-        images: list[ImageScore] = [
-            (
-                row["prompt_id"],
-                row["sha256"][:DIGEST],
-                float(row["realism"]),
-                [float(row[detector.name]) for detector in used],
-            )
-            for row in scored
-        ]
-    except FileNotFoundError as error:
-        raise UsageError(
-            f"{printable(run)} has no {path.name}: name a folder that realbench score wrote"
-        ) from error
-    except (OSError, KeyError, TypeError, ValueError, csv.Error, ValidationError) as error:
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise RealBenchError(
-            f"{printable(path)} is damaged ({reason}): run realbench score again"
-        ) from error
+        )
+    names = [one.name for one in used]
+    own_name = _own_name(list(dict.fromkeys(table["folder"])), run, description)
+    own = table[table["folder"] == own_name]
+    # Runs of version 0.1.0 have a row for each copy of a picture.
+    scored = own[own["status"] == "ok"].drop_duplicates("sha256")
+    failed = int((own["status"] == "unreadable").sum())
+    images: list[ImageScore] = [
+        (prompt, sha256[:DIGEST], realism, list(each))
+        for prompt, sha256, realism, *each in scored[
+            ["prompt_id", "sha256", "realism", *names]
+        ].itertuples(index=False)
+    ]
     if not images:
-        raise RealBenchError(f"{printable(path)}: no image of the model has a score")
+        raise RealBenchError(f"{printable(run / TABLE_FILE)}: no image of the model has a score")
     images.sort()
     figures: dict[str, Any] = detector_figures(
-        images, [one.name for one in used], _categories(board, description), board.settings.seed
+        images, names, _categories(board, description), board.settings.seed
     )
     return DetectorScores(detectors=used, n_failed=failed, images=images, **figures)
 
@@ -291,22 +289,6 @@ def _categories(board: Board, description: Description) -> dict[str, str | None]
     return {key: prompt.category for key, prompt in board.suite.prompts.items()}
 
 
-def _rows_of(
-    rows: Sequence[dict[str, str]], run: Path, description: Description
-) -> list[dict[str, str]]:
-    rows = [
-        row | {key: cell_text(row[key]) for key in ("folder", "image", "prompt_id")} for row in rows
-    ]
-    folders = list(dict.fromkeys(row["folder"] for row in rows))
-    name = _own_name(folders, run, description)
-    return [row for row in rows if row["folder"] == name]
-
-
-def _once(rows: Sequence[dict[str, str]]) -> list[dict[str, str]]:
-    """Return the first row of each picture, which runs of version 0.1.0 have for each copy."""
-    return list({row["sha256"]: row for row in reversed(rows)}.values())
-
-
 def _own_name(names: Sequence[str], run: Path, description: Description) -> str:
     """Return what the model is called in a run."""
     wanted = description.folder or description.model["name"]
@@ -322,33 +304,22 @@ def _own_name(names: Sequence[str], run: Path, description: Description) -> str:
 
 
 def _arena_scores(
-    run: Path, manifest: Mapping[str, Any], board: Board, description: Description
+    run: Path, manifest: ArenaManifest, board: Board, description: Description
 ) -> ArenaScores:
-    from realbench.arena.results import comparisons_of, counting, current_digests, verify_run
+    from realbench.arena.results import comparisons_of, counted_votes, current_digests, verify_run
 
     wanted = board.settings.judge
-    try:
-        judges = manifest["judges"]
-        names = [one["name"] for one in manifest["contestants"]]
-        reference = manifest["reference"]
-        if wanted is None or wanted.name not in judges:
-            raise UsageError(
-                f"{printable(run)} has the judges {', '.join(map(printable, judges))}, but the "
-                f"board takes {wanted.name if wanted else 'none'}"
-            )
-        judge = {wanted.name: judges[wanted.name]}
-        template = (judge[wanted.name].get("template") or {}).get("sha256")
-        fingerprint = judge[wanted.name]["fingerprint"]
-        votes = verify_run(run).votes
-        votes = [v for v in votes if v.judge == wanted.name and v.judge_fingerprint == fingerprint]
-        digests = current_digests(votes, manifest)
-        votes = counting(votes, judges=judge, digests=digests)
-        comparisons = comparisons_of(votes, judge)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise RealBenchError(
-            f"{printable(run / 'run.json')} is damaged ({type(error).__name__}: {error}): run "
-            "realbench arena again with the same --out"
-        ) from error
+    judges = manifest["judges"]
+    names = [one["name"] for one in manifest["contestants"]]
+    if wanted is None or wanted.name not in judges:
+        raise UsageError(
+            f"{printable(run)} has the judges {', '.join(map(printable, judges))}, but the "
+            f"board takes {wanted.name if wanted else 'none'}"
+        )
+    judge = judges[wanted.name]
+    votes = counted_votes(verify_run(run).votes, manifest, wanted.name)
+    digests = current_digests(votes, manifest)
+    comparisons = comparisons_of(votes, {wanted.name: judge})
     own = _own_name(names, run, description)
     results: dict[str, dict[str, float]] = {}
     for one in comparisons:
@@ -359,7 +330,7 @@ def _arena_scores(
     if not results:
         raise RealBenchError(f"{printable(run)}: {printable(own)} has no comparison yet")
     prompts = sorted({prompt for scores in results.values() for prompt in scores})
-    known = _names_on_board(board, reference) | dict(description.renamed)
+    known = _names_on_board(board, manifest["reference"]) | dict(description.renamed)
     opponents = {
         known.get(name, name): "".join(
             _LETTERS[scores[prompt]] if prompt in scores else "-" for prompt in prompts
@@ -372,8 +343,8 @@ def _arena_scores(
     return _with_figures(
         {
             "judge": wanted.name,
-            "judge_fingerprint": fingerprint,
-            "template_sha256": template,
+            "judge_fingerprint": judge["fingerprint"],
+            "template_sha256": template_of(judge),
             "run": votes_digest.hexdigest()[:DIGEST],
             "contestant": known.get(own, own),
             "prompts": prompts,

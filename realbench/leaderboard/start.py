@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import csv
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from realbench.arena.records import ArenaManifest
 from realbench.config.toml_text import as_toml
-from realbench.errors import RealBenchError, UsageError
+from realbench.errors import UsageError
 from realbench.leaderboard.board import ANCHORS, BOARD_FILE, RESULTS, Board, load_board
-from realbench.leaderboard.entry import check_suite, read_run
+from realbench.leaderboard.entry import check_suite, is_arena, read_run, template_of
 from realbench.prompt_export import export_prompts
 from realbench.prompts import Suite, list_suites, load_suite
-from realbench.text import cell_text, printable
+from realbench.scoring.records import DetectorUsed, read_summary, read_table
+from realbench.text import printable
 
 _PROMPTS_FILE = "prompts.jsonl"
 
@@ -56,25 +56,21 @@ def _settings(
     runs: Sequence[Path], suite: Suite, title: str, min_prompts: int | None, file: str | None
 ) -> str:
     """Return the text of ``board.toml``."""
-    detectors: list[dict[str, Any]] = []
+    detectors: list[DetectorUsed] = []
     judge: dict[str, Any] = {}
     anchors: list[str] = []
     ids: set[str] = set()
     for run in runs:
         manifest = read_run(run)
         check_suite(run, manifest, suite)
-        try:
-            if "arena_format" in manifest:
-                judge = _judge(run, manifest)
-                reference = manifest["reference"]
-            else:
-                detectors = manifest["detectors"]
-                ids |= _prompt_ids(run)
-                reference = _reference(run)
-        except (KeyError, TypeError, AttributeError) as error:
-            raise RealBenchError(
-                f"{printable(run / 'run.json')} is damaged ({type(error).__name__}): run it again"
-            ) from error
+        if is_arena(manifest):
+            judge = _judge(run, manifest)
+            reference = manifest["reference"]
+        else:
+            detectors = manifest["detectors"]
+            ids |= set(read_table(run)["prompt_id"])
+            photographs = read_summary(run)["reference"]
+            reference = photographs["folder"] if photographs else None
         if reference is not None and reference not in anchors:
             anchors.append(reference)
     if detectors and ids.isdisjoint(suite.prompts):
@@ -117,36 +113,12 @@ def _settings(
     return as_toml(board)
 
 
-def _prompt_ids(run: Path) -> set[str]:
-    """The stems of a score run's images."""
-    path = run / "scores.csv"
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            return {cell_text(row["prompt_id"]) for row in csv.DictReader(file)}
-    except (OSError, KeyError, ValueError, csv.Error) as error:
-        raise RealBenchError(
-            f"{printable(path)} cannot be read: run realbench score again"
-        ) from error
-
-
-def _judge(run: Path, manifest: dict[str, Any]) -> dict[str, Any]:
+def _judge(run: Path, manifest: ArenaManifest) -> dict[str, Any]:
     if len(manifest["judges"]) != 1:
         raise UsageError(
             f"{printable(run)} has {len(manifest['judges'])} judges: a board has one, so start it "
             "from a run with one"
         )
     ((name, about),) = manifest["judges"].items()
-    template = (about.get("template") or {}).get("sha256")
-    return {"name": name, "fingerprints": [about["fingerprint"]], "template_sha256": template}
-
-
-def _reference(run: Path) -> str | None:
-    """The photographs' name in a score run."""
-    path = run / "summary.json"
-    try:
-        reference = json.loads(path.read_bytes())["reference"]
-    except (OSError, ValueError) as error:
-        raise RealBenchError(
-            f"{printable(path)} cannot be read: run realbench score again"
-        ) from error
-    return reference["folder"] if reference else None
+    fingerprints = [about["fingerprint"]]
+    return {"name": name, "fingerprints": fingerprints, "template_sha256": template_of(about)}

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
 from filelock import FileLock, Timeout
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from realbench.errors import RealBenchError, UsageError
+from realbench.files import unique_keys
 from realbench.runs.files import make_folder
 from realbench.text import printable
 
@@ -21,6 +22,9 @@ SUMMARY_FILE = "summary.json"
 LOG_FILE = "log.jsonl"
 
 Record = TypeVar("Record")
+
+Open = ConfigDict(extra="allow")
+"""Of a record: what a later version adds to it is kept."""
 
 
 def make_run_folder(folder: Path, command: str, inputs: Iterable[str | Path] = ()) -> None:
@@ -110,7 +114,7 @@ def read_json(path: Path, mend: str = "give another --out") -> dict[str, Any] | 
         RealBenchError: it cannot be read or is damaged.
     """
     try:
-        found = json.loads(path.read_bytes())
+        found = json.loads(path.read_bytes(), object_pairs_hook=unique_keys)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
@@ -122,19 +126,21 @@ def read_json(path: Path, mend: str = "give another --out") -> dict[str, Any] | 
     return found
 
 
-def as_record(
-    values: Mapping[str, Any], kind: type[Record], path: Path, mend: str = "give another --out"
-) -> Record:
-    """Return what a file of a run holds, checked; keys that ``kind`` does not know stay out.
+def read_record(path: Path, kind: type[Record], *, missing: str, mend: str) -> Record:
+    """Return what a file of a run holds, checked.
 
     Args:
         kind: a typed dictionary.
-        path: of the file, for the message.
+        missing: what to say where the file is not there, after its folder's and its own name.
         mend: what to do about a damaged file, for the message.
 
     Raises:
-        RealBenchError: something is missing or not what it should be; the message names it.
+        UsageError: it is not there.
+        RealBenchError: it is damaged; the message says what is missing or not what it should be.
     """
+    values = read_json(path, mend)
+    if values is None:
+        raise UsageError(f"{printable(path.parent)} has no {path.name}: {missing}")
     try:
         return TypeAdapter(kind).validate_python(values)
     except ValidationError as error:
@@ -143,6 +149,12 @@ def as_record(
         raise RealBenchError(
             f"{printable(path)} is damaged ({place}: {first['msg']}): {mend}"
         ) from error
+
+
+def json_schema(kind: Any) -> dict[str, Any]:
+    """Return the JSON Schema of a record."""
+    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+    return schema | TypeAdapter(kind).json_schema()
 
 
 def now() -> str:

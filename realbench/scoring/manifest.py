@@ -5,18 +5,18 @@ from __future__ import annotations
 import platform
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 from realbench.detection.cards import Card
 from realbench.prompts import Suite
 from realbench.quality.cards import MeasureCard
 from realbench.runs.versions import package_versions
 from realbench.scoring.pipeline import Timings
+from realbench.scoring.records import ScoreManifest
 from realbench.text import printable
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION: Final = 1
 
 
 def describe_run(
@@ -31,7 +31,7 @@ def describe_run(
     seconds: float,
     counts: Mapping[str, int],
     timings: Timings,
-) -> dict[str, Any]:
+) -> ScoreManifest:
     """Return the manifest.
 
     Args:
@@ -59,8 +59,10 @@ def describe_run(
                 "level": card.level,
                 "fingerprint": card.fingerprint,
                 "weights_sha256": card.digests.get("weights"),
+                "fused": None
+                if card.fused is None
+                else {"weight": card.fused.weight, "offset": card.fused.offset},
             }
-            | ({} if card.fused is None else {"fused": asdict(card.fused)})
             for card in cards
         ],
         "quality": [
@@ -78,7 +80,9 @@ def describe_run(
         "seed": seed,
         "started": started.isoformat(timespec="seconds"),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        **counts,
+        "n_scored": counts["n_scored"],
+        "n_cached": counts["n_cached"],
+        "n_failed": counts["n_failed"],
         "timings": {
             "total_seconds": round(seconds, 3),
             "images_per_second": round(images / max(seconds, 1e-9), 2),

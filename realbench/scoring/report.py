@@ -21,6 +21,7 @@ import pandas as pd
 from realbench.report import plots, wording
 from realbench.report.gallery import ImagePaths, disputed_pictures, folder_pictures
 from realbench.report.page import render_page, write_page
+from realbench.scoring.records import ScoreManifest, Summary
 from realbench.stats import VERDICTS
 
 RESAMPLES = 2000
@@ -40,11 +41,11 @@ class ScoreReportSource(Protocol):
         """A row per image, columns as in ``scores.csv``."""
 
     @property
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> Summary:
         """As in ``summary.json``."""
 
     @property
-    def manifest(self) -> dict[str, Any]:
+    def manifest(self) -> ScoreManifest:
         """As in ``run.json``."""
 
     @property
@@ -68,8 +69,8 @@ def write_score_report(run: ScoreReportSource, out: Path) -> Path:
 
 def render_score_report(
     table: pd.DataFrame,
-    summary: Mapping[str, Any],
-    manifest: Mapping[str, Any],
+    summary: Summary,
+    manifest: ScoreManifest,
     paths: ImagePaths,
 ) -> str:
     """Return the report as HTML; the arguments are those of :class:`ScoreReportSource`."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 import warnings
@@ -12,7 +11,7 @@ from datetime import UTC, datetime
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -24,7 +23,7 @@ from realbench.detection.ensembles import choose_cards
 from realbench.detection.registry import DEFAULT_DETECTORS, check_names
 from realbench.detection.specs import Precision
 from realbench.detection.verdict import check_bound, doubts, find_sample
-from realbench.errors import RealBenchWarning, UsageError
+from realbench.errors import RealBenchError, RealBenchWarning, UsageError
 from realbench.images import DEFAULT_MAX_PIXELS, ImageFile
 from realbench.prompts import load_suite
 from realbench.quality.cards import find_measures
@@ -44,6 +43,13 @@ from realbench.scoring.layout import choose_layout, decoding_threads
 from realbench.scoring.manifest import describe_run
 from realbench.scoring.pipeline import Engine, Outcome, Pipeline, Progress
 from realbench.scoring.quality import add_quality, check_measures
+from realbench.scoring.records import (
+    ScoreManifest,
+    Summary,
+    read_manifest,
+    read_summary,
+    read_table,
+)
 from realbench.scoring.summary import summarize
 from realbench.stats import VerdictRule
 from realbench.text import printable
@@ -61,9 +67,30 @@ class ScoreRun:
     """
 
     table: pd.DataFrame
-    summary: dict[str, Any]
-    manifest: dict[str, Any]
+    summary: Summary
+    manifest: ScoreManifest
     paths: dict[tuple[str, str], Path]
+
+    @classmethod
+    def read(cls, folder: str | Path) -> Self:
+        """Read the run that ``realbench score --out`` wrote to a folder.
+
+        Pictures are looked for where they were, from the working folder of today.
+
+        Raises:
+            UsageError: no run is there.
+            RealBenchError: a file of it is damaged.
+        """
+        run = Path(folder)
+        table, summary = read_table(run), read_summary(run)
+        entries = [*summary["folders"], *([summary["reference"]] if summary["reference"] else [])]
+        roots = {entry["folder"]: Path(entry["path"]) for entry in entries}
+        paths = {
+            (name, image): roots[name] / image
+            for name, image in zip(table["folder"], table["image"], strict=True)
+            if name in roots
+        }
+        return cls(table, summary, read_manifest(run), paths)
 
     def __len__(self) -> int:
         return len(self.table)
@@ -83,7 +110,9 @@ class ScoreRun:
         rows = []
         for entry in sorted(self.summary["folders"], key=lambda e: e["rank"] or sys.maxsize):
             realism = entry["realism"]
-            row = {key: entry[key] for key in ("folder", "rank", "rank_low", "rank_high")}
+            row: dict[str, Any] = {
+                key: entry.get(key) for key in ("folder", "rank", "rank_low", "rank_high")
+            }
             row |= {"n": entry["n"], "n_failed": entry["n_failed"]}
             row |= {"realism": realism["estimate"], "low": realism["low"], "high": realism["high"]}
             row["escape_rate"] = entry["escape_rate"]["estimate"]
@@ -292,10 +321,10 @@ def score(
 def _warn_of_replacement(out: Path, names: Sequence[str]) -> None:
     """Say that the run in ``out`` had folders that this one has not, and goes."""
     try:
-        earlier = json.loads((out / "summary.json").read_bytes())["folders"]
-        gone = [one["folder"] for one in earlier if one["folder"] not in names]
-    except (OSError, ValueError, TypeError, KeyError):
+        earlier = read_summary(out)["folders"]
+    except RealBenchError:  # none, or a damaged one, which is replaced
         return
+    gone = [one["folder"] for one in earlier if one["folder"] not in names]
     if gone:
         message = (
             f"{printable(out)} held a run that had {', '.join(map(printable, gone[:3]))}, too: its "

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
 
 from realbench import stats
 from realbench.prompts import Prompt
+from realbench.scoring.records import FolderPair, FolderSummary, Summary
 from realbench.stats.record import Estimate, estimate, rounded
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION: Final = 1
 CONFIDENCE = 0.95
 SIGNIFICANCE = 0.05
 
@@ -26,9 +27,9 @@ def summarize(
     detectors: Sequence[str],
     prompts: Mapping[str, Prompt] | None = None,
     quality: Sequence[str] = (),
-    verdict: Mapping[str, Any] | None = None,
+    verdict: dict[str, Any] | None = None,
     seed: int = 0,
-) -> dict[str, Any]:
+) -> Summary:
     """Compute the summary of a run, as written to ``summary.json``.
 
     Args:
@@ -81,12 +82,12 @@ def _entry(
     detectors: Sequence[str],
     prompts: Mapping[str, Prompt] | None,
     seed: int,
-) -> dict[str, Any]:
+) -> FolderSummary:
     scored = _scored(part)
     realism = scored["realism"].to_numpy(float)
     groups = scored["prompt_id"].to_numpy()
     called = scored["verdict"]
-    entry: dict[str, Any] = {
+    entry: FolderSummary = {
         "folder": name,
         "path": path,
         "n": len(scored),
@@ -123,7 +124,7 @@ def _entry(
 
 
 def _add_quality(
-    entry: dict[str, Any], part: pd.DataFrame, quality: Sequence[str], seed: int
+    entry: FolderSummary, part: pd.DataFrame, quality: Sequence[str], seed: int
 ) -> None:
     """Add the means of quality measures, each over the images that have a score of it."""
     if quality:
@@ -143,7 +144,7 @@ def _share(values: np.ndarray, groups: np.ndarray, seed: int) -> Estimate:
 
 def _categories(
     scored: pd.DataFrame, prompts: Mapping[str, Prompt], seed: int
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, Estimate]:
     category = scored["prompt_id"].map(
         {key: prompt.category for key, prompt in prompts.items() if prompt.category}
     )
@@ -153,8 +154,8 @@ def _categories(
     }
 
 
-def _pairs(parts: Mapping[str, pd.DataFrame], seed: int) -> list[dict[str, Any]]:
-    pairs = []
+def _pairs(parts: Mapping[str, pd.DataFrame], seed: int) -> list[FolderPair]:
+    pairs: list[FolderPair] = []
     for (a, first), (b, second) in combinations(parts.items(), 2):
         if not len(first) or not len(second):
             continue
@@ -172,6 +173,8 @@ def _pairs(parts: Mapping[str, pd.DataFrame], seed: int) -> list[dict[str, Any]]
                 "low": rounded(interval.low),
                 "high": rounded(interval.high),
                 "p_value": rounded(result.p_value),
+                "p_adjusted": None,
+                "tied": True,
                 "paired": shared > 1,
                 "n_shared": shared,
             }
@@ -183,11 +186,11 @@ def _pairs(parts: Mapping[str, pd.DataFrame], seed: int) -> list[dict[str, Any]]
     return pairs
 
 
-def _rank(entries: list[dict[str, Any]], pairs: Sequence[Mapping[str, Any]]) -> None:
+def _rank(entries: list[FolderSummary], pairs: Sequence[FolderPair]) -> None:
     """Add rank, rank_low and rank_high to the entries that have a mean, in place."""
     ranked = [entry for entry in entries if entry["realism"]["estimate"] is not None]
     place = {entry["folder"]: n for n, entry in enumerate(ranked)}
-    means = [entry["realism"]["estimate"] for entry in ranked]
+    means = [float(entry["realism"]["estimate"] or 0.0) for entry in ranked]
     apart = [
         (place[pair["a"]], place[pair["b"]])
         for pair in pairs
@@ -196,22 +199,23 @@ def _rank(entries: list[dict[str, Any]], pairs: Sequence[Mapping[str, Any]]) -> 
     ranges = stats.rank_sets(means, apart)
     order = np.argsort(-np.array(means), kind="stable")
     for entry in entries:
-        entry.update(rank=None, rank_low=None, rank_high=None)
+        entry["rank"] = entry["rank_low"] = entry["rank_high"] = None
     for rank, index in enumerate(order, start=1):
         low, high = ranges[index]
-        ranked[index].update(rank=rank, rank_low=int(low), rank_high=int(high))
+        ranked[index]["rank"] = rank
+        ranked[index]["rank_low"], ranked[index]["rank_high"] = int(low), int(high)
 
 
-def _agrees(pair: Mapping[str, Any], mean_a: float, mean_b: float) -> bool:
+def _agrees(pair: FolderPair, mean_a: float | None, mean_b: float | None) -> bool:
     """Whether a pair differs on its shared prompts in the direction of the folders' means.
 
     Where it does not, the means of different prompts decide the order, and the data do not.
     """
-    return bool(pair["difference"] * (mean_a - mean_b) > 0)
+    return (pair["difference"] or 0.0) * ((mean_a or 0.0) - (mean_b or 0.0)) > 0
 
 
 def _contradiction_notes(
-    entries: Sequence[Mapping[str, Any]], pairs: Sequence[Mapping[str, Any]]
+    entries: Sequence[FolderSummary], pairs: Sequence[FolderPair]
 ) -> list[str]:
     means = {entry["folder"]: entry["realism"]["estimate"] for entry in entries}
     return [

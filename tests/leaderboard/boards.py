@@ -102,9 +102,35 @@ def write_score_run(
         {"name": name, "level": level, "fingerprint": fingerprint}
         for name, (level, fingerprint) in DETECTORS.items()
     ]
-    versions = {"realgen": "0.1.0", "python": "3.11"}
-    _json(folder / "run.json", {"schema_version": 1, "versions": versions, "detectors": detectors})
+    n_scored = len(strengths) * n_prompts * per_prompt
+    _json(
+        folder / "run.json",
+        {
+            "schema_version": 1,
+            **_about({"realgen": "0.1.0", "python": "3.11"}),
+            "device": "cpu",
+            "detectors": detectors,
+            "n_scored": n_scored,
+            "n_cached": 0,
+            "n_failed": 0,
+            "timings": {},
+        },
+    )
     return folder
+
+
+def _about(versions: dict[str, str]) -> dict[str, Any]:
+    """Return what every run says of itself."""
+    return {
+        "versions": versions,
+        "platform": "a test",
+        "suite": None,
+        "arguments": {},
+        "argv": ["realbench"],
+        "seed": 0,
+        "started": NOW.isoformat(),
+        "finished": NOW.isoformat(),
+    }
 
 
 def write_arena_run(
@@ -143,9 +169,27 @@ def write_arena_run(
         folder / "run.json",
         {
             "arena_format": 1,
-            "versions": {"realgen": "0.1.0"},
+            **_about({"realgen": "0.1.0"}),
+            "schedule": "all",
+            "resamples": 1000,
+            "notes": [],
+            "stop_reason": "complete",
+            "counts": {},
             "reference": reference,
-            "contestants": [{"name": name} for name in strengths],
+            "prompts": {"shared": n_prompts, "dropped": {}, "missing": {}, "texts": {}},
+            "contestants": [
+                {
+                    "name": name,
+                    "folder": name,
+                    "path": name,
+                    "n_images": n_prompts,
+                    "is_reference": name == reference,
+                    "unreadable": {},
+                    "doubles": [],
+                    "stands_in": {},
+                }
+                for name in strengths
+            ],
             "judges": {JUDGE: {"fingerprint": JUDGE_FINGERPRINT, "orders": 2, "is_vlm": False}},
         },
     )

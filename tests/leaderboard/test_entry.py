@@ -19,6 +19,17 @@ from tests.leaderboard.boards import (
     write_suite,
 )
 
+SUMMARY = json.dumps(
+    {
+        "schema_version": 1,
+        "folders": [],
+        "pairs": [],
+        "reference": None,
+        "confidence": 0.95,
+        "notes": [],
+    }
+)
+
 
 def test_settings_of_the_sampler_keep_their_kind() -> None:
     model, sampler = parse_meta(
@@ -109,7 +120,7 @@ def test_a_board_takes_what_it_ranks(tmp_path: Path) -> None:
 
 def test_a_board_is_started_with_the_runs_own_prompts(tmp_path: Path) -> None:
     run = write_score_run(tmp_path / "run", {"a": 1.0})
-    (run / "summary.json").write_text('{"reference": null}')
+    (run / "summary.json").write_text(SUMMARY)
     suite = str(write_suite(tmp_path / "suite.jsonl"))
     board = start_board(tmp_path / "board", [run], suite=suite, title='A "quoted" \\ title')
     assert board.settings.title == 'A "quoted" \\ title'
@@ -122,7 +133,7 @@ def test_a_board_is_started_with_the_runs_own_prompts(tmp_path: Path) -> None:
 
 def test_a_board_is_not_started_from_a_run_without_its_prompts(tmp_path: Path) -> None:
     run = write_score_run(tmp_path / "run", {"a": 1.0})
-    (run / "summary.json").write_text('{"reference": null}')
+    (run / "summary.json").write_text(SUMMARY)
     suite = tmp_path / "other.jsonl"
     suite.write_text('{"id": "castle", "prompt": "A castle."}\n')
     with pytest.raises(UsageError, match=r"no image of a prompt of .*such as castle\.png"):

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from realbench.arena.records import ArenaManifest, Ratings
 from realbench.arena.report import sections
 from realbench.arena.report import wording as words
 from realbench.arena.report.examples import UPSET_GAP, Examples, find_examples
@@ -29,7 +30,7 @@ class ArenaReportSource(Protocol):
     """What a report is made of; ``realbench.arena.run.ArenaRun`` is one."""
 
     @property
-    def ratings(self) -> dict[str, Any]:
+    def ratings(self) -> Ratings:
         """As in ``ratings.json``."""
 
     @property
@@ -37,7 +38,7 @@ class ArenaReportSource(Protocol):
         """All votes that stand, the invalid ones among them."""
 
     @property
-    def manifest(self) -> dict[str, Any]:
+    def manifest(self) -> ArenaManifest:
         """As in ``run.json``."""
 
     @property

@@ -1,0 +1,193 @@
+"""What a score run's files hold, typed: ``run.json``, ``summary.json`` and ``scores.csv``.
+
+Written as they are; read by :meth:`realbench.ScoreRun.read` alone, which checks them. Keys that a
+later version adds are kept. ``docs/schemas`` publishes them as JSON Schema.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Literal,
+    NotRequired,  # pydantic takes typing's from Python 3.12
+)
+
+from pydantic import with_config
+from typing_extensions import TypedDict
+
+from realbench.detection.specs import Level
+from realbench.errors import RealBenchError, UsageError
+from realbench.runs.files import read_table as table_of
+from realbench.runs.folder import MANIFEST_FILE, SUMMARY_FILE, Open, read_record
+from realbench.stats.record import Estimate
+from realbench.text import printable
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+TABLE_FILE = "scores.csv"
+AGAIN = "run realbench score again"
+TEXTS = ("folder", "image", "prompt_id", "sha256", "status", "reason", "verdict")
+"""The columns of the table that are texts; P(real), and measures, are numbers or empty."""
+
+_MISSING = "name a folder that realbench score wrote"
+
+
+@with_config(Open)
+class Fused(TypedDict):
+    """A detector's part of a fused ensemble: weight · its logit + offset."""
+
+    weight: float
+    offset: float
+
+
+@with_config(Open)
+class DetectorUsed(TypedDict):
+    """A detector of a run."""
+
+    name: str
+    level: Level
+    fingerprint: str
+    weights_sha256: NotRequired[str | None]
+    fused: NotRequired[Fused | None]
+
+
+@with_config(Open)
+class MeasureUsed(TypedDict):
+    """A quality measure of a run."""
+
+    name: str
+    title: str
+    fingerprint: str
+    weights_sha256: NotRequired[str | None]
+
+
+@with_config(Open)
+class SuiteUsed(TypedDict):
+    """The prompts of a run."""
+
+    name: str
+    version: NotRequired[str | None]
+    sha256: str
+    n_prompts: NotRequired[int]
+
+
+@with_config(Open)
+class ScoreManifest(TypedDict):
+    """``run.json``: all that is needed to repeat a run and to judge it."""
+
+    schema_version: Literal[1]
+    versions: dict[str, str]
+    platform: str
+    device: str
+    detectors: list[DetectorUsed]
+    quality: NotRequired[list[MeasureUsed]]
+    suite: SuiteUsed | None
+    arguments: dict[str, Any]
+    argv: list[str]
+    seed: int
+    started: str
+    finished: str
+    n_scored: int
+    n_cached: int
+    n_failed: int
+    timings: dict[str, float]
+
+
+@with_config(Open)
+class FolderSummary(TypedDict):
+    """A folder's figures; each over the images that have a score."""
+
+    folder: str
+    path: str
+    n: int
+    n_failed: int
+    n_copies: NotRequired[int]
+    n_prompts: int
+    realism: Estimate
+    escape_rate: Estimate
+    detectors: dict[str, Estimate]
+    disagreement: dict[str, float | None]
+    verdicts: NotRequired[dict[str, Estimate] | None]
+    auc: Estimate | None
+    rank: NotRequired[int | None]
+    rank_low: NotRequired[int | None]
+    rank_high: NotRequired[int | None]
+    categories: NotRequired[dict[str, Estimate]]
+    quality: NotRequired[dict[str, Estimate]]
+
+
+@with_config(Open)
+class FolderPair(TypedDict):
+    """The difference of two folders' mean realism."""
+
+    a: str
+    b: str
+    difference: float | None
+    low: float | None
+    high: float | None
+    p_value: float | None
+    p_adjusted: float | None
+    tied: bool
+    paired: bool
+    n_shared: int
+
+
+@with_config(Open)
+class Summary(TypedDict):
+    """``summary.json``: what a run says of each folder, and of each two."""
+
+    schema_version: Literal[1]
+    folders: list[FolderSummary]
+    pairs: list[FolderPair]
+    reference: FolderSummary | None
+    verdict: NotRequired[dict[str, Any] | None]
+    confidence: float
+    notes: list[str]
+
+
+def read_manifest(folder: Path) -> ScoreManifest:
+    """Read a run's ``run.json``.
+
+    Raises:
+        UsageError: it is not there.
+        RealBenchError: it is damaged.
+    """
+    return read_record(folder / MANIFEST_FILE, ScoreManifest, missing=_MISSING, mend=AGAIN)
+
+
+def read_summary(folder: Path) -> Summary:
+    """Read a run's ``summary.json``; one of 0.1.0 has no verdicts.
+
+    Raises:
+        UsageError: it is not there.
+        RealBenchError: it is damaged.
+    """
+    summary = read_record(folder / SUMMARY_FILE, Summary, missing=_MISSING, mend=AGAIN)
+    summary.setdefault("verdict", None)
+    for entry in [*summary["folders"], *([summary["reference"]] if summary["reference"] else [])]:
+        entry.setdefault("verdicts", None)
+    return summary
+
+
+def read_table(folder: Path) -> pd.DataFrame:
+    """Read a run's ``scores.csv``: texts as they are, all else numbers, NaN where empty.
+
+    Raises:
+        UsageError: it is not there.
+        RealBenchError: it is damaged.
+    """
+    path = folder / TABLE_FILE
+    try:
+        table = table_of(path.read_bytes(), TEXTS)
+        _ = table[["realism", "disagreement", *TEXTS[:-1]]]
+    except FileNotFoundError as error:
+        raise UsageError(f"{printable(folder)} has no {path.name}: {_MISSING}") from error
+    except (OSError, KeyError, ValueError) as error:
+        reason = printable(f"{type(error).__name__}: {error}".splitlines()[0])
+        raise RealBenchError(f"{printable(path)} is damaged ({reason}): {AGAIN}") from error
+    if "verdict" not in table:  # as before there were verdicts
+        table["verdict"] = ""
+    return table
