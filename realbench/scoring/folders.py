@@ -133,16 +133,16 @@ def copy_notes(
     notes = []
     for (folder, other), its in by_pair.items():
         total = sum(1 for (name, _), sha in zip(files, shas, strict=True) if name == folder and sha)
-        first, of = files[its[0]][1], "/".join(files[copied[its[0]]])
+        first, original = files[its[0]][1], files[copied[its[0]]]
         if folder == other:
             notes.append(
                 f"{folder}: {len(its)} of {_images(total)} {_are(its)} of others in the folder, "
-                f"such as {first} of {files[copied[its[0]]][1]}: each picture counts once"
+                f"such as {first} of {original[1]}: each picture counts once"
             )
         else:
             notes.append(
                 f"{folder}: {len(its)} of {_images(total)} {_are(its)} of photographs, such as "
-                f"{first} of {of}: left out"
+                f"{first} of {'/'.join(original)}: left out"
             )
     counted: dict[str, set[str]] = {}
     for n, ((folder, _), sha) in enumerate(zip(files, shas, strict=True)):

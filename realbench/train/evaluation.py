@@ -111,7 +111,9 @@ def probe(
     return found
 
 
-def heldout_judge(detectors: Sequence[str], reward: SplitReward, device: str) -> Reward | None:
+def heldout_judge(
+    detectors: Sequence[str], reward: SplitReward | None, device: str
+) -> Reward | None:
     """Load the held-out detectors as one judge, None where there are none.
 
     Raises:
@@ -122,7 +124,7 @@ def heldout_judge(detectors: Sequence[str], reward: SplitReward, device: str) ->
     from realbench.scoring.scorer import Scorer
 
     scorer = Scorer(list(detectors), device=device)
-    described = json.dumps(reward.describe())
+    described = "" if reward is None else json.dumps(reward.describe())
     for name, one in scorer.detectors.items():
         if one.fingerprint in described:
             raise UsageError(

@@ -106,8 +106,8 @@ class Rewarder:
                 images[place] = image
             if self._reward is not None:
                 found = self._reward.each(made, [originals[place].text for place in full])
-                for name, value in found.items():
-                    values[name][full] = value
+                for name, scores in found.items():
+                    values[name][full] = scores
         return Rewarded(tuple(prompts), values, tuple(images))
 
     def _of_text(self, answer: Answer, prompt: str, original: str) -> dict[str, float]:
