@@ -15,7 +15,7 @@ from realbench.errors import UsageError
 from realbench.images import ImageFile, UnreadableImage, decode, read_bytes_and_hash
 from realbench.prompts import Prompt
 from realbench.scoring.cache import ScoreCache, file_stat
-from realbench.scoring.folders import apart, copies, copy_notes, display_names, find_files
+from realbench.scoring.folders import copies, copy_notes, find_inputs
 from realbench.scoring.layout import decoding_threads
 from realbench.text import printable
 
@@ -116,14 +116,12 @@ def line_up(
         raise UsageError(
             "an arena needs two contestants: give two folders or more, or one and --reference"
         )
-    names = display_names(every)
-    photos = names[-1] if reference is not None else None
-    found, notes = find_files(names, every)
-    found, overlaps = apart(names, every, found)
+    inputs = find_inputs(folders, reference)
+    names, photos = list(inputs.folders), inputs.photos
+    found, notes = inputs.files, inputs.notes
     read = _read_all([file.path for _, file in found], cache, on_read)
     shas = [sha if isinstance(sha := read[file.path], str) else "" for _, file in found]
     copied = copies([(name, sha) for (name, _), sha in zip(found, shas, strict=True)], photos)
-    notes += overlaps
     notes += copy_notes([(name, file.image) for name, file in found], shas, copied)
     files = {
         name: [file for n, (own, file) in enumerate(found) if own == name and n not in copied]

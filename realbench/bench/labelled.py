@@ -11,16 +11,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from realbench.allocator import keep_freed_memory
-from realbench.bench.protocol import Protocol, UnderProtocol
 from realbench.detection.cards import Card
 from realbench.errors import UsageError
 from realbench.images import DEFAULT_MAX_PIXELS, ImageFile, find_images
 from realbench.scoring.cache import cache_path, open_cache
+from realbench.scoring.engine import Networks, Protocol, score_files
 from realbench.scoring.folders import copies, copy_notes, display_names
-from realbench.scoring.layout import choose_layout, decoding_threads
-from realbench.scoring.pipeline import Engine, Outcome, Pipeline
-from realbench.scoring.run import Progress
+from realbench.scoring.pipeline import Progress
 from realbench.text import printable
 
 FOLDS = 5
@@ -120,53 +117,36 @@ def score_labelled(
         RealBenchError: a detector cannot be used.
     """
     from realbench.detection.training.folders import generators
-    from realbench.scoring.scorer import choose_device, load_detectors
 
     names = display_names(real)
     files = [(name, file) for name, at in zip(names, real, strict=True) for file in find_images(at)]
     photographs = len(files)
     files += generators(generated)
     check_apart(files[:photographs], files[photographs:])
-    keep_freed_memory()
-    where = choose_device(device)
-    protocol = Protocol(matched=matched)
-    outcomes: dict[int, Outcome] = {}
-    cached = failed = 0
-
-    def load() -> Engine:
-        loaded = load_detectors(cards, where)
-        under = {name: UnderProtocol(one, protocol) for name, one in loaded.items()}
-        return Engine(under, choose_layout(where, batch_size))  # type: ignore[arg-type]
-
-    def take(index: int, outcome: Outcome) -> None:
-        nonlocal cached, failed
-        outcomes[index] = outcome
-        cached += outcome.cached
-        failed += bool(outcome.reason)
-        if progress is not None:
-            progress(Progress(len(outcomes), len(files), cached, failed))
-
+    networks = Networks(cards, device=device, batch_size=batch_size)
     with open_cache([cache_path()] if cache else []) as store:
-        Pipeline(
-            {card.name: protocol.fingerprint(card.fingerprint) for card in cards},
-            load,
-            store,
-            decoders=decoding_threads(workers),
+        scores = score_files(
+            [file.path for _, file in files],
+            networks,
+            cache=store,
+            protocol=Protocol(matched=matched),
+            workers=workers,
             max_pixels=max_pixels,
-        ).run([file.path for _, file in files], take)
+            progress=progress,
+        )
     classes = ["photographs" if n < photographs else "generated" for n in range(len(files))]
-    shas = ["" if outcomes[n].reason else outcomes[n].sha256 for n in range(len(files))]
+    shas = scores.sha256
     copied = copies(list(zip(classes, shas, strict=True)), "photographs")
     kept = [n for n, sha in enumerate(shas) if sha and n not in copied]
     notes = [
-        f"unreadable, left out: {printable(files[n][1].path)} ({outcomes[n].reason})"
-        for n in range(len(files))
-        if outcomes[n].reason
+        f"unreadable, left out: {printable(file.path)} ({one.reason})"
+        for (_, file), one in zip(files, scores.outcomes, strict=True)
+        if one.reason
     ]
     shown = [(kind, printable(file.path)) for kind, (_, file) in zip(classes, files, strict=True)]
     notes += copy_notes(shown, shas, copied)
     return Labelled(
-        {card.name: np.array([outcomes[n].logits[card.name] for n in kept]) for card in cards},
+        {card.name: scores.of(card.name)[kept] for card in cards},
         np.array([n < photographs for n in kept], bool),
         np.array([files[n][0] for n in kept], str),
         np.array([files[n][1].prompt_id for n in kept], str),

@@ -12,11 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from realbench.allocator import keep_freed_memory
-from realbench.bench import shortcuts
 from realbench.bench.labelled import check_apart
 from realbench.bench.measures import ENSEMBLE, correlations, measure, robustness
-from realbench.bench.protocol import DEGRADATIONS, Degradation, Protocol, UnderProtocol
+from realbench.bench.protocol import DEGRADATIONS, Degradation
 from realbench.bench.speed import images_per_second
 from realbench.detection.ensemble import combine, fused_terms, probability
 from realbench.detection.registry import DEFAULT_DETECTORS
@@ -26,16 +24,16 @@ from realbench.images import DEFAULT_MAX_PIXELS, ImageFile, UnreadableImage, rea
 from realbench.runs.files import checked, json_bytes, make_folder, table_csv, write_atomically
 from realbench.runs.folder import make_run_folder
 from realbench.runs.versions import package_versions
+from realbench.scoring import shortcuts
 from realbench.scoring.cache import ScoreCache, cache_path, open_cache
+from realbench.scoring.engine import Networks, Protocol, score_files
 from realbench.scoring.folders import apart, display_names, find_files, mark_copies
-from realbench.scoring.layout import choose_layout, decoding_threads
-from realbench.scoring.pipeline import Engine, Outcome, Pipeline
-from realbench.scoring.run import Progress, find_cards
+from realbench.scoring.pipeline import Progress
+from realbench.scoring.run import find_cards
 from realbench.text import printable
 
 if TYPE_CHECKING:
     from realbench.detection.cards import Card
-    from realbench.detection.detector import Detector
 
 SCHEMA_VERSION = 1
 DEFAULT_SAMPLE = 64
@@ -157,21 +155,19 @@ def bench(
     problems += overlaps
     if out is not None:
         make_run_folder(Path(out), "realbench detectors bench", every)
-    keep_freed_memory()
-    run = _Run(cards, device, batch_size, workers, max_pixels)
+    networks = Networks(cards, device=device, batch_size=batch_size)
     parts = _sampled(files, names, sample, seed) if perturb else []
     total = len(files) + len(parts) * len(DEGRADATIONS)
+    run = _Run(cards, networks, workers, max_pixels, total, progress)
     with open_cache([cache_path()] if cache else []) as store:
-        run.follow(total, progress)
         scores = run.score(files, names[0], Protocol(matched=matched), store)
         problems += mark_copies(scores, names[0])
         _check_classes(scores)
         degraded: list[tuple[Degradation, pd.DataFrame]] = []
         for degradation in DEGRADATIONS if perturb else ():
-            protocol = Protocol(matched=matched, degradation=degradation)
+            protocol = Protocol(matched=matched, then=(degradation.name, degradation))
             table = run.score(parts, names[0], protocol, store)
-            mark_copies(table, names[0])
-            degraded.append((degradation, table))
+            degraded.append((degradation, table[_counts(table, scores)]))
     ok = scores[scores["status"] == "ok"]
     found = shortcuts.find_shortcuts(*_headers(files, names[0]))
     told = shortcuts.warning(found) if not matched else None
@@ -187,7 +183,7 @@ def bench(
             for folder, name in zip(generated, names[1:], strict=True)
         ],
         "detectors": run.describe(files, Protocol(matched=matched)),
-        "device": run.device,
+        "device": networks.choose_device(),
         "results": measure(ok, judges, names[1:], **options),
         "robustness": robustness(undegraded, degraded, judges, names[1:], **options),
         "correlations": correlations(ok, [card.name for card in cards], **options),
@@ -220,23 +216,12 @@ class _Run:
     """The detectors of a benchmark, loaded once, and how far it is."""
 
     cards: Sequence[Card]
-    wanted_device: str
-    batch_size: int | None
+    networks: Networks
     workers: int | None
     max_pixels: int
-    device: str = ""
-    detectors: dict[str, Detector] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        from realbench.scoring.scorer import choose_device, load_detectors
-
-        self.device = choose_device(self.wanted_device)
-        self.detectors = load_detectors(self.cards, self.device)
-
-    def follow(self, total: int, progress: Callable[[Progress], None] | None) -> None:
-        """Tell ``progress`` of each of ``total`` images from now on."""
-        self._total, self._progress = total, progress
-        self._done = self._cached = self._failed = 0
+    total: int
+    progress: Callable[[Progress], None] | None
+    before: Progress = field(default_factory=lambda: Progress(0, 0, 0, 0))
 
     def score(
         self,
@@ -246,52 +231,34 @@ class _Run:
         store: ScoreCache,
     ) -> pd.DataFrame:
         """Return a row per file with P(real) after ``protocol``; ``real`` names a folder."""
-        outcomes: dict[int, Outcome] = {}
+        before = self.before
 
-        def take(index: int, outcome: Outcome) -> None:
-            outcomes[index] = outcome
-            self._done += 1
-            self._cached += outcome.cached
-            self._failed += bool(outcome.reason)
-            if self._progress is not None:
-                self._progress(Progress(self._done, self._total, self._cached, self._failed))
+        def tell(now: Progress) -> None:
+            self.before = Progress(
+                before.done + now.done,
+                self.total,
+                before.cached + now.cached,
+                before.failed + now.failed,
+            )
+            if self.progress is not None:
+                self.progress(self.before)
 
-        engine = Engine(
-            {name: UnderProtocol(one, protocol) for name, one in self.detectors.items()},  # type: ignore[misc]
-            choose_layout(self.device, self.batch_size),
-        )
-        pipeline = Pipeline(
-            {name: protocol.fingerprint(one.fingerprint) for name, one in self.detectors.items()},
-            lambda: engine,
-            store,
-            decoders=decoding_threads(self.workers),
+        scores = score_files(
+            [file.path for _, file in files],
+            self.networks,
+            cache=store,
+            protocol=protocol,
+            workers=self.workers,
             max_pixels=self.max_pixels,
+            progress=tell,
         )
-        pipeline.run([file.path for _, file in files], take)
-        return self._table(files, [outcomes[n] for n in range(len(files))], real)
-
-    def _table(
-        self, files: Sequence[tuple[str, ImageFile]], outcomes: Sequence[Outcome], real: str
-    ) -> pd.DataFrame:
-        table = pd.DataFrame(
-            {
-                "folder": [name for name, _ in files],
-                "image": [file.image for _, file in files],
-                "prompt_id": [file.prompt_id for _, file in files],
-                "sha256": [one.sha256 for one in outcomes],
-                "real": [name == real for name, _ in files],
-                "status": ["unreadable" if one.reason else "ok" for one in outcomes],
-                "reason": [one.reason for one in outcomes],
-            }
-        )
-        logits = {
-            name: np.array([one.logits.get(name, np.nan) for one in outcomes], np.float64)
-            for name in self.detectors
-        }
+        table = scores.table(files)
+        table.insert(4, "real", table["folder"] == real)
+        logits = {card.name: scores.of(card.name) for card in self.cards}
         for name, values in logits.items():
             table[name] = probability(values)
         if len(logits) > 1:
-            levels = {name: one.level for name, one in self.detectors.items()}
+            levels = {card.name: card.level for card in self.cards}
             table[ENSEMBLE] = combine(logits, levels, fused_terms(self.cards))
         return table
 
@@ -312,9 +279,11 @@ class _Run:
                 "name": name,
                 "level": one.level,
                 "fingerprint": one.fingerprint,
-                "images_per_second": round(images_per_second(one, images, self.device), 2),
+                "images_per_second": round(
+                    images_per_second(one, images, self.networks.choose_device()), 2
+                ),
             }
-            for name, one in self.detectors.items()
+            for name, one in self.networks.detectors.items()
         ]
 
 
@@ -329,6 +298,12 @@ def _sampled(
         chosen = rng.choice(len(mine), min(sample, len(mine)), replace=False)
         kept += [mine[n] for n in sorted(chosen)]
     return kept
+
+
+def _counts(table: pd.DataFrame, scores: pd.DataFrame) -> pd.Series:
+    """Whether each row of a table is of an image that is no copy in the scores of all."""
+    copied = scores[scores["status"] == "copy"].set_index(["folder", "image"]).index
+    return pd.Series(~table.set_index(["folder", "image"]).index.isin(copied), table.index)
 
 
 def _same_images(

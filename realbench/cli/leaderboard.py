@@ -101,7 +101,7 @@ def add_command(
     check_name(found, entry, path)
     if path.exists() and not replace:
         raise UsageError(
-            f"{printable(path)} has {model!r} already: give --replace, or the model another name"
+            f"{printable(path)} is there already: give --replace, or the model another name"
         )
     write_entry(entry, path)
     typer.echo(f"Wrote {printable(path)}")

@@ -42,6 +42,7 @@ def score(
     out: Annotated[
         Path | None, options.out("Write scores.csv, summary.json, run.json, report.html.")
     ] = None,
+    matched: options.Matched = False,
     device: options.Device = "auto",
     precision: options.Precision = "float32",
     max_false_alarm: Annotated[
@@ -83,6 +84,7 @@ def score(
             quality=quality or (),
             weights=parse_weights(weights or []),
             out=out,
+            matched=matched,
             device=device,
             precision=precision,
             max_false_alarm=max_false_alarm,
@@ -130,7 +132,7 @@ def progress_bar(*, shown: bool) -> Iterator[Callable[[Progress], None] | None]:
             return
 
         def update(progress: Progress) -> None:
-            bar.enter(progress.stage, progress.total)
+            bar.enter("scoring", progress.total)
             speed = bar.speed
             bar.show(progress.done, progress.total, f"{speed:.1f} images/s" if speed else "")
 

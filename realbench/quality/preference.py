@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -29,6 +30,7 @@ class Preference:
         self._model = model
         self._processor = processor
         self._tokenizer = tokenizer
+        self._tokenizing = threading.Lock()  # its settings of truncation are the tokenizer's own
         self._device = torch.device("cpu")
 
     @property
@@ -38,7 +40,8 @@ class Preference:
 
     def length(self, prompt: str) -> int:
         """See :class:`~realbench.quality.measure.Network`."""
-        return len(self._tokenizer(prompt, truncation=False, verbose=False)["input_ids"])
+        with self._tokenizing:
+            return len(self._tokenizer(prompt, truncation=False, verbose=False)["input_ids"])
 
     def prepare(self, image: np.ndarray) -> Tensor:
         """See :class:`~realbench.quality.measure.Network`."""
@@ -49,9 +52,11 @@ class Preference:
     def score(self, pixels: Tensor, prompts: Sequence[str]) -> Tensor:
         """See :class:`~realbench.quality.measure.Network`."""
         each = list(dict.fromkeys(prompts))
-        tokens = self._tokenizer(
-            each, padding=True, truncation=True, max_length=self.context, return_tensors="pt"
-        ).to(self._device)
+        with self._tokenizing:
+            tokens = self._tokenizer(
+                each, padding=True, truncation=True, max_length=self.context, return_tensors="pt"
+            )
+        tokens = tokens.to(self._device)
         texts = self._model.text_projection(self._model.text_model(**tokens).pooler_output)
         pictures = self._model.visual_projection(
             self._model.vision_model(pixel_values=pixels).pooler_output

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -53,6 +54,47 @@ def find_files(
         for file in find_images(folder, on_problem=note)
     ]
     return files, problems
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """The folders of a run.
+
+    Attributes:
+        folders: where each is, by its name, the reference last.
+        photos: the name of the reference, None where there is none.
+        files: their images with the folder's name, each for one folder.
+        notes: what the user should know of them, a line each.
+    """
+
+    folders: dict[str, str | Path]
+    photos: str | None
+    files: list[tuple[str, ImageFile]]
+    notes: list[str]
+
+    @property
+    def paths(self) -> list[Path]:
+        """Where the images are."""
+        return [file.path for _, file in self.files]
+
+    @property
+    def shown(self) -> list[tuple[str, str]]:
+        """Name and place of each folder."""
+        return [(name, printable(folder)) for name, folder in self.folders.items()]
+
+
+def find_inputs(folders: Sequence[str | Path], reference: str | Path | None = None) -> Inputs:
+    """Find the images of folders, and of a reference.
+
+    Raises:
+        UsageError: a folder is missing, empty, given twice, or has no image of its own.
+    """
+    every = [*folders, *([reference] if reference is not None else [])]
+    names = display_names([Path(folder) for folder in every])
+    files, notes = find_files(names, every)
+    files, overlaps = apart(names, every, files)
+    photos = names[-1] if reference is not None else None
+    return Inputs(dict(zip(names, every, strict=True)), photos, files, [*notes, *overlaps])
 
 
 def apart(
@@ -178,6 +220,17 @@ def mark_copies(table: pd.DataFrame, reference: str | None) -> list[str]:
     table.loc[rows, "status"] = "copy"
     table.loc[rows, "reason"] = [f"a copy of {'/'.join(files[of])}" for of in copied.values()]
     return copy_notes(files, shas, copied)
+
+
+def notes_on_models(inputs: Inputs) -> list[str]:
+    """Say which folders hold several models, which are scored as one."""
+    return [
+        f"{printable(folder)} has the same prompts in {n} folders, scored as one model: give these "
+        f"folders themselves to compare them ({printable(folder)}/*)"
+        for name, folder in inputs.folders.items()
+        if name != inputs.photos
+        and (n := models_below([file for own, file in inputs.files if own == name])) > 1
+    ]
 
 
 def models_below(files: Sequence[ImageFile]) -> int:

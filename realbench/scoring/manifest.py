@@ -12,6 +12,7 @@ from realbench.detection.cards import Card
 from realbench.prompts import Suite
 from realbench.quality.cards import MeasureCard
 from realbench.runs.versions import package_versions
+from realbench.scoring.engine import Protocol
 from realbench.scoring.pipeline import Timings
 from realbench.scoring.records import ScoreManifest
 from realbench.text import printable
@@ -24,6 +25,7 @@ def describe_run(
     arguments: Mapping[str, Any],
     suite: Suite | None,
     cards: Sequence[Card],
+    protocol: Protocol,
     measures: Sequence[MeasureCard] = (),
     device: str | None,
     seed: int,
@@ -38,6 +40,7 @@ def describe_run(
         arguments: what was asked for, as JSON values.
         suite: of the prompts, where one was given.
         cards: of the detectors.
+        protocol: what was done to images before the detectors saw them; it marks fingerprints.
         measures: of image quality and alignment.
         device: where they ran; None if every score was in the cache, or no image readable.
         seed: of the bootstrap.
@@ -57,7 +60,7 @@ def describe_run(
             {
                 "name": card.name,
                 "level": card.level,
-                "fingerprint": card.fingerprint,
+                "fingerprint": protocol.fingerprint(card.fingerprint),
                 "weights_sha256": card.digests.get("weights"),
                 "fused": None
                 if card.fused is None

@@ -1,13 +1,15 @@
 """Reads, decodes, prepares and scores images, all at the same time.
 
-Decoding threads look each file up and turn it into the small input tensors of every detector that
-lacks its score; the thread that called collects them into batches, which run on forward threads.
+Decoding threads look each file up and turn it into the small input tensors of every detector and
+quality measure that lacks its score, so that a file is read, hashed and decoded once, whatever
+their number; the thread that called collects them into batches, which run on forward threads.
 The order of the files decides nothing, so batches fill across folders. Scores and failures reach
 the caller as they come.
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
 import queue
 import threading
@@ -27,9 +29,12 @@ from realbench.scoring.layout import Layout, use_threads
 from realbench.text import printable
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
 
     from realbench.detection.detector import Detector
+    from realbench.quality.cards import MeasureCard
+    from realbench.quality.measure import Measure
 
 # Decoded pixels in flight: a few ordinary images, or one of any size alone.
 _PIXELS_IN_FLIGHT = 64_000_000
@@ -41,7 +46,10 @@ _SHORT_PATIENCE_SECONDS = 0.2
 
 @dataclass(slots=True)
 class Outcome:
-    """What came of one file: its hash and logits by detector, or the reason of its failure."""
+    """What came of one file: its hash and logits by detector, or the reason of its failure.
+
+    Quality measures have their scores beside the logits, by name.
+    """
 
     sha256: str = ""
     logits: dict[str, float] = field(default_factory=dict)
@@ -51,16 +59,12 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a run is: files finished of all, and how many of them came from the cache.
-
-    ``stage`` is ``"scoring"`` for the detectors, then the name of each quality measure.
-    """
+    """How far a run is: files finished of all, and how many of them came from the cache."""
 
     done: int
     total: int
     cached: int
     failed: int
-    stage: str = "scoring"
 
 
 @dataclass(slots=True)
@@ -74,18 +78,42 @@ class Timings:
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """Loaded detectors, by name, and how they share the processor.
+    """Loaded detectors and quality measures, by name, and how they share the processor.
 
-    ``batch_sizes`` has the images a batch of detectors for which they were found out.
+    ``batch_sizes`` has the images a batch of detectors for which they were found out; ``change``
+    is done to an image before a detector sees it.
     """
 
     detectors: Mapping[str, Detector]
     layout: Layout
     batch_sizes: Mapping[str, int] = field(default_factory=dict)
+    measures: Mapping[str, Measure] = field(default_factory=dict)
+    change: Callable[[np.ndarray], np.ndarray] | None = None
 
-    def images(self, name: str, views: int) -> int:
-        """Return the images a batch for a detector that sees ``views`` views of each."""
+    def images(self, name: str, prepared: torch.Tensor) -> int:
+        """Return the images a batch; of each a detector sees several views, a measure one."""
+        views = 1 if name in self.measures else len(prepared)
         return self.batch_sizes.get(name) or self.layout.images(views)
+
+    def prepare(self, names: Sequence[str], image: np.ndarray) -> dict[str, torch.Tensor]:
+        """Return what each of ``names`` sees of an image, uint8 RGB (H, W, 3)."""
+        own = [name for name in names if name in self.detectors]
+        changed = self.change(image) if self.change and own else image
+        seen = prepare_for(self.detectors, own, changed)
+        return seen | {n: self.measures[n].prepare(image) for n in names if n in self.measures}
+
+    def scores(
+        self, name: str, tensors: Sequence[torch.Tensor], prompts: Sequence[str]
+    ) -> list[float]:
+        """Return the logits of a batch by a detector, or its scores by a measure."""
+        if name in self.detectors:
+            return score_batch(self.detectors[name], tensors)
+        import torch
+
+        found: list[float] = (
+            self.measures[name].scores(torch.stack(list(tensors)), prompts).tolist()
+        )
+        return found
 
     @property
     def largest_batch(self) -> int:
@@ -126,7 +154,7 @@ class _Read:
     """
 
     index: int
-    sha256: str
+    job: Job
     stat: Stat | None = None
     known: dict[str, float] | None = None
     prepared: Mapping[str, torch.Tensor] = field(default_factory=dict)
@@ -136,8 +164,8 @@ class _Read:
 
 @dataclass(frozen=True, slots=True)
 class _Scored:
-    detector: str
-    shas: Sequence[str]
+    name: str
+    jobs: Sequence[Job]
     logits: Sequence[float]
 
 
@@ -146,6 +174,8 @@ class _Stopped(Exception):  # noqa: N818 - nothing went wrong in the thread that
 
 
 Event = _Read | _Scored | BaseException
+# The SHA-256 of an image, and its prompt where a measure reads it: what is scored once.
+Job = tuple[str, str]
 OnOutcome = Callable[[int, Outcome], None]
 
 
@@ -154,10 +184,11 @@ class Pipeline:
 
     Args:
         fingerprints: detector name to fingerprint, in the order of the result's columns.
-        load: loads the detectors; called when the first image needs them, on a thread.
+        load: loads detectors and measures; called when the first image needs them, on a thread.
         cache: what is known already.
         decoders: number of decoding threads.
         max_pixels: larger images are not decoded.
+        measures: cards of quality measures, by name.
     """
 
     def __init__(
@@ -168,31 +199,62 @@ class Pipeline:
         *,
         decoders: int,
         max_pixels: int,
+        measures: Mapping[str, MeasureCard] | None = None,
     ) -> None:
         self.fingerprints = dict(fingerprints)
         self.load = load
         self.cache = cache
         self.decoders = decoders
         self.max_pixels = max_pixels
+        self.measures = dict(measures or {})
         self.timings = Timings()
         self._clock = threading.Lock()
 
-    def run(self, paths: Sequence[Path], on_outcome: OnOutcome) -> None:
+    def run(
+        self,
+        paths: Sequence[Path],
+        on_outcome: OnOutcome,
+        prompts: Sequence[str | None] | None = None,
+    ) -> None:
         """Score ``paths``; ``on_outcome`` gets each index once, in the order of completion.
 
-        It is called on the calling thread. On an exception (Ctrl-C too) the threads are stopped
+        A measure that compares images with their ``prompts`` scores those that have one. It is
+        called on the calling thread. On an exception (Ctrl-C too) the threads are stopped
         and what was scored is in the cache.
 
         Raises:
             RealBenchError: the detectors cannot be loaded, or one of them fails.
         """
         if paths:
-            _Run(self, paths, on_outcome).go()
+            reads = any(card.needs_prompt for card in self.measures.values())
+            own = prompts if reads and prompts is not None else [None] * len(paths)
+            _Run(self, paths, on_outcome, [one or "" for one in own]).go()
 
-    def known(self, sha256: str) -> dict[str, float]:
-        """Return the cached logits of an image by detector name."""
-        found = self.cache.logits(sha256, list(self.fingerprints.values()))
-        return {name: found[mark] for name, mark in self.fingerprints.items() if mark in found}
+    def keys(self, prompt: str) -> dict[str, str]:
+        """Return under what an image's scores are cached, by the name of all that score it."""
+        return self.fingerprints | {
+            name: card.key(prompt)
+            for name, card in self.measures.items()
+            if prompt or not card.needs_prompt
+        }
+
+    def known(self, job: Job) -> dict[str, float]:
+        """Return the cached scores of an image by name."""
+        keys = self.keys(job[1])
+        found = self.cache.logits(job[0], list(keys.values()))
+        return {name: found[key] for name, key in keys.items() if key in found}
+
+    def keep(self, scored: _Scored, engine: Engine) -> None:
+        """Put scores into the cache."""
+        if scored.name in self.fingerprints:
+            logits = {job[0]: one for job, one in zip(scored.jobs, scored.logits, strict=True)}
+            self.cache.put_logits(self.fingerprints[scored.name], logits)
+            return
+        card, measure = self.measures[scored.name], engine.measures[scored.name]
+        for (sha256, prompt), score in zip(scored.jobs, scored.logits, strict=True):
+            if card.needs_prompt and measure.cuts(prompt):
+                self.cache.put_logits(cut_key(card, prompt), {sha256: 1.0})
+            self.cache.put_logits(card.key(prompt), {sha256: score})
 
     def add_time(self, name: str, seconds: float) -> None:
         """Add to one of the timings, from any thread."""
@@ -203,10 +265,17 @@ class Pipeline:
 class _Run:
     """The threads and the book-keeping of one call of :meth:`Pipeline.run`."""
 
-    def __init__(self, pipeline: Pipeline, paths: Sequence[Path], on_outcome: OnOutcome) -> None:
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        paths: Sequence[Path],
+        on_outcome: OnOutcome,
+        prompts: Sequence[str],
+    ) -> None:
         self.p = pipeline
         self.paths = paths
         self.on_outcome = on_outcome
+        self.prompts = prompts
         self.todo: queue.SimpleQueue[int] = queue.SimpleQueue()
         for index in range(len(paths)):
             self.todo.put(index)
@@ -218,13 +287,14 @@ class _Run:
         self.engine: Engine | None = None
         self.loading = threading.Lock()
         self.forwards: ThreadPoolExecutor | None = None
-        self.claimed: set[str] = set()
+        self.claimed: set[Job] = set()
         self.claims = threading.Lock()
-        self.unfinished: dict[str, Outcome] = {}
-        self.finished: dict[str, Outcome] = {}
-        self.waiting: dict[str, list[int]] = {}
-        self.batches: dict[str, list[tuple[str, torch.Tensor]]] = {
-            name: [] for name in pipeline.fingerprints
+        self.first: dict[tuple[str, str], float] = {}
+        self.unfinished: dict[Job, Outcome] = {}
+        self.finished: dict[Job, Outcome] = {}
+        self.waiting: dict[Job, list[int]] = {}
+        self.batches: dict[str, list[tuple[Job, torch.Tensor]]] = {
+            name: [] for name in [*pipeline.fingerprints, *pipeline.measures]
         }
 
     def go(self) -> None:
@@ -273,26 +343,27 @@ class _Run:
             self.events.put(error)
 
     def _read(self, index: int) -> _Read:
-        path = self.paths[index]
+        path, prompt = self.paths[index], self.prompts[index]
         remembered = self.p.cache.known_sha256(path)
         if remembered:
-            known = self.p.known(remembered)
-            if len(known) == len(self.p.fingerprints):
-                return _Read(index, remembered, known=known, alone=True)
-        sha256, stat, start = "", file_stat(path), time.perf_counter()
+            known = self.p.known((remembered, prompt))
+            if len(known) == len(self.p.keys(prompt)):
+                return _Read(index, (remembered, prompt), known=known, alone=True)
+        job, stat, start = ("", prompt), file_stat(path), time.perf_counter()
         try:
             data, sha256 = read_bytes_and_hash(path)
+            job = (sha256, prompt)
             with self.claims:
-                if sha256 in self.claimed:
-                    return _Read(index, sha256, stat)
-                self.claimed.add(sha256)
-            known = self.p.known(sha256)
-            missing = [name for name in self.p.fingerprints if name not in known]
+                if job in self.claimed:
+                    return _Read(index, job, stat)
+                self.claimed.add(job)
+            known = self.p.known(job)
+            missing = [name for name in self.p.keys(prompt) if name not in known]
             prepared = self._prepare(data, missing, start) if missing else {}
         except UnreadableImage as error:
             reason = printable(" ".join(error.reason.split()))
-            return _Read(index, sha256, stat, known={}, reason=reason, alone=not sha256)
-        return _Read(index, sha256, stat, known, prepared)
+            return _Read(index, job, stat, known={}, reason=reason, alone=not job[0])
+        return _Read(index, job, stat, known, prepared)
 
     def _prepare(self, data: bytes, names: Sequence[str], start: float) -> dict[str, torch.Tensor]:
         """Decode an image and prepare it for detectors; keeps one of the slots."""
@@ -304,9 +375,9 @@ class _Run:
                 raise _Stopped
             image = decode(data, max_pixels=self.p.max_pixels)
             self.p.add_time("read_and_decode", time.perf_counter() - start)
-            detectors = self._loaded().detectors
+            engine = self._loaded()
             start = time.perf_counter()
-            prepared = prepare_for(detectors, names, image)
+            prepared = engine.prepare(names, image)
             self.p.add_time("prepare", time.perf_counter() - start)
         except UnreadableImage:
             self.slots.release()
@@ -327,10 +398,9 @@ class _Run:
                     self.stopped.set()  # before another thread gets the lock and tries again
                     raise
                 layout = engine.layout
-                # Every detector may hold an unfinished batch while the forward threads hold two.
-                self.slots.release(
-                    engine.largest_batch * (len(engine.detectors) + 2 * layout.forwards)
-                )
+                # Each network may hold an unfinished batch while the forward threads hold two.
+                networks = len(engine.detectors) + len(engine.measures)
+                self.slots.release(engine.largest_batch * (networks + 2 * layout.forwards))
                 self.forwards = ThreadPoolExecutor(
                     layout.forwards,
                     thread_name_prefix="realbench-forward",
@@ -360,48 +430,60 @@ class _Run:
 
     def _take_read(self, read: _Read) -> int:
         """Book a file that was read; return how many files are finished by it."""
-        if read.sha256 and read.stat is not None:
-            self.p.cache.put_file(self.paths[read.index], read.stat, read.sha256)
+        sha256, job = read.job[0], read.job
+        if sha256 and read.stat is not None:
+            self.p.cache.put_file(self.paths[read.index], read.stat, sha256)
         if read.known is None:  # a twin of a file that was read before
-            if read.sha256 in self.finished:
-                self.on_outcome(read.index, self.finished[read.sha256])
+            if job in self.finished:
+                self.on_outcome(read.index, self.finished[job])
                 return 1
-            self.waiting.setdefault(read.sha256, []).append(read.index)
+            self.waiting.setdefault(job, []).append(read.index)
             return 0
-        outcome = Outcome(read.sha256, read.known, read.reason)
+        outcome = Outcome(sha256, read.known, read.reason)
         outcome.cached = not (read.prepared or read.reason)
         if read.alone:
             self.on_outcome(read.index, outcome)
             return 1
-        self.waiting.setdefault(read.sha256, []).append(read.index)
+        self.waiting.setdefault(job, []).append(read.index)
         if not read.prepared:
-            return self._finish(outcome)
-        self.unfinished[read.sha256] = outcome
+            return self._finish(job, outcome)
+        self.unfinished[job] = outcome
         for name, tensor in read.prepared.items():
-            self.batches[name].append((read.sha256, tensor))
-            if self.engine and len(self.batches[name]) >= self.engine.images(name, len(tensor)):
+            self.batches[name].append((job, tensor))
+            if self.engine and len(self.batches[name]) >= self.engine.images(name, tensor):
                 self._submit(name)
         return 0
 
     def _take_scored(self, scored: _Scored) -> int:
         self._keep(scored)
         finished = 0
-        for sha256, logit in zip(scored.shas, scored.logits, strict=True):
-            outcome = self.unfinished[sha256]
-            outcome.logits[scored.detector] = logit
-            if len(outcome.logits) == len(self.p.fingerprints):
-                del self.unfinished[sha256]
+        for job, logit in zip(scored.jobs, self._agreed(scored), strict=True):
+            outcome = self.unfinished[job]
+            outcome.logits[scored.name] = logit
+            if len(outcome.logits) == len(self.p.keys(job[1])):
+                del self.unfinished[job]
                 self.slots.release()
-                finished += self._finish(outcome)
+                finished += self._finish(job, outcome)
         return finished
 
-    def _keep(self, scored: _Scored) -> None:
-        logits = dict(zip(scored.shas, scored.logits, strict=True))
-        self.p.cache.put_logits(self.p.fingerprints[scored.detector], logits)
+    def _agreed(self, scored: _Scored) -> Sequence[float]:
+        """Return a batch's logits, of an image with several prompts those that came first.
 
-    def _finish(self, outcome: Outcome) -> int:
-        self.finished[outcome.sha256] = outcome
-        indices = self.waiting.pop(outcome.sha256)
+        Another batch may round the same image's logit otherwise, and it has but one.
+        """
+        if scored.name in self.p.measures:
+            return scored.logits
+        pairs = zip(scored.jobs, scored.logits, strict=True)
+        return [self.first.setdefault((sha, scored.name), logit) for (sha, _), logit in pairs]
+
+    def _keep(self, scored: _Scored) -> None:
+        assert self.engine is not None
+        kept = _Scored(scored.name, scored.jobs, self._agreed(scored))
+        self.p.keep(kept, self.engine)
+
+    def _finish(self, job: Job, outcome: Outcome) -> int:
+        self.finished[job] = outcome
+        indices = self.waiting.pop(job)
         for index in indices:
             self.on_outcome(index, outcome)
         return len(indices)
@@ -413,24 +495,27 @@ class _Run:
 
     # --- forward threads ---
 
-    def _forward(self, name: str, batch: Sequence[tuple[str, torch.Tensor]]) -> None:
+    def _forward(self, name: str, batch: Sequence[tuple[Job, torch.Tensor]]) -> None:
+        assert self.engine is not None
         try:
             start = time.perf_counter()
-            shas, tensors = zip(*batch, strict=True)
-            logits = score_batch(self._loaded_already()[name], tensors)
+            jobs, tensors = zip(*batch, strict=True)
+            logits = self.engine.scores(name, tensors, [prompt for _, prompt in jobs])
             self.p.add_time("forward", time.perf_counter() - start)
             if not all(map(math.isfinite, logits)):
+                kind = "detector" if name in self.p.fingerprints else "measure"
                 raise RealBenchError(
-                    f"detector {name} gives a score that is not a number: its weights or its "
-                    "card are wrong"
+                    f"{kind} {name} gives a score that is not a number: its weights or its card "
+                    "are wrong"
                 )
-            self.events.put(_Scored(name, shas, logits))
+            self.events.put(_Scored(name, jobs, logits))
         except BaseException as error:  # handed to the calling thread, which raises it
             self.events.put(_explained(error, name))
 
-    def _loaded_already(self) -> Mapping[str, Detector]:
-        assert self.engine is not None
-        return self.engine.detectors
+
+def cut_key(card: MeasureCard, prompt: str) -> str:
+    """Return under what the cache knows that a prompt was too long to be read whole."""
+    return hashlib.sha256(f"{card.key(prompt)} cut".encode()).hexdigest()
 
 
 def score_batch(detector: Detector, tensors: Sequence[torch.Tensor]) -> list[float]:

@@ -8,15 +8,12 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import groupby
-from operator import itemgetter
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import pandas as pd
 
-from realbench.allocator import keep_freed_memory
 from realbench.detection.cards import Card
 from realbench.detection.ensemble import combine, disagreement, fused_terms, probability
 from realbench.detection.ensembles import choose_cards
@@ -29,19 +26,17 @@ from realbench.prompts import load_suite
 from realbench.quality.cards import find_measures
 from realbench.runs.files import checked, json_bytes, make_folder, table_csv, write_atomically
 from realbench.runs.folder import make_run_folder
-from realbench.scoring.batch_size import find_batch_sizes
 from realbench.scoring.cache import cache_path, open_cache
+from realbench.scoring.engine import FileScores, Networks, Protocol, score_files
 from realbench.scoring.folders import (
-    apart,
-    display_names,
-    find_files,
+    Inputs,
+    find_inputs,
     mark_copies,
-    models_below,
+    notes_on_models,
     warn_of_other_prompts,
 )
-from realbench.scoring.layout import choose_layout, decoding_threads
 from realbench.scoring.manifest import describe_run
-from realbench.scoring.pipeline import Engine, Outcome, Pipeline, Progress
+from realbench.scoring.pipeline import Progress
 from realbench.scoring.quality import add_quality, check_measures
 from realbench.scoring.records import (
     ScoreManifest,
@@ -50,6 +45,7 @@ from realbench.scoring.records import (
     read_summary,
     read_table,
 )
+from realbench.scoring.shortcuts import shortcut_notes
 from realbench.scoring.summary import summarize
 from realbench.stats import VerdictRule
 from realbench.text import printable
@@ -127,7 +123,7 @@ class ScoreRun:
     @property
     def n_scored(self) -> int:
         """How many images have scores."""
-        return int((self.table["status"] == "ok").sum())
+        return int((self.table["status"] != "unreadable").sum())
 
     def write(self, out: str | Path) -> Path:
         """Write ``scores.csv``, ``summary.json``, ``run.json`` and ``report.html`` to ``out``.
@@ -156,6 +152,7 @@ def score(
     quality: Sequence[str | Path] = (),
     weights: Mapping[str, Mapping[str, str | Path]] | None = None,
     out: str | Path | None = None,
+    matched: bool = False,
     device: str = "auto",
     precision: Precision = "float32",
     max_false_alarm: float = 0.05,
@@ -177,6 +174,8 @@ def score(
             folders with a ``measure.toml``. Those that read prompts need ``prompts``.
         weights: the user's own files, by detector or measure and part (``"weights"``,
             ``"backbone"``).
+        matched: bring every image to one shape, size and format before a detector sees it, so
+            that these tell no model from the photographs.
         out: folder that receives CSV, summary, manifest and report.
         device: where the networks run; ``"auto"`` prefers a GPU.
         precision: of published networks; ``"bfloat16"`` is meant for GPUs, and moves their
@@ -211,90 +210,56 @@ def score(
     check_measures(measures, [card.name for card in cards], suite)
     held_out = find_sample(cards)
     rule = None if held_out is None else held_out.rule(cards, max_false_alarm)
-    every = [*folders, *([reference] if reference is not None else [])]
-    names = display_names([Path(folder) for folder in every])
-    files, problems = find_files(names, every)
-    files, overlaps = apart(names, every, files)
-    problems += overlaps
+    inputs = find_inputs(folders, reference)
     if suite is not None and prompts is not None:
-        warn_of_other_prompts(suite, prompts, files)
-    problems += [
-        f"{printable(folder)} has the same prompts in {n} folders, scored as one model: give these "
-        f"folders themselves to compare them ({printable(folder)}/*)"
-        for folder, (_, its) in zip(folders, groupby(files, itemgetter(0)), strict=False)
-        if (n := models_below([file for _, file in its])) > 1
-    ]
+        warn_of_other_prompts(suite, prompts, inputs.files)
     caches = [cache_path()] if cache else []
     if out is not None:
-        make_run_folder(Path(out), "realbench score", every)
-        _warn_of_replacement(Path(out), names)
+        make_run_folder(Path(out), "realbench score", inputs.folders.values())
+        _warn_of_replacement(Path(out), list(inputs.folders))
         if cache:
             caches.append(Path(out) / ".scores.sqlite")  # where the usual place cannot be used
-    keep_freed_memory()  # while there are no threads yet
-    devices: list[str] = []
-
-    def chosen_device() -> str:
-        from realbench.scoring.scorer import choose_device
-
-        if not devices:
-            devices.append(choose_device(device))
-        return devices[0]
-
-    if device not in ("auto", "cpu"):
-        chosen_device()  # a wrong one is refused even if every score is in the cache
-
-    def load() -> Engine:
-        from realbench.scoring.scorer import load_detectors
-
-        loaded = load_detectors(cards, chosen_device())
-        sizes = {} if batch_size else find_batch_sizes(loaded, devices[0], most=len(files))
-        return Engine(loaded, choose_layout(devices[0], batch_size), sizes)
-
-    counter = _Counter(len(files), progress)
+    protocol = Protocol(matched=matched)
+    networks = Networks(cards, measures, device=device, batch_size=batch_size)
+    texts = {} if suite is None else {key: one.prompt for key, one in suite.prompts.items()}
+    own_prompts = [texts.get(file.prompt_id) for _, file in inputs.files]
     clock = time.perf_counter()
     with open_cache(caches) as store:
-        pipeline = Pipeline(
-            {card.name: card.fingerprint for card in cards},
-            load,
-            store,
-            decoders=decoding_threads(workers),
-            max_pixels=max_pixels,
-        )
-        pipeline.run([file.path for _, file in files], counter.take)
-        table = _table(files, counter.outcomes, cards, rule)
-        problems += mark_copies(table, names[-1] if reference is not None else None)
-        notes = add_quality(
-            measures,
-            table,
-            [file.path for _, file in files],
-            suite,
-            store,
-            device=chosen_device,
-            batch_size=batch_size,
-            workers=decoding_threads(workers),
+        scores = score_files(
+            inputs.paths,
+            networks,
+            cache=store,
+            protocol=protocol,
+            prompts=own_prompts,
+            workers=workers,
             max_pixels=max_pixels,
             progress=progress,
         )
+        table = _table(inputs.files, scores, cards, rule)
+        notes = [*inputs.notes, *notes_on_models(inputs), *mark_copies(table, inputs.photos)]
+        if not matched:
+            notes += _shortcut_notes(inputs, table)
+        notes += add_quality(table, scores, networks, own_prompts, store, inputs.photos)
     seconds = time.perf_counter() - clock
 
-    shown = [(name, printable(folder)) for name, folder in zip(names, every, strict=True)]
     summary = summarize(
         table,
-        folders=shown[: len(folders)],
-        reference=shown[-1] if reference is not None else None,
+        folders=inputs.shown[: len(folders)],
+        reference=None if inputs.photos is None else inputs.shown[-1],
         detectors=[card.name for card in cards],
         prompts=None if suite is None else suite.prompts,
         quality=[card.name for card in measures],
         verdict=None if held_out is None or rule is None else held_out.describe(cards, rule),
         seed=seed,
     )
-    summary["notes"] += [*problems, *notes, *doubts(cards, rule)]
+    summary["notes"] += [*notes, *doubts(cards, rule)]
     manifest = describe_run(
         arguments={
             "folders": [printable(folder) for folder in folders],
             "prompts": None if prompts is None else printable(prompts),
             "reference": None if reference is None else printable(reference),
             "device": device,
+            "matched": matched,
             "precision": precision,
             "max_false_alarm": max_false_alarm,
             "max_pixels": max_pixels,
@@ -304,18 +269,27 @@ def score(
         },
         suite=suite,
         cards=cards,
+        protocol=protocol,
         measures=measures,
-        device=devices[0] if devices else None,
+        device=networks.device,
         seed=seed,
         started=started,
         seconds=seconds,
-        counts=counter.counts(),
-        timings=pipeline.timings,
+        counts=scores.counts(),
+        timings=scores.timings,
     )
-    run = ScoreRun(table, summary, manifest, {(name, f.image): f.path for name, f in files})
+    run = ScoreRun(table, summary, manifest, {(name, f.image): f.path for name, f in inputs.files})
     if out is not None:
         run.write(out)
     return run
+
+
+def _shortcut_notes(inputs: Inputs, table: pd.DataFrame) -> list[str]:
+    """Say which folders could be told from the photographs without a look at the pictures."""
+    if inputs.photos is None:
+        return []
+    status = zip(inputs.files, table["status"], strict=True)
+    return shortcut_notes([file for file, one in status if one == "ok"], inputs.photos)
 
 
 def _warn_of_replacement(out: Path, names: Sequence[str]) -> None:
@@ -359,53 +333,14 @@ def find_cards(
     ]
 
 
-class _Counter:
-    """Keeps the outcomes by index and tells how far the run is."""
-
-    def __init__(self, total: int, progress: Callable[[Progress], None] | None) -> None:
-        self.outcomes: dict[int, Outcome] = {}
-        self._total = total
-        self._progress = progress
-        self._cached = 0
-        self._failed = 0
-
-    def take(self, index: int, outcome: Outcome) -> None:
-        self.outcomes[index] = outcome
-        self._cached += outcome.cached
-        self._failed += bool(outcome.reason)
-        if self._progress is not None:
-            done = len(self.outcomes)
-            self._progress(Progress(done, self._total, self._cached, self._failed))
-
-    def counts(self) -> dict[str, int]:
-        return {
-            "n_scored": len(self.outcomes) - self._failed,
-            "n_cached": self._cached,
-            "n_failed": self._failed,
-        }
-
-
 def _table(
     files: Sequence[tuple[str, ImageFile]],
-    outcomes: Mapping[int, Outcome],
+    scores: FileScores,
     cards: Sequence[Card],
     rule: VerdictRule | None,
 ) -> pd.DataFrame:
-    results = [outcomes[n] for n in range(len(files))]
-    table = pd.DataFrame(
-        {
-            "folder": [name for name, _ in files],
-            "image": [file.image for _, file in files],
-            "prompt_id": [file.prompt_id for _, file in files],
-            "sha256": [result.sha256 for result in results],
-            "status": ["unreadable" if result.reason else "ok" for result in results],
-            "reason": [result.reason for result in results],
-        }
-    )
-    logits = {
-        name: np.array([result.logits.get(name, np.nan) for result in results], np.float64)
-        for name in [card.name for card in cards]
-    }
+    table = scores.table(files)
+    logits = {card.name: scores.of(card.name) for card in cards}
     probabilities = {name: probability(values) for name, values in logits.items()}
     levels = {card.name: card.level for card in cards}
     table["realism"] = combine(logits, levels, fused_terms(cards))

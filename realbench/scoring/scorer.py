@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -27,6 +28,13 @@ if TYPE_CHECKING:
 
     from realbench.detection.detector import Detector
     from realbench.stats import VerdictRule
+
+    Images: TypeAlias = (
+        Image.Image | Iterable[Image.Image | np.ndarray | torch.Tensor] | np.ndarray | torch.Tensor
+    )
+
+# Floats may be outside of [0, 1] by as much as rounding to bytes takes away.
+_HALF_A_STEP = 0.5 / 255
 
 
 @dataclass(frozen=True)
@@ -68,7 +76,7 @@ class Scores:
         return cls(realism, detectors, values, spread, verdict)
 
 
-def choose_device(device: str) -> str:
+def choose_device(device: str | torch.device) -> str:
     """Return ``device``, with ``"auto"`` resolved to CUDA, Apple's MPS or the CPU.
 
     Raises:
@@ -76,6 +84,7 @@ def choose_device(device: str) -> str:
     """
     import torch
 
+    device = str(device)
     if device == "auto":
         if torch.cuda.is_available():
             return "cuda"
@@ -96,23 +105,27 @@ class Scorer:
 
     Args:
         detectors: names, ensembles (``"ensemble:NAME"``), card folders or loaded detectors.
-        device: ``"auto"``, ``"cpu"``, ``"cuda:0"`` and so on.
+        device: ``"auto"``, ``"cpu"``, ``"cuda:0"`` and so on, or a ``torch.device``.
         batch_size: images a forward pass; by default one that suits the device.
         precision: of published networks that are given by name or folder; ``"bfloat16"`` is
             meant for GPUs, and moves their scores a little.
         max_false_alarm: as for :func:`realbench.score`.
+
+    It can be pickled, so that worker processes have one: each loads the detectors anew.
     """
 
     def __init__(
         self,
         detectors: Sequence[str | Path | Detector] = DEFAULT_DETECTORS,
         *,
-        device: str = "auto",
+        device: str | torch.device = "auto",
         batch_size: int | None = None,
         precision: Precision = "float32",
         max_false_alarm: float = 0.05,
     ) -> None:
         check_bound(max_false_alarm)
+        if batch_size is not None and batch_size < 1:
+            raise UsageError("batch_size must be at least 1")
         if isinstance(detectors, str | Path):
             detectors = [detectors]
         named = _named(detectors)
@@ -126,19 +139,34 @@ class Scorer:
         held_out = find_sample(cards)
         self.rule = None if held_out is None else held_out.rule(cards, max_false_alarm)
         self._layout = choose_layout(self.device, batch_size)
+        self._made_of = {
+            "detectors": chosen,
+            "device": device,
+            "batch_size": batch_size,
+            "precision": precision,
+            "max_false_alarm": max_false_alarm,
+        }
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self._made_of
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)  # type: ignore[misc]
 
     def __repr__(self) -> str:
         return f"Scorer({', '.join(self.detectors)}; {self.device})"
 
-    def __call__(self, images: Sequence[Image.Image | np.ndarray] | torch.Tensor) -> Scores:
+    def __call__(self, images: Images) -> Scores:
         """Score images.
 
         Args:
-            images: PIL images of any mode, uint8 RGB arrays of shape (H, W, 3), both of any
-                size, or one uint8 tensor of shape (n, 3, H, W).
+            images: one PIL image, or several images of any size: PIL images of any mode, arrays
+                and tensors of RGB, of shape (3, H, W) or (H, W, 3) (of shape (3, H, 3) tensors
+                are the former, arrays the latter); or one tensor or array of shape (n, 3, H, W).
+                Integers are in [0, 255], floats in [0, 1].
 
         Raises:
-            UsageError: an array or tensor of another shape or type.
+            UsageError: something else; the message says which image, and what to do.
         """
         arrays = rgb_arrays(images)
         layout = self._layout
@@ -161,7 +189,7 @@ class Scorer:
 
     def reward(
         self,
-        images: Sequence[Image.Image | np.ndarray] | torch.Tensor,
+        images: Images,
         prompts: Sequence[str] | None = None,
     ) -> np.ndarray:
         """Return the realism of ``images`` as a reward, float32 (n,), in [0, 1].
@@ -211,38 +239,122 @@ def load_detectors(
     return {detector.name: detector for detector in loaded}
 
 
-def rgb_arrays(images: Sequence[Image.Image | np.ndarray] | torch.Tensor) -> list[np.ndarray]:
+def rgb_arrays(images: Images) -> list[np.ndarray]:
     """Return images in memory, as :class:`Scorer` takes them, as uint8 RGB arrays (H, W, 3).
 
     Raises:
-        UsageError: an array or tensor of another shape or type.
+        UsageError: something else; the message says which image, and what to do.
     """
     return [_as_array(image, n) for n, image in enumerate(_each(images))]
 
 
-def _each(images: Any) -> Sequence[Any]:
-    if hasattr(images, "detach"):  # a tensor
-        if images.ndim != 4 or images.shape[1] != 3:
-            raise UsageError(f"a tensor must have shape (n, 3, H, W), not {tuple(images.shape)}")
-        return list(images.detach().cpu().permute(0, 2, 3, 1).numpy())
-    if isinstance(images, np.ndarray) and images.ndim != 4:
-        raise UsageError(f"give a list of images, not one array of shape {images.shape}")
-    return images
+def _each(images: Any) -> Iterable[Any]:
+    from PIL import Image
+
+    if isinstance(images, Image.Image):
+        return [images]
+    if _is_tensor(images) or isinstance(images, np.ndarray):
+        shape, kind = tuple(images.shape), "tensor" if _is_tensor(images) else "array"
+        if len(shape) == 3:
+            raise UsageError(f"give a list of images, not one {kind} of shape {shape}: [image]")
+        if len(shape) != 4 or (kind == "tensor" and shape[1] != 3):
+            hint = ": permute(0, 3, 1, 2)" if len(shape) == 4 and shape[3] == 3 else ""
+            raise UsageError(f"a {kind} of images must have shape (n, 3, H, W), not {shape}{hint}")
+        return list(images)
+    if isinstance(images, str | bytes | os.PathLike | Mapping):
+        raise UsageError(
+            f"images are a {type(images).__name__}: give a list of PIL images, arrays or tensors "
+            "(realbench.score takes folders)"
+        )
+    try:
+        return iter(images)
+    except TypeError as error:
+        raise UsageError(
+            f"images are a {type(images).__name__}: give a PIL image, or a list of PIL images, "
+            "arrays or tensors"
+        ) from error
 
 
-def _as_array(image: Image.Image | np.ndarray, position: int) -> np.ndarray:
+def _as_array(image: Any, position: int) -> np.ndarray:
     from PIL import Image
 
     if isinstance(image, Image.Image):
         from realbench.color import to_srgb
 
-        return np.asarray(to_srgb(image))
-    if not isinstance(image, np.ndarray):
-        kind = type(image).__name__
-        raise UsageError(f"image {position} is a {kind}: give PIL images or uint8 arrays")
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+        try:
+            return np.asarray(to_srgb(image))
+        except (OSError, SyntaxError, ValueError) as error:  # a file that is read only now
+            raise UsageError(
+                f"image {position} cannot be decoded ({error}): open it anew, or leave it out"
+            ) from error
+    if _is_tensor(image):
+        array, planes_first = _numpy_of(image, position), True
+    elif isinstance(image, np.ndarray) or hasattr(image, "__array__"):
+        array, planes_first = np.asarray(image), False
+    else:
         raise UsageError(
-            f"image {position} has shape {image.shape} and type {image.dtype}: "
-            "give uint8 RGB of shape (H, W, 3)"
+            f"image {position} is a {type(image).__name__}: give PIL images, arrays or tensors "
+            "(a file: PIL.Image.open)"
         )
-    return image
+    return _as_bytes(_planes_last(array, position, planes_first), position)
+
+
+def _is_tensor(value: Any) -> bool:
+    return hasattr(value, "detach") and hasattr(value, "cpu")  # without an import of torch
+
+
+def _numpy_of(tensor: torch.Tensor, position: int) -> np.ndarray:
+    """Return a tensor of any device and type as an array."""
+    try:
+        own = tensor.detach()
+        if own.is_floating_point():
+            own = own.float()  # NumPy has no bfloat16
+        return own.cpu().numpy()
+    except (RuntimeError, TypeError, NotImplementedError) as error:
+        first = str(error).splitlines()[0]
+        raise UsageError(
+            f"image {position} is a tensor that cannot be read ({first}): give a dense one"
+        ) from error
+
+
+def _planes_last(array: np.ndarray, position: int, planes_first: bool) -> np.ndarray:
+    """Return an image of shape (3, H, W) or (H, W, 3) as (H, W, 3).
+
+    Args:
+        array: it.
+        position: its place, for the message.
+        planes_first: whether it is (3, H, W) where both would be possible.
+    """
+    shape = array.shape
+    if array.ndim == 3 and array.size:
+        first, last = shape[0] == 3, shape[2] == 3
+        if first and (planes_first or not last):
+            return array.transpose(1, 2, 0)
+        if last:
+            return array
+    hint = "repeat gray three times, and put transparency on white, or give a PIL image"
+    raise UsageError(
+        f"image {position} has shape {shape}: give RGB of shape (3, H, W) or (H, W, 3); {hint}"
+    )
+
+
+def _as_bytes(array: np.ndarray, position: int) -> np.ndarray:
+    """Return an image's values as uint8: integers from 0 to 255, floats from 0 to 1."""
+    if array.dtype == np.uint8:
+        return np.ascontiguousarray(array)
+    what = f"image {position} has {array.dtype} values"
+    if array.dtype.kind not in "iufb":
+        raise UsageError(f"{what}: give integers in [0, 255] or floats in [0, 1]")
+    if array.dtype.kind == "b":
+        array = array.astype(np.float32)
+    low, high = float(array.min()), float(array.max())
+    if array.dtype.kind in "iu":
+        if low < 0 or high > 255:
+            raise UsageError(f"{what} from {low:g} to {high:g}: give [0, 255] (of 16 bits: // 257)")
+        return np.ascontiguousarray(array, np.uint8)
+    if not (low >= -_HALF_A_STEP and high <= 1 + _HALF_A_STEP):  # nor NaN
+        raise UsageError(
+            f"{what} from {low:g} to {high:g}: give floats in [0, 1] (of [-1, 1]: x / 2 + 0.5; of "
+            "[0, 255]: x / 255)"
+        )
+    return np.rint(np.clip(array, 0, 1) * 255).astype(np.uint8)

@@ -119,7 +119,7 @@ def test_a_rerun_loads_no_detector(
     def refuse(*_: object) -> None:
         raise AssertionError("loaded again")
 
-    monkeypatch.setattr("realbench.scoring.scorer.load_detectors", refuse)
+    monkeypatch.setattr("realbench.scoring.engine.load_detector", refuse)
     assert judged(DetectorJudge(options), showings) == first
 
 

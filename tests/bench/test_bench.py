@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +13,15 @@ import pytest
 from PIL import Image
 
 from realbench.bench import bench
+from realbench.bench.labelled import score_labelled
 from realbench.bench.measures import correlations, measure
-from realbench.bench.protocol import DEGRADATIONS, Protocol, center_crop
-from realbench.bench.shortcuts import Header, find_shortcuts, warning
+from realbench.bench.protocol import DEGRADATIONS, center_crop
+from realbench.detection.ensembles import choose_cards
 from realbench.detection.perturbations import matched
 from realbench.errors import RealBenchError, UsageError
+from realbench.scoring.engine import Protocol
 from realbench.scoring.scorer import Scorer
+from realbench.scoring.shortcuts import Header, find_shortcuts, warning
 from realbench.stats import auc
 from tests.conftest import FolderMaker, PictureMaker
 from tests.fakes import make_card
@@ -122,7 +126,7 @@ def test_degradations_are_stronger_further_on_and_repeatable(make_picture: Pictu
 def test_protocols_keep_their_scores_apart() -> None:
     kinds = [None, *DEGRADATIONS]
     marks = [
-        Protocol(matched=flag, degradation=one).fingerprint("f")
+        Protocol(matched=flag, then=one and (one.name, one)).fingerprint("f")
         for flag in (False, True)
         for one in kinds
     ]
@@ -196,3 +200,21 @@ def test_what_cannot_be_measured_is_refused(
     mine = make_card(tmp_path / "other", "ensemble")
     with pytest.raises(UsageError, match="named 'ensemble'"):
         bench(make_folder("fake", 2), real=real, detectors=[mine])
+
+
+def test_a_picture_counts_once_and_a_photograph_is_no_generated_image(
+    cards: list[Path], make_folder: FolderMaker
+) -> None:
+    real, fake = make_folder("real", 4), make_folder("fake", 3)
+    alone = bench(fake, real=real, detectors=cards[:1], resamples=5)
+    shutil.copy(real / "0000.jpg", real / "twin.jpg")
+    shutil.copy(fake / "0001.jpg", fake / "twin.jpg")
+    (fake / "photo.jpg").hardlink_to(real / "0002.jpg")
+    run = bench(fake, real=real, detectors=cards[:1], resamples=5)
+    assert run.results["results"] == alone.results["results"]
+    for one in (run.results["real"], *run.results["generated"]):
+        assert (one["n"], one["n_copies"], one["n_failed"]) in ((4, 1, 0), (3, 2, 0))
+    assert len([note for note in run.results["notes"] if "cop" in note]) == 3
+    labelled = score_labelled(choose_cards(cards[:1]), [real], [fake])
+    assert (labelled.real.sum(), (~labelled.real).sum()) == (4, 3)
+    assert len([note for note in labelled.notes if "cop" in note]) == 3

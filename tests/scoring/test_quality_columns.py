@@ -102,7 +102,7 @@ def test_columns_means_and_notes(work: Path, measure: Path) -> None:
     assert "Image quality and alignment" in page
     assert "PickScore" in page
     assert "quality</a>" not in (plain.write(work / "plain") / "report.html").read_text().lower()
-    assert [(one.stage, one.done) for one in stages][-1] == ("pick", 6)
+    assert [(one.done, one.total) for one in stages] == [(n, 8) for n in range(1, 9)]
 
 
 def test_scores_are_cached_by_prompt_and_survive_a_failure(
@@ -141,6 +141,32 @@ def test_scores_are_cached_by_prompt_and_survive_a_failure(
     same = changed.table["pick"][ids == "0000"]
     np.testing.assert_array_equal(same, first.table["pick"][ids == "0000"])
     assert (changed.table["pick"] != first.table["pick"])[ids == "0001"].all()
+
+
+def test_a_file_is_read_and_decoded_once_for_all_that_look_at_it(
+    work: Path, measure: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[Path] = []
+    decoded: list[int] = []
+    from realbench.scoring import pipeline
+
+    real_read, real_decode = pipeline.read_bytes_and_hash, pipeline.decode
+
+    def reads(path: Path) -> tuple[bytes, str]:
+        read.append(path)
+        return real_read(path)
+
+    def decodes(data: bytes, **options: int) -> np.ndarray:
+        decoded.append(len(data))
+        return real_decode(data, **options)
+
+    monkeypatch.setattr(pipeline, "read_bytes_and_hash", reads)
+    monkeypatch.setattr(pipeline, "decode", decodes)
+    run(work, measure)
+    assert len(read) == len(set(read)) == 8
+    assert len(decoded) == 5  # of each picture with each of its prompts, one time
+    run(work, measure)
+    assert len(decoded) == 5
 
 
 def test_what_cannot_be_measured_is_refused_before_scoring(work: Path, measure: Path) -> None:

@@ -18,7 +18,7 @@ from realbench.detection.verdict import ConformalSample
 from realbench.errors import RealBenchError, RealBenchWarning, UsageError
 from realbench.runs.files import checked, make_folder, write_atomically
 from realbench.scoring import Progress
-from tests.conftest import FolderMaker
+from tests.conftest import FolderMaker, PictureMaker
 from tests.fakes import make_card
 
 
@@ -279,10 +279,8 @@ def test_photographs_inside_of_a_model_folder_are_not_the_models(
     assert any("3 images left out, since they lie in photos" in n for n in run.summary["notes"])
     # The same by a link to the folder, by a link inside of the model, and by hard links.
     (tmp_path / "link").symlink_to(photos)
-    assert counts(realbench.score(model, reference=tmp_path / "link", detectors=[card])) == {
-        "model": 4,
-        "link": 3,
-    }
+    linked = realbench.score(model, reference=tmp_path / "link", detectors=[card])
+    assert counts(linked) == {"model": 4, "photos": 3}
     other, apart = make_folder("other", 2), make_folder("apart", 3)
     (other / "inside").symlink_to(apart)
     assert counts(realbench.score(other, reference=apart, detectors=[card])) == {
@@ -350,3 +348,39 @@ def test_models_may_make_the_same_picture(make_folder: FolderMaker, card: Path) 
     run = realbench.score(a, b, detectors=[card])
     assert counts(run) == {"a": 3, "b": 3}
     assert "a and b have 1 image in common, to the last byte" in run.summary["notes"]
+
+
+# --- Told apart without a look at the picture --------------------------------------------------
+
+
+def test_a_format_that_tells_a_model_from_the_photographs_is_a_note(
+    make_folder: FolderMaker, card: Path
+) -> None:
+    photos = make_folder("photos", 10, size=(90, 60))
+    model = make_folder("model", 10, size=(64, 64), format="png")
+    alike = make_folder("alike", 10, size=(90, 60))
+    run = realbench.score(model, alike, reference=photos, detectors=[card])
+    (note,) = [one for one in run.summary["notes"] if "told apart" in one]
+    assert note.startswith("model: photographs and generated images can be told apart")
+    assert "format (JPEG against PNG) by 100 %" in note
+    assert "size (90 × 60 against 64 × 64) by 100 %" in note
+    assert note.endswith("use --matched")
+    matched = realbench.score(model, reference=photos, detectors=[card], matched=True)
+    assert not [one for one in matched.summary["notes"] if "told apart" in one]
+    assert matched.manifest["arguments"]["matched"] is True
+    prints = [one.manifest["detectors"][0]["fingerprint"] for one in (run, matched)]
+    assert prints[0] != prints[1]
+    own = matched.table["folder"] == "model"
+    assert (matched.table["realism"][own] != run.table["realism"][:10]).any()
+    assert not [n for n in realbench.score(model, detectors=[card]).summary["notes"] if "told" in n]
+
+
+def test_an_encoder_that_tells_them_apart_is_a_note(
+    make_folder: FolderMaker, make_picture: PictureMaker, card: Path
+) -> None:
+    photos, model = make_folder("photos", 10), make_folder("model", 0)
+    for n in range(10):
+        make_picture(seed=n).save(model / f"{n}.jpg", quality=95)
+    run = realbench.score(model, reference=photos, detectors=[card])
+    (note,) = [one for one in run.summary["notes"] if "told apart" in one]
+    assert "their encoder (JPEG 75 against JPEG 95) by 100 %" in note.replace("from their", "their")

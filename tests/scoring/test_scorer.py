@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import realbench
 from realbench.detection.ensemble import combine, disagreement, probability, weights
 from realbench.errors import UsageError
 from realbench.scoring.folders import display_names
+from realbench.scoring.scorer import rgb_arrays
 from tests.fakes import make_card
 
 
@@ -64,21 +66,90 @@ def test_files_score_as_the_same_pictures_in_memory(
     np.testing.assert_allclose(run["realism"][:5], expected.realism, atol=1e-4)
     assert run["realism"].iloc[5] == run["realism"].iloc[0]
     assert len(run) == run.n_scored == 6
-    assert run.folders.loc["images", "n"] == 6
+    assert run.folders.loc["images", "n"] == 5  # the twin counts once
 
 
-def test_wrong_images_are_refused_with_their_position(cards: list[Path]) -> None:
-    scorer = realbench.Scorer(cards[:1], device="cpu")
+def test_every_way_to_hold_an_image_is_the_same_image() -> None:
+    image = pictures(1)[0]  # (70, 90, 3)
+    tensor = torch.from_numpy(image)
+    for same in (
+        Image.fromarray(image),
+        [image],
+        [image.transpose(2, 0, 1)],
+        [tensor],
+        [tensor.permute(2, 0, 1)],
+        tensor.permute(2, 0, 1)[None],
+        image[None],
+        image.transpose(2, 0, 1)[None],
+        [image.astype(np.int64)],
+        [image.astype(np.uint16)],
+        [image / 255],
+        [image.astype(np.float32) / 255],
+        [tensor.float().div(255).requires_grad_()],
+        [tensor.to(torch.int32)],
+        (one for one in [image]),
+        [image[:, ::-1][:, ::-1]],
+    ):
+        (found,) = rgb_arrays(same)
+        assert (found.dtype, found.shape) == (np.uint8, (70, 90, 3))
+        np.testing.assert_array_equal(found, image)
+    (half,) = rgb_arrays([(tensor.float() / 255).half()])
+    assert np.abs(half.astype(int) - image).max() <= 1
+    (coarse,) = rgb_arrays([(tensor.float() / 255).bfloat16()])
+    assert np.abs(coarse.astype(int) - image).max() <= 1
+    (mask,) = rgb_arrays([image > 127])
+    np.testing.assert_array_equal(mask, np.where(image > 127, 255, 0))
+    square = np.arange(27, dtype=np.uint8).reshape(3, 3, 3)
+    np.testing.assert_array_equal(rgb_arrays([square])[0], square)
+    np.testing.assert_array_equal(
+        rgb_arrays([torch.from_numpy(square)])[0], square.transpose(1, 2, 0)
+    )
+    assert rgb_arrays([]) == []
+
+
+def test_what_is_no_image_is_refused_with_its_position_and_a_remedy() -> None:
     good = np.zeros((8, 8, 3), np.uint8)
     for bad, message in (
-        (good.astype(np.float32), "image 1 .*float32"),
-        (good[..., 0], "image 1 .*shape"),
-        ("a.png", "image 1 is a str"),
+        (good[..., 0], r"image 1 has shape \(8, 8\): give RGB"),
+        (np.zeros((8, 8, 4), np.uint8), "put transparency on white"),
+        (np.zeros((0, 8, 3), np.uint8), "image 1 has shape"),
+        (torch.zeros(1, 3, 8, 8), "image 1 has shape"),
+        (good.astype(np.float32) - 1, r"from -1 to -1: .*x / 2 \+ 0\.5"),
+        (good + 200.0, "from 200 to 200: .*x / 255"),
+        (np.full((8, 8, 3), np.nan), r"from nan .*floats in \[0, 1\]"),
+        (good.astype(np.int16) - 1, r"give \[0, 255\]"),
+        (good.astype(np.uint16) + 65535, "of 16 bits: // 257"),
+        (good.astype(complex), "complex128"),
+        (torch.zeros(3, 8, 8).to_sparse(), "cannot be read"),
+        ("a.png", r"image 1 is a str: .*PIL\.Image\.open"),
+        (None, "image 1 is a NoneType"),
     ):
         with pytest.raises(UsageError, match=message):
-            scorer([good, bad])  # type: ignore[list-item]
-    with pytest.raises(UsageError, match="shape"):
-        scorer(torch.zeros(2, 8, 8, 3, dtype=torch.uint8))
+            rgb_arrays([good, bad])
+    for images, message in (
+        (torch.zeros(2, 8, 8, 3, dtype=torch.uint8), r"shape \(n, 3, H, W\).*permute"),
+        (torch.zeros(3, 8, 8), r"give a list of images, not one tensor .*\[image\]"),
+        (good, "give a list of images, not one array"),
+        ("photos", r"images are a str: .*realbench\.score takes folders"),
+        (Path("photos"), "give a list of PIL images"),
+        (None, "images are a NoneType"),
+        (7, "images are a int"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            rgb_arrays(images)
+
+
+def test_a_scorer_takes_a_torch_device_and_goes_to_other_processes(cards: list[Path]) -> None:
+    scorer = realbench.Scorer(cards, device=torch.device("cpu"), batch_size=2)
+    images = pictures(3)
+    again = pickle.loads(pickle.dumps(scorer))
+    assert repr(again) == repr(scorer)
+    np.testing.assert_array_equal(again(images).realism, scorer(images).realism)
+    np.testing.assert_array_equal(
+        pickle.loads(pickle.dumps(scorer.reward))(images), scorer(images).realism
+    )
+    with pytest.raises(UsageError, match="batch_size must be at least 1"):
+        realbench.Scorer(cards, batch_size=0)
 
 
 def test_levels_weigh_half_each_whatever_their_number() -> None:

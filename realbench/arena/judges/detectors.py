@@ -12,15 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from realbench.allocator import keep_freed_memory
 from realbench.arena.judges.cross_fit import Fold, read_folds
 from realbench.arena.judges.judge import JudgeOptions, Judgment, Picture, Showing, Verdict
 from realbench.detection.ensemble import fused_terms, probability, weights
 from realbench.detection.registry import DEFAULT_DETECTORS
 from realbench.errors import UsageError
 from realbench.scoring.cache import cache_path, open_cache
-from realbench.scoring.layout import choose_layout, decoding_threads
-from realbench.scoring.pipeline import Engine, Outcome, Pipeline
+from realbench.scoring.engine import Networks, score_files
+from realbench.scoring.pipeline import Outcome
 from realbench.scoring.run import find_cards
 from realbench.text import printable
 
@@ -174,7 +173,7 @@ class _Ensemble:
         levels = {card.name: card.level for card in self._cards}
         self.weights = {n: one.weight for n, one in fused.items()} or weights(levels)
         self.outcomes: dict[Path, Outcome] = {}
-        self._engine: Engine | None = None
+        self._networks = Networks(self._cards, device=options.device, batch_size=options.batch_size)
 
     def identity(self) -> dict[str, Any]:
         return {c.name: [c.fingerprint, self.weights[c.name]] for c in self._cards}
@@ -188,30 +187,15 @@ class _Ensemble:
         paths = list(dict.fromkeys(p.path for p in pictures if p.path not in self.outcomes))
         if not paths:
             return
-        keep_freed_memory()
-
-        def take(index: int, outcome: Outcome) -> None:
-            self.outcomes[paths[index]] = outcome
-
         with open_cache([cache_path()] if self._options.cache else []) as store:
-            fingerprints = {card.name: card.fingerprint for card in self._cards}
-            pipeline = Pipeline(
-                fingerprints,
-                self._load,
-                store,
-                decoders=decoding_threads(self._options.workers),
+            scores = score_files(
+                paths,
+                self._networks,
+                cache=store,
+                workers=self._options.workers,
                 max_pixels=self._options.max_pixels,
             )
-            pipeline.run(paths, take)
-
-    def _load(self) -> Engine:
-        if self._engine is None:
-            from realbench.scoring.scorer import choose_device, load_detectors
-
-            device = choose_device(self._options.device)
-            loaded = load_detectors(self._cards, device)
-            self._engine = Engine(loaded, choose_layout(device, self._options.batch_size))
-        return self._engine
+        self.outcomes |= dict(zip(paths, scores.outcomes, strict=True))
 
 
 def _both(name: str, first: dict[str, float], second: dict[str, float]) -> str:

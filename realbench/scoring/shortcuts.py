@@ -1,4 +1,4 @@
-"""Whether format or size alone would tell the two classes apart, without a look at the picture."""
+"""Whether format, size or encoder alone would tell two classes apart, without the picture."""
 
 from __future__ import annotations
 
@@ -8,20 +8,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from realbench.images import UnreadableImage, format_and_size
+from realbench.images import ImageFile, UnreadableImage, file_header
 
 # Accuracy above which a guess without the picture is worth a warning; 0.5 is chance.
 _SUSPICIOUS = 0.6
 _ALPHA = 0.05
+# Files of a folder whose headers are read for a note: a shortcut shows in some already.
+_SAMPLE = 200
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What a file's header says."""
+    """What a file's header says; ``quality`` is a JPEG's, from 1 to 100, about as it was saved."""
 
     format: str
     width: int
     height: int
+    quality: int | None = None
 
 
 def read_headers(paths: Iterable[Path]) -> list[Header]:
@@ -29,14 +32,30 @@ def read_headers(paths: Iterable[Path]) -> list[Header]:
     found = []
     for path in paths:
         try:
-            found.append(Header(*format_and_size(path)))
+            found.append(Header(*file_header(path)))
         except UnreadableImage:
             continue
     return found
 
 
+def shortcut_notes(files: Sequence[tuple[str, ImageFile]], reference: str) -> list[str]:
+    """Return what the user should know of each folder that could be told from the photographs.
+
+    Args:
+        files: of the run, with their folders.
+        reference: the photographs' folder.
+    """
+    headers = {}
+    for name in dict.fromkeys(name for name, _ in files):
+        own = [file.path for folder, file in files if folder == name]
+        headers[name] = read_headers(own[:: -(-len(own) // _SAMPLE)])
+    photographs = headers.pop(reference, [])
+    told = ((name, warning(find_shortcuts(photographs, its))) for name, its in headers.items())
+    return [f"{name}: {text}" for name, text in told if text]
+
+
 def find_shortcuts(real: Sequence[Header], generated: Sequence[Header]) -> dict[str, Any]:
-    """Return how well a guess from format, size or shape alone does, by name.
+    """Return how well a guess from format, size, shape or JPEG quality alone does, by name.
 
     Each has ``accuracy`` (with both classes weighing the same; 0.5 is chance, and it is the best
     of a single threshold, or of the formats' shares, for these images), ``exploitable``, and
@@ -44,7 +63,7 @@ def find_shortcuts(real: Sequence[Header], generated: Sequence[Header]) -> dict[
     """
     if not real or not generated:
         return {}
-    return {
+    found = {
         "format": _formats([h.format for h in real], [h.format for h in generated]),
         "size": _numbers(
             [h.width * h.height for h in real], [h.width * h.height for h in generated], real,
@@ -55,6 +74,12 @@ def find_shortcuts(real: Sequence[Header], generated: Sequence[Header]) -> dict[
             generated,
         ),
     }  # fmt: skip
+    ours, theirs = ([h.quality for h in of if h.quality is not None] for of in (real, generated))
+    if ours and theirs:
+        found["encoder"] = _compared(
+            ours, theirs, *([f"JPEG {one}" for one in of] for of in (ours, theirs))
+        )
+    return found
 
 
 def warning(shortcuts: dict[str, Any]) -> str | None:
@@ -88,6 +113,13 @@ def _formats(real: list[str], generated: list[str]) -> dict[str, Any]:
 def _numbers(
     real: list[float], generated: list[float], headers: Sequence[Header], others: Sequence[Header]
 ) -> dict[str, Any]:
+    sizes = ([f"{h.width} × {h.height}" for h in of] for of in (headers, others))
+    return _compared(real, generated, *sizes)
+
+
+def _compared(
+    real: Sequence[float], generated: Sequence[float], ours: list[str], theirs: list[str]
+) -> dict[str, Any]:
     """Compare two samples by their largest distance of cumulative shares (Kolmogorov, Smirnov)."""
     from scipy.stats import ks_2samp
 
@@ -96,8 +128,8 @@ def _numbers(
     return {
         "accuracy": accuracy,
         "exploitable": bool(accuracy > _SUSPICIOUS and test.pvalue < _ALPHA),
-        "real": _most_common([f"{h.width} × {h.height}" for h in headers]),
-        "generated": _most_common([f"{h.width} × {h.height}" for h in others]),
+        "real": _most_common(ours),
+        "generated": _most_common(theirs),
     }
 
 
