@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 from io import BytesIO
 from typing import Any
@@ -9,6 +11,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image, ImageCms
+
+RgbArray = npt.NDArray[np.uint8]
+
+_STRIP_BYTES = 1 << 19
 
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -26,26 +32,57 @@ _BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339
 _WHITE_IS_ZERO, _UNSIGNED, _SIGNED = 0, 1, 2
 
 
-def to_srgb(image: Image.Image) -> Image.Image:
-    """Decode an opened image and return it in mode RGB: upright, on white, in sRGB.
+def srgb_pixels(image: Image.Image) -> RgbArray:
+    """Decode an opened image to its pixels: upright, on white, in sRGB.
+
+    It is converted in strips, so that beside the decoded image and the result little memory is
+    needed; strips that fit the processor's cache are also the quickest.
 
     Args:
         image: As a Pillow plug-in opened it, in any mode; its pixels are loaded here.
+
+    Returns:
+        uint8 (H, W, 3), C-contiguous and writable.
 
     Raises:
         Exception: whatever Pillow raises on damaged data.
     """
     image.load()
+    to_gray = _gray_scale(image)
     # Only now: Pillow turns a TIFF itself while loading, and then takes the tag away.
     turn = _TURNS.get(orientation(image))
+    if turn is not None:
+        image = image.transpose(turn)
+    width, height = image.size
+    # np.asarray(image) is read-only, which torch.from_numpy warns of.
+    pixels = np.empty((height, width, 3), np.uint8)
+    for top, strip in _strips(image):
+        pixels[top : top + strip.height] = np.asarray(_opaque(strip, to_gray))
+    return pixels
+
+
+def _strips(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
+    """Yield an image in pieces of full width from the top, each with the row where it begins."""
+    width, height = image.size
+    rows = max(1, _STRIP_BYTES // (3 * width))
+    if rows >= height:
+        yield 0, image
+        return
+    for top in range(0, height, rows):
+        yield top, image.crop((0, top, width, min(height, top + rows)))
+
+
+def _opaque(image: Image.Image, to_gray: _GrayScale | None) -> Image.Image:
+    """Return a part of an image in mode RGB, in sRGB, on white."""
     profile = image.info.get("icc_profile")
-    image, alpha = _split(image)
+    image, alpha = _split(image, to_gray)
     image = _apply_profile(image, profile)
-    if alpha is not None:
-        opaque = Image.new("RGB", image.size, "white")
-        opaque.paste(image, mask=alpha)
-        image = opaque
-    return image if turn is None else image.transpose(turn)
+    if alpha is None:
+        return image
+    opaque = image.copy()
+    opaque.paste((255, 255, 255), (0, 0, *image.size))
+    opaque.paste(image, mask=alpha)
+    return opaque
 
 
 def orientation(image: Image.Image) -> int:
@@ -56,10 +93,15 @@ def orientation(image: Image.Image) -> int:
         return 1
 
 
-def _split(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
+def _split(
+    image: Image.Image, to_gray: _GrayScale | None
+) -> tuple[Image.Image, Image.Image | None]:
     """Reduce any mode to L, RGB or CMYK, and a mask of opacity (L) where there is transparency."""
-    if image.mode.startswith(("I", "F")):
-        return Image.fromarray(_gray8(image)), None
+    if to_gray is not None:
+        values = np.asarray(image)
+        clear = image.info.get("transparency")  # a PNG's one value that is clear
+        alpha = None if clear is None else np.where(values == clear, 0, 255).astype(np.uint8)
+        return Image.fromarray(to_gray(values)), None if alpha is None else Image.fromarray(alpha)
     if image.mode == "LAB":
         return _from_lab(image), None
     if image.has_transparency_data:
@@ -71,35 +113,60 @@ def _split(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
     return image.convert("L" if image.mode == "1" else "RGB"), None
 
 
-def _gray8(image: Image.Image) -> npt.NDArray[np.uint8]:
-    """Scale deep gray values (modes I;16, I and F) to uint8 (H, W).
+@dataclass(frozen=True, slots=True)
+class _GrayScale:
+    """How deep gray values (modes I;16, I and F) become 8-bit ones.
+
+    Attributes:
+        white: The value of white.
+        unsigned: Whether Pillow's 32-bit integers are to be read as unsigned.
+        inverted: Whether white is written as zero.
+    """
+
+    white: float
+    unsigned: bool
+    inverted: bool
+
+    def __call__(self, values: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+        values = _finite(values, self.unsigned)
+        scaled = values * np.float32(255 / self.white) + np.float32(0.5)
+        gray: npt.NDArray[np.uint8] = np.clip(scaled, 0, 255).astype(np.uint8)
+        return 255 - gray if self.inverted else gray
+
+
+def _finite(values: npt.NDArray[Any], unsigned: bool) -> npt.NDArray[Any]:
+    if values.dtype.kind == "f":
+        return np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
+    return values.view(np.uint32) if unsigned else values
+
+
+def _gray_scale(image: Image.Image) -> _GrayScale | None:
+    """Find how a loaded image's deep gray values become 8-bit ones; None for other modes.
 
     The value of white is the largest of 16 bits, or of a TIFF's bit depth. Wider integers and
     floats do not tell it, so it is the least of the usual ones that holds all values: 255, 65,535
     or the type's largest for integers; 1, 255 or 65,535 for floats, which may overshoot twofold.
     """
+    if not image.mode.startswith(("I", "F")):
+        return None
     tags = getattr(image, "tag_v2", {})
     bits = int(tags.get(_BITS_PER_SAMPLE, (16,))[0])
     sample_format = tags.get(_SAMPLE_FORMAT, (_UNSIGNED,))[0]
-    values: npt.NDArray[Any] = np.asarray(image)
-    if image.mode == "F":
-        values = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
-        top = float(values.max())
-        white = next((usual for usual in (1.0, 255.0, 65535.0) if top <= 2 * usual), top)
-    elif image.mode == "I" and bits > 16:
-        if sample_format == _UNSIGNED:
-            values = values.view(np.uint32)
-        top = float(values.max())
-        largest = float(np.iinfo(values.dtype).max)
-        white = next((usual for usual in (255.0, 65535.0) if top <= usual), largest)
+    wide = image.mode == "I" and bits > 16
+    unsigned = wide and sample_format == _UNSIGNED
+    white = float(2 ** min(bits, 16) - 1)
+    if image.mode == "F" or wide:
+        strips = (np.asarray(strip) for _, strip in _strips(image))
+        top = max(float(_finite(values, unsigned).max()) for values in strips)
+        usual = (1.0, 255.0, 65535.0) if image.mode == "F" else (255.0, 65535.0)
+        slack = 2 if image.mode == "F" else 1
+        largest = float(np.iinfo(np.uint32 if unsigned else np.int32).max)
+        none_holds = top if image.mode == "F" else largest
+        white = next((value for value in usual if top <= slack * value), none_holds)
     elif image.mode == "I" and sample_format == _SIGNED:
         white = float(2 ** (bits - 1) - 1)
-    else:
-        white = float(2 ** min(bits, 16) - 1)
-    scaled = np.clip(values * np.float32(255 / white) + np.float32(0.5), 0, 255).astype(np.uint8)
-    if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:  # Pillow turns only shallower values round
-        return 255 - scaled
-    return scaled
+    # Pillow turns only shallower values round.
+    return _GrayScale(white, unsigned, tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO)
 
 
 # --- Color profiles ----------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image, features
 
-import realbench.images
+import realbench.color
 from realbench.images import (
     UnreadableImage,
     decode,
@@ -85,7 +85,7 @@ def test_pictures_of_several_strips(
     picture = make_picture(53, 31)
     data = encoded(picture, "PNG")
     for strip in (1, 53 * 3, 53 * 3 * 4 + 5):
-        monkeypatch.setattr(realbench.images, "_STRIP_BYTES", strip)
+        monkeypatch.setattr(realbench.color, "_STRIP_BYTES", strip)
         np.testing.assert_array_equal(decode(data), np.asarray(picture))
 
 

@@ -279,10 +279,10 @@ def _as_array(image: Any, position: int) -> np.ndarray:
     from PIL import Image
 
     if isinstance(image, Image.Image):
-        from realbench.color import to_srgb
+        from realbench.color import srgb_pixels
 
         try:
-            return np.asarray(to_srgb(image))
+            return srgb_pixels(image)
         except (OSError, SyntaxError, ValueError) as error:  # a file that is read only now
             raise UsageError(
                 f"image {position} cannot be decoded ({error}): open it anew, or leave it out"
