@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import ipaddress
+import re
 import socket
 import threading
 import time
@@ -163,8 +164,7 @@ class OwnPagesOnly:
 
     def _is_own(self, host: str) -> bool:
         """Whether ``Host`` names this server: never by a name that somebody else can give it."""
-        start, _, rest = host.casefold().partition("[")
-        name = rest.partition("]")[0] if rest and not start else start.partition(":")[0]
+        name = host_name(host)
         if name in ("localhost", self._host):
             return True
         try:
@@ -172,6 +172,12 @@ class OwnPagesOnly:
         except ValueError:
             return False
         return address.is_loopback or not is_loopback(self._host)
+
+
+def host_name(host: str) -> str:
+    """Return the name or address of a ``Host`` header, without its port; empty where malformed."""
+    found = re.fullmatch(r"(?:\[([0-9a-f:.]+)\]|([^\[\]:]+))(?::[0-9]*)?", host.casefold())
+    return (found[1] or found[2]) if found else ""
 
 
 def is_loopback(host: str) -> bool:

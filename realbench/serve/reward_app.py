@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
+from queue import SimpleQueue
 from typing import Any
 
+import numpy as np
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 from starlette.requests import ClientDisconnect
@@ -22,6 +26,8 @@ from realbench.serve.reward_images import SentImages
 from realbench.serve.reward_limits import Limits, MemoryBudget, RateLimit, Refusal
 from realbench.serve.reward_metrics import RewardMetrics
 from realbench.version import __version__
+
+Images = list[np.ndarray]
 
 REWARD, METRICS = "/v1/reward", "/metrics"
 _CLIENT_GONE = 499  # as nginx logs it; nobody is there to read it
@@ -59,7 +65,7 @@ class RewardApp:
         self._metrics = metrics
         self._on_failure = on_failure
         self._rate = RateLimit(limits.rate, limits.max_images)
-        self._decoders = ThreadPoolExecutor(decoding_threads(), thread_name_prefix="decode")
+        self._decoders = _Decoders(decoding_threads())
 
     def fastapi(self) -> FastAPI:
         """Return the app: ``/v1/reward``, ``/health`` and ``/metrics``."""
@@ -135,11 +141,45 @@ class RewardApp:
         decoded = 3 * sent.pixels
         self._memory.take(decoded)
         try:
-            images = await asyncio.get_running_loop().run_in_executor(self._decoders, sent.decode)
+            images = []
+            for n in range(len(form.images)):  # one by one, so that requests take turns
+                images += await self._decoders.run(partial(sent.decode, n))
             form.images.clear()
             return await _while_there(request, self._batcher(images, prompts))
         finally:
             self._memory.give_back(decoded)
+
+
+class _Decoders:
+    """Threads that decode; unlike an executor's, they do not hold up the end of the process."""
+
+    def __init__(self, count: int) -> None:
+        self._todo: SimpleQueue[tuple[asyncio.Future[Images], Callable[[], Images]]] = SimpleQueue()
+        for n in range(count):
+            threading.Thread(target=self._work, name=f"decode-{n}", daemon=True).start()
+
+    async def run(self, decode: Callable[[], Images]) -> Images:
+        """Return what ``decode`` does; it is not called where the caller is cancelled first."""
+        done: asyncio.Future[Images] = asyncio.get_running_loop().create_future()
+        self._todo.put((done, decode))
+        return await done
+
+    def _work(self) -> None:
+        while True:
+            done, decode = self._todo.get()
+            if done.cancelled():
+                continue
+            try:
+                finish = partial(_unless_done, done, done.set_result, decode())
+            except Exception as error:
+                finish = partial(_unless_done, done, done.set_exception, error)
+            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                done.get_loop().call_soon_threadsafe(finish)
+
+
+def _unless_done(done: asyncio.Future[Images], settle: Callable[[Any], None], value: Any) -> None:
+    if not done.done():
+        settle(value)
 
 
 async def _while_there(request: Request, work: Coroutine[Any, Any, Values]) -> Values:

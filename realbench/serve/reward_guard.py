@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from contextlib import contextmanager
 from typing import Any
 
-from realbench.loopback import is_loopback
+from realbench.loopback import host_name, is_loopback
 from realbench.reward.token import Token
 from realbench.serve.reward_limits import Limits, MemoryBudget, Refusal
 
@@ -115,7 +115,9 @@ class Guard:
 
     def _check(self, scope: MutableMapping[str, Any], headers: dict[bytes, list[bytes]]) -> None:
         hosts = headers.get(b"host", [])
-        if self._only_local_names and (len(hosts) != 1 or not is_loopback(_name(hosts[0]))):
+        if self._only_local_names and (
+            len(hosts) != 1 or not is_loopback(host_name(hosts[0].decode("latin-1")))
+        ):
             raise Refusal(403, "this server does not answer to that name", "foreign")
         site = headers.get(b"sec-fetch-site", [b"none"])
         if b"origin" in headers or site != [b"none"]:
@@ -129,12 +131,6 @@ class Guard:
         length = headers.get(b"content-length", [b"0"])[0]
         if not length.isdigit() or int(length) > self._limits.max_body:
             raise _too_large(self._limits)
-
-
-def _name(host: bytes) -> str:
-    text = host.decode("latin-1").casefold()
-    start, _, rest = text.partition("[")
-    return rest.partition("]")[0] if rest and not start else start.partition(":")[0]
 
 
 def _closing() -> Refusal:

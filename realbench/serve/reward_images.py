@@ -51,15 +51,13 @@ class SentImages:
                     "too-large",
                 )
 
-    def decode(self) -> list[np.ndarray]:
-        """Return the images, uint8 RGB arrays (H, W, 3).
+    def decode(self, n: int) -> list[np.ndarray]:
+        """Return the images of file ``n``, uint8 RGB arrays (H, W, 3).
 
         Raises:
-            Refusal: a file is damaged; the reason says which.
+            Refusal: the file is damaged; the reason says which.
         """
-        return [image for n, data in enumerate(self._files) for image in self._decode(data, n)]
-
-    def _decode(self, data: bytes, n: int) -> list[np.ndarray]:
+        data = self._files[n]
         if not data.startswith(NPY_MAGIC):
             try:
                 return [decode(data, max_pixels=self._limits.max_pixels)]

@@ -26,6 +26,7 @@ from realbench.serve.reward_metrics import RewardMetrics
 
 DEFAULT_PORT = 8765
 _KEEP_ALIVE_SECONDS = 60
+_GRACE_SECONDS = 1.0  # in which clients are told 503 after a signal, though nothing is under way
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,6 +200,7 @@ class _Server(uvicorn.Server):
         self._drain_seconds = drain_seconds
         self._say = say
         self._drained_by: float | None = None
+        self._grace = self._open_until = 0.0
 
     def drain(self) -> None:
         """Turn new requests away and end when those inside are answered."""
@@ -209,6 +211,7 @@ class _Server(uvicorn.Server):
         # is the ordinary end of a server.
         if self._gate.draining:
             self.should_exit = self.force_exit = True
+        self._grace = min(_GRACE_SECONDS, self._drain_seconds)
         self.drain()
 
     async def on_tick(self, counter: int) -> bool:
@@ -216,8 +219,9 @@ class _Server(uvicorn.Server):
             now = time.monotonic()
             if self._drained_by is None:
                 self._drained_by = now + self._drain_seconds
+                self._open_until = now + self._grace
                 self._say(f"Draining: {self._gate.inside} requests are under way")
-            if self._gate.inside == 0:
+            if self._gate.inside == 0 and now >= self._open_until:
                 self.should_exit = True
             elif now > self._drained_by:
                 self._say(f"{self._gate.inside} requests were not answered in time")
