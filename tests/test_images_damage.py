@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFile, features
 
-from realbench.images import UnreadableImage, decode
+from realbench.images import UnreadableImage, decode, decoding
 from tests.conftest import PictureMaker
 from tests.image_bytes import DISPLAY_P3, rgb_profile
 
@@ -139,7 +139,10 @@ def test_the_setting_that_hides_truncation_is_not_touched() -> None:
         (b"\xff\x0a\xfa\x1f", "a JPEG XL image, which cannot be read here"),
     ],
 )
-def test_what_is_no_readable_image_is_named(content: bytes, message: str) -> None:
+def test_what_is_no_readable_image_is_named(
+    monkeypatch: pytest.MonkeyPatch, content: bytes, message: str
+) -> None:
+    monkeypatch.setattr(decoding, "can_read", lambda _: False)  # whatever is installed here
     assert message in outcome(content)
     assert is_one_clear_line(outcome(content))
 

@@ -360,7 +360,7 @@ def test_any_bytes_are_images_or_refused(data: bytes) -> None:
     refusal, images = None, []
     try:
         sent = SentImages([data], _SMALL)
-        images = sent.decode()
+        images = sent.decode(0)
     except Refusal as raised:
         refusal = raised
     if refusal is not None:

@@ -476,6 +476,15 @@ def test_sigterm_lets_requests_finish_and_turns_new_ones_away(tmp_path: Path) ->
     assert (tmp_path / "stderr").read_text() == ""
 
 
+def test_for_a_second_after_a_signal_requests_are_told_so(tmp_path: Path) -> None:
+    with reward_server(tmp_path) as server:
+        server.process.send_signal(signal.SIGTERM)
+        time.sleep(0.3)  # nothing is under way
+        assert post(server.url, [file_of(picture(1))]).status_code == 503
+        assert httpx.get(f"{server.url}/health").status_code == 503
+        assert server.process.wait(30) == 0
+
+
 def test_a_second_signal_and_the_end_of_the_time_end_it(tmp_path: Path) -> None:
     for drain, signals in (("0.3", 1), ("600", 2)):
         folder = tmp_path / drain

@@ -144,6 +144,7 @@ def test_nothing_is_answered_without_the_token(address: str, path: str) -> None:
     [
         *("evil.example", "evil.example:80", "127.0.0.1.evil.example", "localhost.evil.example"),
         *("127.0.0.1@evil.example", "192.168.1.7", "[2001:db8::1]", "", "x[::1]"),
+        *("[::1].evil.example", "[::1]evil", "[::1", "127.0.0.1:80:evil.example"),
     ],
 )
 def test_foreign_names_of_this_machine_are_refused(client: httpx.Client, host: str) -> None:
