@@ -8,6 +8,7 @@ import sys
 import time
 import warnings
 import zlib
+from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 
@@ -75,10 +76,8 @@ def test_libtiff_prints_nothing(
         broken = data.copy()
         for at in rng.integers(8, len(data), 5):
             broken[at] ^= 255
-        try:
+        with suppress(UnreadableImage):
             decode(bytes(broken), max_pixels=1_000_000)
-        except UnreadableImage:
-            pass
     assert capfd.readouterr() == ("", "")
 
 
@@ -144,7 +143,7 @@ def test_a_changed_byte_of_a_png_is_told(make_picture: PictureMaker) -> None:
         try:
             np.testing.assert_array_equal(decode(bytes(broken)), expected)
         except UnreadableImage as error:
-            assert "PNG" in error.reason
+            assert "PNG" in error.reason  # noqa: PT017 - or the pixels are right
 
 
 # --- Transparency ------------------------------------------------------------------------------
