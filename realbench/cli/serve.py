@@ -109,6 +109,7 @@ def _read(file: Path) -> RewardConfig:
     """
     from realbench.config.config_files import check_config
     from realbench.config.toml_text import read_toml
+    from realbench.reward.config import RewardConfig
 
     name = printable(file)
     table = read_toml(file, "config").get("reward")
