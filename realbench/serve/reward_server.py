@@ -26,7 +26,7 @@ from realbench.serve.reward_metrics import RewardMetrics
 
 DEFAULT_PORT = 8765
 _KEEP_ALIVE_SECONDS = 60
-_GRACE_SECONDS = 1.0  # in which clients are told 503 after a signal, though nothing is under way
+_GRACE_SECONDS = 2.0  # in which clients are told 503 after a signal, though nothing is under way
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -476,7 +476,7 @@ def test_sigterm_lets_requests_finish_and_turns_new_ones_away(tmp_path: Path) ->
     assert (tmp_path / "stderr").read_text() == ""
 
 
-def test_for_a_second_after_a_signal_requests_are_told_so(tmp_path: Path) -> None:
+def test_for_a_moment_after_a_signal_requests_are_told_so(tmp_path: Path) -> None:
     with reward_server(tmp_path) as server:
         server.process.send_signal(signal.SIGTERM)
         time.sleep(0.3)  # nothing is under way
