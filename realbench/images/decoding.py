@@ -38,6 +38,9 @@ _BROWSER_TYPES = {
 }
 """The media types of what browsers show."""
 
+# Of the 64 numbers of JPEG's example table of brightness (ITU-T T.81, table K.1).
+_STANDARD_TABLE_SUM = 3688
+
 # --- Decoding ----------------------------------------------------------------------------------
 
 
@@ -84,6 +87,25 @@ def format_and_size(path: str | Path) -> tuple[str, int, int]:
     data, _ = read_bytes_and_hash(path)
     image = _open(data, max_pixels=sys.maxsize, whole=False)
     return str(image.format), *image.size
+
+
+def file_header(path: str | Path) -> tuple[str, int, int, int | None]:
+    """Return :func:`format_and_size`, and of a JPEG about the quality it was saved with.
+
+    The quality, from 1 to 100, is that whose table of brightness has the file's mean, by the
+    scaling of the Independent JPEG Group's encoder.
+
+    Raises:
+        UnreadableImage: it cannot be read, or is no image.
+    """
+    data, _ = read_bytes_and_hash(path)
+    image = _open(data, max_pixels=sys.maxsize, whole=False)
+    tables = getattr(image, "quantization", None)
+    quality = None
+    if image.format in ("JPEG", "MPO") and tables:
+        scale = 100 * sum(next(iter(tables.values()))) / _STANDARD_TABLE_SUM
+        quality = round(100 - scale / 2 if scale < 100 else 5000 / scale)
+    return str(image.format), *image.size, quality
 
 
 def read_image(path: str | Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> RgbArray:
