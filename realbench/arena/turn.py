@@ -96,7 +96,7 @@ class Turn:
             if vote.verdict != "invalid"
         }
 
-    def take(self, schedule: Schedule) -> str:
+    def take(self, schedule: str) -> str:
         """Ask until the schedule or a limit ends it; return which did.
 
         Raises:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 
 from realbench import stats
+from realbench.arena.records import RatedPair
 from realbench.arena.verdicts import Comparison
 from realbench.leaderboard.agreement import RankAgreement, rank_agreement
 from realbench.leaderboard.arena_checks import told_results
@@ -228,7 +228,7 @@ class _Arena:
     """Ratings over the comparisons of all entries, and the pairs that they separate."""
 
     values: dict[str, dict[str, Estimate]] = field(default_factory=dict)
-    pairs: list[dict[str, Any]] = field(default_factory=list)
+    pairs: list[RatedPair] = field(default_factory=list)
 
     def separated(self, keys: Sequence[str]) -> dict[tuple[str, str], float]:
         return {

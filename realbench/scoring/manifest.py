@@ -6,7 +6,7 @@ import platform
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from realbench.detection.cards import Card
 from realbench.prompts import Suite
@@ -14,7 +14,7 @@ from realbench.quality.cards import MeasureCard
 from realbench.runs.versions import package_versions
 from realbench.scoring.engine import Protocol
 from realbench.scoring.pipeline import Timings
-from realbench.scoring.records import ScoreManifest
+from realbench.scoring.records import ScoreManifest, SuiteUsed
 from realbench.text import printable
 
 SCHEMA_VERSION: Final = 1
@@ -77,7 +77,7 @@ def describe_run(
             }
             for card in measures
         ],
-        "suite": None if suite is None else suite.describe(),
+        "suite": None if suite is None else cast(SuiteUsed, suite.describe()),
         "arguments": dict(arguments),
         "argv": [printable(part) for part in sys.argv],
         "seed": seed,

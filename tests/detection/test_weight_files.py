@@ -122,14 +122,17 @@ def test_weights_come_from_the_hubs_cache_without_a_network(
     change(card, 'obtain = "ask the authors"\n', "")
     images = make_images(tmp_path / "images", 1)
     command = ("score", images, "--detector", card)
-    line = error_line(realbench(*command, environment=environment, code=1))
+    line = error_line(realbench(*command, environment=environment, code=1, process=True))
     assert "get it: hf download someone/detector weights.safetensors" in line
-    shown = realbench("detectors", "show", card, environment=environment).stdout
+    shown = realbench("detectors", "show", card, environment=environment, process=True).stdout
     assert "not usable here yet" in shown
     file = tmp_path / "elsewhere.safetensors"
     to_hub(tmp_path, "someone/detector", file.rename(file.with_name("weights.safetensors")))
-    realbench(*command, environment=environment)
-    assert "fingerprint" in realbench("detectors", "show", card, environment=environment).stdout
+    realbench(*command, environment=environment, process=True)
+    assert (
+        "fingerprint"
+        in realbench("detectors", "show", card, environment=environment, process=True).stdout
+    )
 
 
 def test_another_file_than_the_cards_is_refused(tmp_path: Path, card: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from realbench.leaderboard.board import load_board
 from realbench.leaderboard.diff import BoardDiff, diff_boards, diff_markdown, diff_text
+from realbench.leaderboard.names import slug
 from realbench.leaderboard.standings import Standings, rank_board
 from realbench.leaderboard.verify import verify_board
 from tests.leaderboard.boards import fill_board
@@ -25,7 +26,7 @@ def states(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     strengths = {"good": 1.0, "bad": -1.5, "best <b>@x</b>": 2.5}
     after = fill_board(root, strengths, photographs=None, arena=False)
     before = Path(shutil.copytree(after, root / "before"))
-    (before / "results" / "best-b-x-b.json").unlink()
+    (before / "results" / f"{slug('best <b>@x</b>')}.json").unlink()
     return before, after
 
 

@@ -122,7 +122,7 @@ def test_rounding_is_cut_off() -> None:
     ("images", "prompts", "says"),
     [
         ([np.zeros((4, 4, 3), np.uint8)], ["a", "b"], "images: 1, prompts: 2"),
-        ([np.zeros((4, 4, 3), np.float32)], ["a"], "float32"),
+        ([np.full((4, 4, 3), 9, np.float32)], ["a"], "image 0"),
         (np.zeros((4, 4, 3), np.uint8), ["a"], "list of images"),
         (torch.zeros(1, 4, 4, 3, dtype=torch.uint8), ["a"], "shape"),
     ],
