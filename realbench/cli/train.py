@@ -13,8 +13,6 @@ from realbench.cli.ending import run as run_command
 from realbench.cli.program import Program, add_version
 from realbench.cli.train_demo import demo
 from realbench.cli.train_prompt import prompt
-from realbench.errors import UsageError
-from realbench.text import printable
 
 if TYPE_CHECKING:
     from realbench.config.config_files import Configs
@@ -110,13 +108,11 @@ def report(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, finished or not.")],
 ) -> None:
     """Write a run's report.html anew."""
-    from realbench.runs.folder import MANIFEST_FILE, read_json
+    from realbench.train.record import TrainRun
     from realbench.train.report.diffusion import write_train_report
     from realbench.train.report.prompt import write_prompt_report
 
-    kind = (read_json(run / MANIFEST_FILE) or {}).get("kind")
-    if kind not in ("diffusion", "prompt"):
-        raise UsageError(f"{printable(run)} is no folder of a realgen-train run: give its --out")
+    kind = TrainRun.read(run).manifest.kind
     write = write_prompt_report if kind == "prompt" else write_train_report
     typer.echo(f"Report: {write(run)}")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -100,7 +100,7 @@ def collect(
     conditioning = encode(model, prompts, memory, config.batch_size)
     made = sample(model, conditioning, generators, config, memory, window=window)
     steps = tuple(
-        _joined([one.steps[place] for one in made]) for place in range(len(made[0].steps))
+        WindowStep.joined([one.steps[place] for one in made]) for place in range(len(made[0].steps))
     )
     base: tuple[Tensor, ...] = ()
     if base_of is not None:
@@ -132,20 +132,6 @@ def _replayed(
         )
         parts.append(getattr(step, what))
     return torch.cat(parts)
-
-
-def _joined(parts: Sequence[WindowStep]) -> WindowStep:
-    def together(name: str) -> Tensor:
-        return torch.cat([getattr(one, name) for one in parts])
-
-    return replace(
-        parts[0],
-        sample=together("sample"),
-        next_sample=together("next_sample"),
-        mean=together("mean"),
-        std=together("std"),
-        log_prob=together("log_prob"),
-    )
 
 
 @contextmanager

@@ -54,7 +54,8 @@ class SamplingConfig(Table):
         steps: of the schedule.
         guidance: the guidance scale.
         height, width: of the image in pixels.
-        batch_size: images at a time on one device.
+        batch_size: images at a time on one device; as ``training.batch_size``, or the same step is
+            rounded otherwise in training, and the first ratio is not 1.
         kind: of the stochastic step: ``"sde"`` (Flow-GRPO) or ``"cps"``.
         noise_level: a, the stochastic steps' amount of noise.
         window: how many consecutive steps, drawn anew for each iteration from the first half of
@@ -65,7 +66,7 @@ class SamplingConfig(Table):
     guidance: float = Field(default=3.5, ge=0)
     height: int = Field(default=1024, ge=8)
     width: int = Field(default=1024, ge=8)
-    batch_size: int = Field(default=4, ge=1)
+    batch_size: int = Field(default=1, ge=1)
     kind: Literal["sde", "cps"] = "sde"
     noise_level: float = Field(default=0.9, gt=0)
     window: int = Field(default=3, ge=1)
@@ -143,8 +144,12 @@ class LossConfig(Table):
 
     Attributes:
         clip: how far the ratio of probabilities may move from 1 and still count.
-        kl: β, the weight of the divergence from the base model; 0 leaves it out.
-        kl_of: between what it is measured, the velocities or the steps' means.
+        kl: β, the weight of the divergence from the base model; 0 leaves it out. It depends on
+            ``kl_of``: β of a published script is not β here where that is ``"mean"``.
+        kl_of: ``"velocity"``: mean squared difference of the velocities (RealGen-V2; its β is 4e-4
+            and 1e-5). ``"mean"``: the exact divergence of the steps' Gaussians, which at an equal
+            β is 1/(-Δ) times that of Flow-GRPO's scripts (they leave -Δ out: 39 to 82 times in the
+            first half of 28 steps), and with a β of 4e-4 practically nothing.
         guard: GRPO-Guard's normalised ratio and balanced steps.
         advantage_clip: advantages are clipped to ± this.
         global_std: divide by the standard deviation of all rewards, not of the group's own.

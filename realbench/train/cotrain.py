@@ -1,15 +1,16 @@
 """Adversarial co-training: the reward's detectors learn while the generator does.
 
 A fixed detector is an examination whose questions the generator comes to know: its images score
-ever higher and no longer look more real. RealGen's second version (arXiv 2512.00473 is the first)
-therefore trains them in turn: when the mean reward of an iteration passes a threshold, the
-detectors are trained on photographs versus what the generator now makes, and made before, until
-they tell the two apart; then the generator goes on against the new ones.
+ever higher and no longer look more real. RealGen's second version (arXiv 2512.00473 is the first;
+its script ``train_flux_fast_guard_realgen.py`` is what is followed) therefore trains them in turn:
+all of them after the first iteration, and then each whose own mean P(real) of an iteration's images
+passes a threshold, on photographs versus what the generator now makes, and made before, until it
+tells the two apart; then the generator goes on against the new ones.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,11 +27,14 @@ from realbench.train.trainable_detector import TrainableDetector, can_be_trained
 if TYPE_CHECKING:
     from realbench.reward.reward import WeightedReward
 
+Pair = tuple[np.ndarray, np.ndarray]
+"""A photograph and the generated image beside it."""
 
-class PastImages:
-    """Generated images of past iterations: a uniform sample of all that there were.
 
-    Each image that was ever added is equally likely to be among those that are kept (reservoir
+class PastPairs:
+    """Photographs and generated images of past updates: a uniform sample of all pairs there were.
+
+    Each pair that was ever added is equally likely to be among those that are kept (reservoir
     sampling; Vitter 1985, ACM Trans. Math. Softw. 11(1), algorithm R).
 
     Args:
@@ -40,30 +44,25 @@ class PastImages:
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
         self.seen = 0
-        self.images: list[np.ndarray] = []
-        self.prompts: list[str] = []
+        self.pairs: list[Pair] = []
 
     def __len__(self) -> int:
-        return len(self.images)
+        return len(self.pairs)
 
-    def add(
-        self, images: Sequence[np.ndarray], prompts: Sequence[str], rng: np.random.Generator
-    ) -> None:
-        """Add uint8 images (H, W, 3) and what they were made for."""
-        for image, prompt in zip(images, prompts, strict=True):
+    def add(self, pairs: Iterable[Pair], rng: np.random.Generator) -> None:
+        """Add photographs and generated images, uint8 (H, W, 3) each."""
+        for pair in pairs:
             self.seen += 1
             if len(self) < self.capacity:
-                self.images.append(image)
-                self.prompts.append(prompt)
+                self.pairs.append(pair)
                 continue
             place = int(rng.integers(self.seen))
             if place < self.capacity:
-                self.images[place], self.prompts[place] = image, prompt
+                self.pairs[place] = pair
 
-    def draw(self, n: int, rng: np.random.Generator) -> tuple[list[np.ndarray], list[str]]:
-        """Return up to n of the images, each at most once, and their prompts."""
-        chosen = rng.permutation(len(self))[:n].tolist()
-        return [self.images[i] for i in chosen], [self.prompts[i] for i in chosen]
+    def draw(self, n: int, rng: np.random.Generator) -> list[Pair]:
+        """Return up to n of the pairs, each at most once."""
+        return [self.pairs[place] for place in rng.permutation(len(self))[:n].tolist()]
 
 
 class Cotraining:
@@ -76,6 +75,8 @@ class Cotraining:
         config: its settings.
         detectors: of the reward, by name; they are trained in place.
         paired: photographs with captions.
+        alone: components of the reward that are one of the detectors alone, by its name: what they
+            say need not be computed again.
         seed: of the random choices.
     """
 
@@ -85,13 +86,15 @@ class Cotraining:
         detectors: Mapping[str, TrainableDetector],
         paired: PairedImages,
         *,
+        alone: Mapping[str, str] | None = None,
         seed: int = 0,
     ) -> None:
         self.config = config
         self.detectors = dict(detectors)
         self.paired = paired
+        self.alone = dict(alone or {})
         self.seed = seed
-        self.past = PastImages(config.buffer)
+        self.past = PastPairs(config.buffer)
         self.updates = 0
         self._sizes: dict[tuple[int, int], PairedImages] = {}
 
@@ -99,18 +102,22 @@ class Cotraining:
         return f"{type(self).__name__}({', '.join(self.detectors)}; {len(self.paired)} photographs)"
 
     def after_iteration(
-        self, iteration: int, images: Tensor, prompts: Sequence[str], rewards: np.ndarray
+        self,
+        iteration: int,
+        images: Tensor,
+        prompts: Sequence[str],
+        rewards: Mapping[str, np.ndarray],
     ) -> dict[str, float]:
-        """Train the detectors if the generator has become good enough at passing them.
+        """Train each detector that the generator has become good enough at passing.
 
         Args:
             iteration: its number.
             images: all that it made, uint8 (n, 3, H, W).
             prompts: what they were made for.
-            rewards: of them, float32 (n,).
+            rewards: of them, by the reward's component, float32 (n,) each.
 
         Returns:
-            What to record, by name; nothing where the detectors were left alone.
+            What to record, by name; nothing where all detectors were left alone.
 
         Raises:
             UsageError: no photograph is as large as the images.
@@ -118,30 +125,33 @@ class Cotraining:
         rng = np.random.default_rng([self.seed, iteration])
         arrays = list(images.permute(0, 2, 3, 1).contiguous().cpu().numpy())
         paired = self._paired(*arrays[0].shape[:2])
-        figures: dict[str, float] = {}
-        if float(np.mean(rewards, dtype=np.float64)) > self.config.threshold:
-            figures = self._update(arrays, prompts, paired, rng)
-        self.past.add(arrays, prompts, rng)
-        return figures
+        passed = []
+        for name, detector in self.detectors.items():
+            component = self.alone.get(name)
+            given = None if component is None else float(rewards[component].mean(dtype=np.float64))
+            mean = detector.realism(arrays) if given is None else given
+            if not self.updates or mean > self.config.threshold:
+                passed.append(name)
+        return self._update(passed, arrays, prompts, paired, rng) if passed else {}
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that changes: tensors, numbers and texts."""
-        kept = self.past.images
+        pairs = self.past.pairs
         return {
             "updates": self.updates,
             "seen": self.past.seen,
-            "prompts": list(self.past.prompts),
-            "images": torch.from_numpy(np.stack(kept)) if kept else torch.empty(0),
+            "pairs": torch.from_numpy(np.stack([np.stack(pair) for pair in pairs]))
+            if pairs
+            else torch.empty(0),
             "detectors": {name: one.state_dict() for name, one in self.detectors.items()},
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what :meth:`state_dict` returned."""
         self.updates = int(state["updates"])
-        self.past = PastImages(self.config.buffer)
+        self.past = PastPairs(self.config.buffer)
         self.past.seen = int(state["seen"])
-        self.past.prompts = list(state["prompts"])
-        self.past.images = list(state["images"].numpy())
+        self.past.pairs = [(real, made) for real, made in state["pairs"].numpy()]
         for name, one in self.detectors.items():
             one.load_state_dict(state["detectors"][name])
 
@@ -161,27 +171,28 @@ class Cotraining:
 
     def _update(
         self,
+        passed: Sequence[str],
         images: Sequence[np.ndarray],
         prompts: Sequence[str],
         paired: PairedImages,
         rng: np.random.Generator,
     ) -> dict[str, float]:
         share = self.config.past
-        earlier, earlier_prompts = self.past.draw(round(len(images) * share / (1 - share)), rng)
-        generated = [*images, *earlier]
-        height, width = images[0].shape[:2]
-        real = paired.partners([*prompts, *earlier_prompts], height, width, rng)
-        real, generated = match_compression(real, generated, self.config.jpeg, rng)
+        partners = paired.partners(prompts, *images[0].shape[:2], rng)
+        new = list(zip(partners, images, strict=True))
+        pairs = new + self.past.draw(round(len(images) * share / (1 - share)), rng)
+        pairs = match_compression(pairs, self.config.jpeg, rng)
         self.updates += 1
-        figures = {"updates": float(self.updates), "images": float(2 * len(generated))}
-        for name, detector in self.detectors.items():
-            fit = detector.fit(real, generated, rng)
+        figures = {"updates": float(self.updates), "images": float(2 * len(pairs))}
+        for name in passed:
+            fit = self.detectors[name].fit([r for r, _ in pairs], [g for _, g in pairs], rng)
             figures |= {
                 f"{name}/epochs": float(fit.epochs),
                 f"{name}/accuracy_before": fit.accuracy_before,
                 f"{name}/accuracy": fit.accuracy,
                 f"{name}/loss": fit.loss,
             }
+        self.past.add(new, rng)
         return figures
 
     def _paired(self, height: int, width: int) -> PairedImages:
@@ -192,14 +203,13 @@ class Cotraining:
 
 
 def build_cotraining(
-    config: CotrainingConfig, *, reward: WeightedReward, device: str = "auto", seed: int = 0
+    config: CotrainingConfig, *, reward: WeightedReward, seed: int = 0
 ) -> Cotraining:
     """Return the co-training of a reward's detectors, which stay where they are.
 
     Args:
         config: ``[cotraining]``, with ``paired``.
         reward: its components of kind ``"detectors"`` are looked through.
-        device: not used; the detectors are on the reward's.
         seed: of the random choices.
 
     Raises:
@@ -208,10 +218,13 @@ def build_cotraining(
     if config.paired is None:
         raise UsageError("co-training needs photographs with captions: give them with --paired")
     found: dict[str, Any] = {}
+    alone: dict[str, str] = {}
     for component in reward.components:
         scorer = getattr(component, "scorer", None)
         if isinstance(scorer, Scorer):
             found |= scorer.detectors
+            if len(scorer.detectors) == 1:
+                alone[next(iter(scorer.detectors))] = component.name
     trainable = [name for name, one in found.items() if can_be_trained(one)]
     for name in config.detectors:
         if name not in trainable:
@@ -224,4 +237,4 @@ def build_cotraining(
     if not names:
         raise UsageError("co-training needs a detector with weights in the reward, and it has none")
     detectors = {name: TrainableDetector(found[name], config) for name in names}
-    return Cotraining(config, detectors, PairedImages(config.paired), seed=seed)
+    return Cotraining(config, detectors, PairedImages(config.paired), alone=alone, seed=seed)

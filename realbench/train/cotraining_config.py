@@ -22,15 +22,16 @@ class CotrainingConfig(Table):
         part: ``"head"`` trains the last layer alone, which needs little time and memory;
             ``"experts"`` also the experts of a detector that has some (OmniAID; RealGen-V2 trains
             these two); ``"all"`` the network, but for the guards of patch statistics.
-        threshold: mean reward of an iteration above which the detectors are trained.
+        threshold: a detector is trained when its own mean P(real) of an iteration's images is
+            above it; all of them are in the first iteration, to get to know the generator.
         accuracy: balanced accuracy at which an update ends.
         epochs: after which it ends in any case.
         learning_rate: of AdamW.
         batch_size: images at a time.
         label_smoothing: the targets are this and 1 less this.
         ema: what remains of the running mean of the weights, which scores, at each step.
-        buffer: generated images of past iterations that are kept.
-        past: share of them among the generated images of an update.
+        buffer: pairs of past updates, photograph and generated image, that are kept.
+        past: share of them among the pairs of an update.
         jpeg: share of the pairs of photograph and generated image that are compressed, both to
             the same quality, so that compression tells nothing.
     """

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from realbench.errors import RealBenchError, RealBenchWarning, UsageError
-from realbench.reward.reward import Reward, SplitReward
+from realbench.reward.reward import Reward, SplitReward, WeightedReward
 from realbench.runs.folder import MANIFEST_FILE, SUMMARY_FILE, locked, now
 from realbench.train import run_folder
 from realbench.train.advantages import advantages
@@ -63,6 +63,7 @@ from realbench.train.window import draw_window
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
+    from realbench.train.cotrain import Cotraining
     from realbench.train.flow_models.flow_model import FlowModel
 
 
@@ -104,7 +105,7 @@ def train(
     probes: Mapping[str, Probe] | None = None,
     prompts: Sequence[str] | None = None,
     evaluation_prompts: Sequence[str] | None = None,
-    cotraining: Any | None = None,
+    cotraining: Cotraining | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> TrainResult:
     """Train a model; a run that was cut off goes on when it is made again with the same ``out``.
@@ -172,7 +173,7 @@ class _Training:
         reward: Reward | SplitReward | None,
         heldout: Reward | None,
         probes: Mapping[str, Probe],
-        cotraining: Any | None,
+        cotraining: Cotraining | None,
         tell: Callable[[Progress], None],
     ) -> None:
         self.config = config
@@ -199,7 +200,8 @@ class _Training:
             else None
         )
         self.watch = HackingWatch() if self.heldout is not None else None
-        self.cotraining = cotraining or _cotraining(config, self.reward, device)
+        self.cotraining = cotraining or _cotraining(config, self.reward)
+        self.told_rounding = False
         self.log: list[dict[str, Any]] = []
         self.manifest: dict[str, Any] = {
             "train_format": run_folder.FORMAT,
@@ -403,6 +405,10 @@ class _Training:
             stepped=self.ema.update if self.ema is not None else (lambda: None),
         )
         clock.lap("update")
+        rounding = figures.rounding_warning(self.config.loss.clip)
+        if rounding and self.is_main and not self.told_rounding:
+            self.told_rounding = True  # once a run: the next iterations are no better
+            warnings.warn(RealBenchWarning(f"iteration {iteration}: {rounding}"), stacklevel=2)
         record = {
             "reward": float(total.mean(dtype=np.float64)),
             "reward_std": float(total.std(dtype=np.float64)),
@@ -413,7 +419,7 @@ class _Training:
         }
         if self.cotraining is not None:
             images = self._gather(experience.images, own, plan.groups.size)
-            extra = self.cotraining.after_iteration(iteration, images, texts, total)
+            extra = self.cotraining.after_iteration(iteration, images, texts, rewards)
             clock.lap("cotraining")
             record["cotraining"] = {key: float(value) for key, value in extra.items()}
         return record | {"seconds": clock.seconds(), "memory_mib": peak_memory(clock.device)}
@@ -522,9 +528,11 @@ class _Training:
         return self._gather(images, own, len(evaluated)), rewards, heldout
 
 
-def _cotraining(config: DiffusionConfig, reward: SplitReward, device: str) -> Any | None:
+def _cotraining(config: DiffusionConfig, reward: SplitReward) -> Cotraining | None:
     if config.cotraining.paired is None:
         return None
     from realbench.train.cotrain import build_cotraining
 
-    return build_cotraining(config.cotraining, reward=reward, device=device, seed=config.seed)
+    if not isinstance(reward, WeightedReward):
+        raise UsageError("co-training needs a detector with weights in the reward, and it has none")
+    return build_cotraining(config.cotraining, reward=reward, seed=config.seed)

@@ -45,7 +45,7 @@ def policy_loss(
     mean: Tensor | None = None,
     old_mean: Tensor | None = None,
     std: Tensor | None = None,
-    delta: Tensor | float | None = None,
+    length: Tensor | None = None,
 ) -> tuple[Tensor, Diagnostics]:
     """Return the clipped policy-gradient loss of one step of n images, and how it clipped.
 
@@ -60,7 +60,9 @@ def policy_loss(
 
     - ratio normalisation: log r = std·(log p - log p_old + mean(d²)/(2·std²)) = mean(ε·d), which
       is centred at 0 and whose scale is the same at all steps; std = s·√(-Δ);
-    - gradient reweighting: ∂μ/∂v is proportional to -Δ, so the loss is divided by -Δ and no step
+    - gradient reweighting: the gradient with respect to v has the factor ∂μ/∂v, so the loss is
+      divided by the step's length, which is that factor (-Δ of ``"sde"``; of ``"cps"``, of which
+      the paper does not speak, another, see :func:`~realbench.train.sde.sde_step`), and no step
       dominates because it is a long one.
 
     Args:
@@ -70,7 +72,7 @@ def policy_loss(
         clip: c > 0.
         mean, old_mean: μ (with gradients) and μ_old, (n, ...); ``guard`` needs them.
         std: the step's standard deviation, (n,), positive; ``guard`` needs it.
-        delta: Δ = σ′ - σ < 0, a number or (n,); ``guard`` needs it.
+        length: of the step, (n,), positive; ``guard`` needs it.
 
     Returns:
         The loss, a scalar, and diagnostics without gradients.
@@ -78,25 +80,27 @@ def policy_loss(
     log_prob, old = full_precision(log_prob), full_precision(old_log_prob).detach()
     weights = full_precision(advantages).detach().clamp(-advantage_clip, advantage_clip)
     log_ratio = log_prob - old
+    scale = torch.ones_like(log_ratio)
     if guard:
-        if mean is None or old_mean is None or std is None or delta is None:
-            raise ValueError("guard needs mean, old_mean, std and delta")
+        if mean is None or old_mean is None or std is None or length is None:
+            raise ValueError("guard needs mean, old_mean, std and length")
         std = std.detach().to(log_ratio)
         log_ratio = _normalised(log_ratio, full_precision(mean), full_precision(old_mean), std)
-        length = -torch.as_tensor(delta, dtype=log_ratio.dtype, device=log_ratio.device)
+        scale = length.detach().to(log_ratio)
     ratio = log_ratio.exp()
     loss = torch.maximum(-weights * ratio, -weights * ratio.clamp(1 - clip, 1 + clip))
-    if guard:
-        loss = loss / length
-    return loss.mean(), _diagnose(ratio.detach(), log_ratio.detach(), clip)
+    return (loss / scale).mean(), _diagnose(ratio.detach(), log_ratio.detach(), clip)
 
 
 def kl_to_base(value: Tensor, base: Tensor, *, std: Tensor | None = None) -> Tensor:
     """Return how far the trained model is from the base model at a step, a scalar.
 
     With ``std`` it is the KL divergence of the step's two Gaussians, mean((μ - μ_base)²)/(2·std²)
-    (Flow-GRPO, arXiv 2505.05470, its closed form), per entry as log probabilities are. Without, it
-    is mean((v - v_base)²): the same less the step's factor, so that it weighs all steps alike.
+    (Flow-GRPO, arXiv 2505.05470, its closed form), per entry as log probabilities are. The
+    published scripts divide by 2·s², not by 2·std² = 2·s²·(-Δ): at an equal β theirs is 1/(-Δ)
+    times smaller, 39 to 82 times in the first half of a schedule of 28 steps. Without ``std`` it
+    is mean((v - v_base)²), as RealGen-V2 has it: the same less the step's factor, so that it
+    weighs all steps alike.
 
     Args:
         value: μ or v of the model being trained, (n, ...); gradients flow through it.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -116,17 +116,16 @@ def cover(image: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def match_compression(
-    real: Sequence[np.ndarray],
-    generated: Sequence[np.ndarray],
-    share: float,
-    rng: np.random.Generator,
-) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    pairs: Iterable[tuple[np.ndarray, np.ndarray]], share: float, rng: np.random.Generator
+) -> list[tuple[np.ndarray, np.ndarray]]:
     """Return pairs of images, a share of which was compressed as JPEG, both to one quality."""
-    pairs = []
-    for pair in zip(real, generated, strict=True):
+    found = []
+    for real, generated in pairs:
         quality = int(rng.integers(*_QUALITIES))
-        pairs.append([_jpeg(one, quality) for one in pair] if rng.random() < share else pair)
-    return [one for one, _ in pairs], [other for _, other in pairs]
+        if rng.random() < share:
+            real, generated = _jpeg(real, quality), _jpeg(generated, quality)
+        found.append((real, generated))
+    return found
 
 
 def _jpeg(image: np.ndarray, quality: int) -> np.ndarray:

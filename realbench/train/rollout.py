@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,6 +25,7 @@ class WindowStep:
         mean: of x′ given x, float32 (n, ...).
         std: of x′ given x, float32 (n,).
         log_prob: of x′ given x, float32 (n,).
+        length: as of a :class:`~realbench.train.sde.Step`, float32 (n,).
     """
 
     index: int
@@ -34,24 +36,23 @@ class WindowStep:
     mean: Tensor
     std: Tensor
     log_prob: Tensor
-
-    @property
-    def delta(self) -> float:
-        """Δ = σ′ - σ < 0."""
-        return self.next_sigma - self.sigma
+    length: Tensor
 
     def __getitem__(self, index: slice | list[int] | Tensor) -> WindowStep:
         """Return the step of some of the images."""
-        return WindowStep(
-            self.index,
-            self.sigma,
-            self.next_sigma,
-            self.sample[index],
-            self.next_sample[index],
-            self.mean[index],
-            self.std[index],
-            self.log_prob[index],
-        )
+        rows: dict[str, Any] = {name: getattr(self, name)[index] for name in _OF_IMAGES}
+        return replace(self, **rows)
+
+    @classmethod
+    def joined(cls, parts: Sequence[WindowStep]) -> WindowStep:
+        """Return one step of the images of several parts."""
+        rows: dict[str, Any] = {
+            name: torch.cat([getattr(one, name) for one in parts]) for name in _OF_IMAGES
+        }
+        return replace(parts[0], **rows)
+
+
+_OF_IMAGES = ("sample", "next_sample", "mean", "std", "log_prob", "length")
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +124,19 @@ def rollout(
                 kind=kind,
                 generator=generators,
             )
-            kept.append(_keep(index, sigma, next_sigma, latents, step))
+            kept.append(
+                WindowStep(
+                    index,
+                    sigma,
+                    next_sigma,
+                    sample=latents,
+                    next_sample=step.sample,
+                    mean=step.mean,
+                    std=step.std,
+                    log_prob=step.log_prob,
+                    length=step.length,
+                )
+            )
         else:
             step = ode_step(velocity, latents, sigma, next_sigma)
         latents = step.sample
@@ -162,10 +175,4 @@ def replay(
         noise_level=noise_level,
         kind=kind,
         next_sample=taken.next_sample,
-    )
-
-
-def _keep(index: int, sigma: float, next_sigma: float, latents: Tensor, step: Step) -> WindowStep:
-    return WindowStep(
-        index, sigma, next_sigma, latents, step.sample, step.mean, step.std, step.log_prob
     )

@@ -32,6 +32,8 @@ class Step:
         log_prob: log density of ``sample``, averaged over an image's entries, float32 (n,); 0
             where ``std`` is 0, since a deterministic step has no density.
         velocity: what the network said, float32 (n, ...).
+        length: -∂μ/∂v, how far the mean moves with the velocity, less a factor that all steps of
+            a schedule share (see :func:`sde_step`); float32 (n,), positive.
     """
 
     sample: Tensor
@@ -39,6 +41,7 @@ class Step:
     std: Tensor
     log_prob: Tensor
     velocity: Tensor
+    length: Tensor
 
 
 def sde_step(
@@ -61,14 +64,17 @@ def sde_step(
         μ = x·(1 + s²Δ/(2σ)) + v·(1 + s²(1 - σ)/(2σ))·Δ,    x′ = μ + s·√(-Δ)·ε.
 
     It has the marginals of the ODE in the limit of small steps. At σ = 1, where s is infinite,
-    σ′ stands for σ in the denominator of s, as in the authors' implementation.
+    σ′ stands for σ in the denominator of s, as in the authors' implementation. ∂μ/∂v is
+    (1 + a²/2)·Δ, and at σ = 1 it is Δ; ``length`` is it without the factor 1 + a²/2: -Δ, as
+    GRPO-Guard (arXiv 2510.22319) has it, but at σ = 1 that less the factor.
 
     ``"cps"`` is coefficients-preserving sampling (arXiv 2509.05952): with x̂₀ = x - σv,
     x̂₁ = x + (1 - σ)v and s = σ′·sin(aπ/2),
 
         μ = (1 - σ′)·x̂₀ + √(σ′² - s²)·x̂₁,    x′ = μ + s·ε,
 
-    so that the noise in x′ has exactly the level σ′ that the network expects. (The authors leave
+    so that the noise in x′ has exactly the level σ′ that the network expects. ``length`` is
+    -∂μ/∂v = (1 - σ′)·σ - σ′·cos(aπ/2)·(1 - σ), which is not proportional to Δ. (The authors leave
     the density's constants and its 1/(2s²) away; here the log density is the Gaussian's for both.)
 
     Args:
@@ -93,7 +99,7 @@ def sde_step(
     velocity, sample = full_precision(velocity), full_precision(sample)
     here, there = _per_image(sigma, sample), _per_image(next_sigma, sample)
     moments = _sde_moments if kind == "sde" else _cps_moments
-    mean, std = moments(velocity, sample, here, there, noise_level)
+    mean, std, length = moments(velocity, sample, here, there, noise_level)
     if next_sample is not None:
         drawn = full_precision(next_sample)
     elif noise_level == 0:
@@ -102,7 +108,8 @@ def sde_step(
         if noise is None:
             noise = draw_noise(mean, generator)
         drawn = mean + std * full_precision(noise)
-    return Step(drawn, mean, std.flatten(), log_density(drawn, mean, std), velocity)
+    density = log_density(drawn, mean, std)
+    return Step(drawn, mean, std.flatten(), density, velocity, length.flatten())
 
 
 def ode_step(
@@ -113,7 +120,7 @@ def ode_step(
     delta = _per_image(next_sigma, sample) - _per_image(sigma, sample)
     mean = sample + velocity * delta
     nothing = torch.zeros_like(delta.flatten())
-    return Step(mean, mean, nothing, nothing, velocity)
+    return Step(mean, mean, nothing, nothing, velocity, -delta.flatten())
 
 
 def log_density(sample: Tensor, mean: Tensor, std: Tensor) -> Tensor:
@@ -164,26 +171,26 @@ def full_precision(value: Tensor) -> Tensor:
 
 def _sde_moments(
     velocity: Tensor, sample: Tensor, sigma: Tensor, next_sigma: Tensor, noise_level: float
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     delta = next_sigma - sigma
     # A schedule's first σ can be a rounding away from 1; 1/(1 - σ) would then be a huge number.
     denominator = torch.where(sigma > 1 - 1e-6, 1 - next_sigma, 1 - sigma)
     variance = noise_level**2 * sigma / denominator  # s²
-    mean = sample * (1 + variance * delta / (2 * sigma)) + velocity * delta * (
-        1 + variance * (1 - sigma) / (2 * sigma)
-    )
-    return mean, (variance * -delta).sqrt()
+    gain = 1 + variance * (1 - sigma) / (2 * sigma)  # 1 + a²/2, but at σ = 1
+    mean = sample * (1 + variance * delta / (2 * sigma)) + velocity * delta * gain
+    return mean, (variance * -delta).sqrt(), -delta * gain / (1 + noise_level**2 / 2)
 
 
 def _cps_moments(
     velocity: Tensor, sample: Tensor, sigma: Tensor, next_sigma: Tensor, noise_level: float
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     angle = noise_level * math.pi / 2
     clean = sample - sigma * velocity
     noise = sample + (1 - sigma) * velocity
     # √(σ′² - s²) = σ′·cos(aπ/2)
     mean = (1 - next_sigma) * clean + next_sigma * math.cos(angle) * noise
-    return mean, next_sigma * math.sin(angle)
+    length = (1 - next_sigma) * sigma - next_sigma * math.cos(angle) * (1 - sigma)
+    return mean, next_sigma * math.sin(angle), length
 
 
 def _per_image(value: Tensor | float, like: Tensor) -> Tensor:

@@ -29,7 +29,9 @@ def summarize(log: Sequence[Mapping[str, Any]], config: Mapping[str, Any]) -> di
             found = one[name] or {}
             summary[f"{name}_{when}"] = found.get("mean")
             summary[f"{name}_{when}_interval"] = [found.get("low"), found.get("high")]
-        summary[f"{name}_change"] = change(first, last, name)
+        summary[f"{name}_change"] = change(
+            first.get("by_prompt", {}), last.get("by_prompt", {}), name
+        )
     summary["components_start"] = first["components"]
     summary["components_end"] = last["components"]
     summary["probes_start"] = first["probes"]
@@ -47,17 +49,19 @@ def summarize(log: Sequence[Mapping[str, Any]], config: Mapping[str, Any]) -> di
     return summary
 
 
-def change(before: Mapping[str, Any], after: Mapping[str, Any], name: str) -> dict[str, Any] | None:
+def change(
+    before: Mapping[str, Sequence[float]], after: Mapping[str, Sequence[float]], name: str
+) -> dict[str, Any] | None:
     """Return how much two evaluations differ, prompt by prompt: an estimate with its interval.
 
     Args:
+        before, after: values of each prompt, by name.
         name: ``"reward"`` or ``"heldout"``.
 
     Returns:
         None where it was not measured.
     """
-    values = [one.get("by_prompt", {}).get(name) for one in (before, after)]
-    if None in values:
+    if name not in before or name not in after:
         return None
-    difference = np.subtract(values[1], values[0])
+    difference = np.subtract(after[name], before[name])
     return estimate(difference, np.arange(len(difference)))

@@ -82,11 +82,20 @@ class TrainableDetector:
         self._weights = trained_weights(self.network, config.part)
         # What was trained last; the network itself holds the running mean.
         self._latest = {name: p.detach().clone() for name, p in self._weights.items()}
+        self._optimizer = torch.optim.AdamW(  # its moments last from one update to the next
+            self._weights.values(), lr=config.learning_rate, weight_decay=0.0
+        )
 
     @property
     def device(self) -> torch.device:
         """Where the network is."""
         return next(self.network.parameters()).device
+
+    def realism(self, images: Sequence[np.ndarray]) -> float:
+        """Return the mean P(real) of uint8 RGB images (H, W, 3), by the weights that score."""
+        with torch.no_grad():
+            parts = self._inputs(images).split(self._config.batch_size)
+            return float(torch.cat([self._logits(part) for part in parts]).sigmoid().mean())
 
     def fit(
         self,
@@ -108,23 +117,21 @@ class TrainableDetector:
         if accuracy >= config.accuracy:
             return Fit(epochs, before, accuracy, loss)
         with self._training():
-            optimizer = torch.optim.AdamW(
-                self._weights.values(), lr=config.learning_rate, weight_decay=0.0
-            )
             while accuracy < config.accuracy and epochs < config.epochs:
-                accuracy, loss = self._epoch(inputs, label, optimizer, rng)
+                accuracy, loss = self._epoch(inputs, label, rng)
                 epochs += 1
         return Fit(epochs, before, accuracy, loss)
 
-    def state_dict(self) -> dict[str, Tensor]:
-        """Return the mean and the latest weights, on the CPU."""
+    def state_dict(self) -> dict[str, Any]:
+        """Return the mean and the latest weights, on the CPU, and the optimiser's moments."""
         mean = {f"mean.{name}": p.detach().cpu().clone() for name, p in self._weights.items()}
         latest = {f"latest.{name}": value.cpu().clone() for name, value in self._latest.items()}
-        return mean | latest
+        return mean | latest | {"optimizer": self._optimizer.state_dict()}
 
     @torch.no_grad()
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Set the weights to those that :meth:`state_dict` returned."""
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Set everything to what :meth:`state_dict` returned."""
+        self._optimizer.load_state_dict(state["optimizer"])
         for name, parameter in self._weights.items():
             parameter.copy_(state[f"mean.{name}"])
             self._latest[name].copy_(state[f"latest.{name}"])
@@ -150,20 +157,16 @@ class TrainableDetector:
             self._sign()
 
     def _epoch(
-        self,
-        inputs: Tensor,
-        label: Tensor,
-        optimizer: torch.optim.Optimizer,
-        rng: np.random.Generator,
+        self, inputs: Tensor, label: Tensor, rng: np.random.Generator
     ) -> tuple[float, float]:
         order = torch.from_numpy(rng.permutation(len(inputs)))
         logits, losses = torch.empty(len(inputs)), []
         for chosen in order.split(self._config.batch_size):
             found = self._logits(inputs[chosen.to(inputs.device)])
             loss = self._loss(found, label[chosen.to(label.device)])
-            optimizer.zero_grad()
+            self._optimizer.zero_grad()
             loss.backward()
-            optimizer.step()
+            self._optimizer.step()
             self._average()
             logits[chosen] = found.detach().cpu()
             losses.append(loss.item() * len(chosen))

@@ -33,6 +33,8 @@ class UpdateFigures:
         ratio_mean, ratio_std, clip_fraction, clip_fraction_high, clip_fraction_low, approx_kl: see
             :class:`~realbench.train.loss.Diagnostics`.
         grad_norm: mean over the optimiser steps, before clipping.
+        first_ratio_mean, first_ratio_std: of the first optimiser step alone. The weights are still
+            those that sampled, so all but rounding is 1 and 0.
     """
 
     loss: float
@@ -44,6 +46,23 @@ class UpdateFigures:
     clip_fraction_low: float
     approx_kl: float
     grad_norm: float
+    first_ratio_mean: float
+    first_ratio_std: float
+
+    def rounding_warning(self, clip: float) -> str | None:
+        """Return a line where the first ratios are not small against the clip, else None."""
+        spread = math.hypot(self.first_ratio_mean - 1, self.first_ratio_std)
+        if spread <= _SMALL * clip:
+            return None
+        return (
+            f"the first ratios, which should be 1, are off by {spread:.1e}, and loss.clip is "
+            f"{clip:.1e}: rounding decides what is clipped; raise loss.clip, set model.dtype to "
+            "float32, or have sampling.batch_size and training.batch_size be equal"
+        )
+
+
+_SMALL = 0.1
+"""Up to this share of the clip, rounding moves few ratios across its bounds."""
 
 
 def passes_per_step(config: DiffusionConfig, world_size: int) -> int:
@@ -77,9 +96,9 @@ def update(
         RealBenchError: the gradient is not finite.
     """
     weights = torch.from_numpy(advantages)
-    sums = torch.zeros(_COLUMNS, dtype=torch.float64)
+    sums = torch.zeros(len(parts), _COLUMNS, dtype=torch.float64)
     norms = []
-    for part in parts:
+    for number, part in enumerate(parts):
         batches = np.array_split(part, math.ceil(len(part) / config.training.batch_size))
         for rows in batches:
             # accelerate divides by the number of passes; unequal batches must still count alike
@@ -88,7 +107,7 @@ def update(
             for place in range(len(experience.steps)):
                 with accelerator.accumulate(model.transformer):
                     loss, figures = _pass(model, experience, place, index, weights[index], config)
-                    sums += len(rows) * torch.tensor(figures, dtype=torch.float64)
+                    sums[number] += len(rows) * torch.tensor(figures, dtype=torch.float64)
                     accelerator.backward(loss * weight)
                     if accelerator.sync_gradients:
                         norms.append(_clip(accelerator, parameters, config.training.max_grad_norm))
@@ -135,7 +154,7 @@ def _pass(
         mean=step.mean,
         old_mean=taken.mean,
         std=taken.std,
-        delta=taken.delta,
+        length=taken.length,
     )
     divergence = torch.zeros((), device=loss.device)
     if experience.base:
@@ -164,7 +183,21 @@ def _clip(
 
 
 def _figures(sums: Tensor, grad_norm: float) -> UpdateFigures:
+    """Return the figures of all optimiser steps, whose sums are rows (steps, columns)."""
+    found, loss, divergence = _means(sums.sum(dim=0))
+    first, _, _ = _means(sums[0])
+    return UpdateFigures(
+        **found,
+        loss=loss,
+        kl=divergence,
+        grad_norm=grad_norm,
+        first_ratio_mean=first["ratio_mean"],
+        first_ratio_std=first["ratio_std"],
+    )
+
+
+def _means(sums: Tensor) -> tuple[dict[str, float], float, float]:
     *means, square, loss, divergence = (sums[:-1] / sums[-1]).tolist()
     found = dict(zip(_NAMES, means, strict=True))
     found["ratio_std"] = math.sqrt(max(0.0, square - (found["ratio_mean"] - 1) ** 2))
-    return UpdateFigures(loss=loss, kl=divergence, grad_norm=grad_norm, **found)
+    return found, loss, divergence

@@ -16,7 +16,7 @@ from PIL import Image
 from realbench.detection.registry import load_detector
 from realbench.errors import UsageError
 from realbench.reward.reward import FunctionConfig, RewardConfig, WeightedReward, build_reward
-from realbench.train.cotrain import Cotraining, PastImages, build_cotraining
+from realbench.train.cotrain import Cotraining, PastPairs, build_cotraining
 from realbench.train.cotraining_config import CotrainingConfig
 from realbench.train.trainable_detector import TrainableDetector
 from tests.detection.families.test_dino_experts import checkpoint, tiny_dino
@@ -70,13 +70,19 @@ def start(
     return build_cotraining(CotrainingConfig(**given | settings), reward=reward, seed=3), reward
 
 
+def rewards(value: float) -> dict[str, np.ndarray]:
+    """The component's values of an iteration's images."""
+    return {"detectors": np.full(8, value, np.float32)}
+
+
 def realism(reward: WeightedReward, images: torch.Tensor) -> np.ndarray:
     return reward(images, [""] * len(images))
 
 
-def test_detectors_are_trained_once_the_reward_is_above_the_threshold(
+def test_detectors_are_trained_at_the_start_and_then_once_they_are_passed(
     tmp_path: Path, photographs: Path
 ) -> None:
+    """The first iteration is RealGen's warm-up, whatever the reward is."""
     cotraining, reward = start(tmp_path, photographs)
     (detector,) = reward.components[0].scorer.detectors.values()
     network = detector.network
@@ -84,21 +90,22 @@ def test_detectors_are_trained_once_the_reward_is_above_the_threshold(
     print_before = detector.fingerprint
     generated, fresh = batch(1), batch(2)
 
-    below = np.full(8, 0.6, np.float32)
-    assert cotraining.after_iteration(1, generated, PROMPTS, np.float32(0.59) + 0 * below) == {}
-    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
-    assert detector.fingerprint == print_before
-
-    figures = cotraining.after_iteration(2, generated, PROMPTS, below + 0.01)
+    figures = cotraining.after_iteration(1, generated, PROMPTS, rewards(0.1))
     name = "tiny-statistics"
     assert figures["updates"] == 1
-    assert figures["images"] == 32  # 8 of this iteration, 8 of the one before, and photographs
+    assert figures["images"] == 16  # 8 of this iteration, and photographs
     assert figures[f"{name}/accuracy_before"] < 0.8
     assert figures[f"{name}/accuracy"] >= 0.9
     assert 1 <= figures[f"{name}/epochs"] <= 20
     changed = {n for n, value in network.state_dict().items() if not torch.equal(value, before[n])}
     assert changed == {"real.weight", "real.bias"}  # the guards and the transformer stay
     assert detector.fingerprint != print_before
+    warm = {name: value.clone() for name, value in network.state_dict().items()}
+    assert cotraining.after_iteration(2, generated, PROMPTS, rewards(0.59)) == {}
+    assert all(torch.equal(value, warm[name]) for name, value in network.state_dict().items())
+    again = cotraining.after_iteration(3, generated, PROMPTS, rewards(0.61))
+    assert again["updates"] == 2
+    assert again["images"] == 32  # the pairs of the first update, too
     gap = realism(reward, batch(3, rough)).mean() - realism(reward, fresh).mean()
     assert gap > 0.1  # images that it did not learn from
     assert not any(parameter.requires_grad for parameter in network.parameters())
@@ -108,7 +115,7 @@ def test_an_update_ends_where_the_detector_is_good_enough(
     tmp_path: Path, photographs: Path
 ) -> None:
     cotraining, _ = start(tmp_path, photographs, jpeg=0.0)
-    high = np.ones(8, np.float32)
+    high = rewards(1)
     updates = []
     while not updates or updates[-1]["tiny-statistics/epochs"]:
         updates.append(cotraining.after_iteration(len(updates), batch(1), PROMPTS, high))
@@ -131,7 +138,7 @@ def test_scores_come_from_the_running_mean_of_the_weights(
     )
     (detector,) = reward.components[0].scorer.detectors.values()
     old = detector.network.real.weight.detach().clone()
-    cotraining.after_iteration(1, batch(1), PROMPTS, np.ones(8, np.float32))
+    cotraining.after_iteration(1, batch(1), PROMPTS, rewards(1))
     state = cotraining.state_dict()["detectors"]["tiny-statistics"]
     latest, mean = state["latest.real.weight"], state["mean.real.weight"]
     assert not torch.equal(latest, old)
@@ -146,7 +153,7 @@ def test_whole_networks_are_trained_too(tmp_path: Path, photographs: Path, kind:
     (detector,) = reward.components[0].scorer.detectors.values()
     network = detector.network
     before = {name: p.detach().clone() for name, p in network.named_parameters()}
-    figures = cotraining.after_iteration(1, batch(1), PROMPTS, np.ones(8, np.float32))
+    figures = cotraining.after_iteration(1, batch(1), PROMPTS, rewards(1))
     assert figures[f"tiny-{kind}/accuracy"] > figures[f"tiny-{kind}/accuracy_before"]
     changed = [not torch.equal(p, before[name]) for name, p in network.named_parameters()]
     assert sum(changed) > 0.8 * len(changed)
@@ -175,12 +182,12 @@ def test_a_published_detectors_experts_are_trained(tmp_path: Path) -> None:
 
 
 def test_a_resumed_run_goes_on_to_the_same_weights(tmp_path: Path, photographs: Path) -> None:
-    rewards = [0.9, 0.2, 0.7, 0.8]
+    means = [0.9, 0.2, 0.7, 0.8]
 
     def go_on(cotraining: Cotraining, iterations: range) -> None:
         for n in iterations:
             images = batch(n)
-            cotraining.after_iteration(n, images, PROMPTS, np.full(8, rewards[n], np.float32))
+            cotraining.after_iteration(n, images, PROMPTS, rewards(means[n]))
 
     whole, reward = start(tmp_path, photographs, learning_rate=1e-4)
     go_on(whole, range(4))
@@ -193,31 +200,82 @@ def test_a_resumed_run_goes_on_to_the_same_weights(tmp_path: Path, photographs: 
     second.load_state_dict(torch.load(file, weights_only=True))
     go_on(second, range(2, 4))
     assert second.updates == whole.updates == 3
-    assert second.past.prompts == whole.past.prompts
-    np.testing.assert_array_equal(second.past.images, whole.past.images)
+    np.testing.assert_array_equal(second.past.pairs, whole.past.pairs)
+    (ours, theirs) = (one.state_dict()["detectors"]["tiny-statistics"] for one in (second, whole))
+    steps = [state["optimizer"]["state"][0]["step"].item() for state in (ours, theirs)]
+    assert steps[0] == steps[1] > 1  # the moments go on, too
     np.testing.assert_array_equal(realism(resumed, batch(9)), realism(reward, batch(9)))
     assert resumed.describe() == reward.describe()
 
 
-def test_past_images_are_a_uniform_sample_of_all() -> None:
-    """2,000 streams of 20 images into 5 places: each stays 500 times in the mean, ±97 (5 sigma)."""
+def test_the_optimiser_goes_on_from_one_update_to_the_next(
+    tmp_path: Path, photographs: Path
+) -> None:
+    """Two updates of one step each: AdamW has counted two, and its first moment is of both."""
+    cotraining, _ = start(tmp_path, photographs, epochs=1, batch_size=64, accuracy=1.0, jpeg=0.0)
+    moments = []
+    for n in (1, 2):
+        cotraining.after_iteration(n, batch(n), PROMPTS, rewards(1))
+        state = cotraining.state_dict()["detectors"]["tiny-statistics"]["optimizer"]["state"][0]
+        assert state["step"].item() == n
+        moments.append(state["exp_avg"].clone())
+    assert not torch.equal(moments[0], moments[1])
+
+
+def test_each_detector_is_trained_by_its_own_mean(tmp_path: Path, photographs: Path) -> None:
+    """Of three, that whose mean P(real) is above the threshold; the reward's total is not asked.
+
+    Two are alone in a component; of the third the mean is computed, being one of an ensemble.
+    """
+    for name in "abcd":
+        save_tiny_detector(tmp_path / name, "statistics")
+    components = [
+        {"kind": "detectors", "name": "one", "detectors": [str(tmp_path / "a")]},
+        {"kind": "detectors", "name": "two", "detectors": [str(tmp_path / "b")], "weight": 9},
+        {
+            "kind": "detectors",
+            "name": "three",
+            "detectors": [str(tmp_path / "c"), str(tmp_path / "d")],
+        },
+    ]
+    reward = build_reward(RewardConfig.model_validate({"components": components}), device="cpu")
+    config = CotrainingConfig(paired=str(photographs), detectors=("a", "b", "c"), epochs=1)
+    cotraining = build_cotraining(config, reward=reward, seed=3)
+
+    def trained(n: int, one: float, two: float) -> set[str]:
+        given = {name: np.full(8, v, np.float32) for name, v in (("one", one), ("two", two))}
+        found = cotraining.after_iteration(n, batch(n), PROMPTS, given)
+        return {key.partition("/")[0] for key in found if "/" in key}
+
+    assert trained(1, 0.0, 0.0) == {"a", "b", "c"}  # the warm-up
+    scorer = reward.components[2].scorer
+    images = [one.permute(1, 2, 0).numpy() for one in batch(2)]
+    own = float(np.mean(scorer(images).detectors["c"]))
+    assert cotraining.detectors["c"].realism(images) == pytest.approx(own, abs=1e-4)
+    third = {"c"} if own > 0.6 else set()
+    assert trained(2, 0.7, 0.1) == {"a"} | third
+    assert trained(3, 0.1, 0.7) - {"c"} == {"b"}
+    assert trained(4, 0.1, 0.1) - {"c"} == set()
+
+
+def test_past_pairs_are_a_uniform_sample_of_all() -> None:
+    """2,000 streams of 20 pairs into 5 places: each stays 500 times in the mean, ±97 (5 sigma)."""
     kept = np.zeros(20)
     for seed in range(2000):
-        past = PastImages(5)
+        past = PastPairs(5)
         rng = np.random.default_rng(seed)
         for n in range(0, 20, 4):  # in parts, as iterations bring them
-            past.add([np.array(i) for i in range(n, n + 4)], [str(i) for i in range(n, n + 4)], rng)
-        kept[[int(image) for image in past.images]] += 1
-        assert [str(image) for image in past.images] == past.prompts
+            past.add([(np.array(-i), np.array(i)) for i in range(n, n + 4)], rng)
+        kept[[int(image) for _, image in past.pairs]] += 1
+        assert all(real == -image for real, image in past.pairs)
     assert np.abs(kept - 500).max() < 97
-    images, prompts = past.draw(9, np.random.default_rng(0))
-    assert sorted(prompts) == sorted(past.prompts)
-    assert len(images) == 5
+    drawn = past.draw(9, np.random.default_rng(0))
+    assert sorted(int(image) for _, image in drawn) == sorted(int(i) for _, i in past.pairs)
 
 
 def test_a_co_trained_detector_is_saved_and_loaded(tmp_path: Path, photographs: Path) -> None:
     cotraining, reward = start(tmp_path, photographs)
-    cotraining.after_iteration(1, batch(1), PROMPTS, np.ones(8, np.float32))
+    cotraining.after_iteration(1, batch(1), PROMPTS, rewards(1))
     (folder,) = cotraining.save_detectors(tmp_path / "detectors")
     assert folder.name == "tiny-statistics-cotrained"
     loaded = load_detector(folder)
@@ -242,4 +300,4 @@ def test_what_is_wrong_is_one_line(tmp_path: Path, photographs: Path) -> None:
     cotraining, _ = start(tmp_path, photographs)
     large = torch.zeros(8, 3, 64, 64, dtype=torch.uint8)
     with pytest.raises(UsageError, match="as large as the generated images, 64 x 64"):
-        cotraining.after_iteration(0, large, PROMPTS, np.zeros(8, np.float32))
+        cotraining.after_iteration(0, large, PROMPTS, rewards(0))

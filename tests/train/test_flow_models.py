@@ -192,7 +192,7 @@ def test_two_optimiser_steps_of_lora(name: str, tmp_path: Path) -> None:
             mean=now.mean,
             old_mean=step.mean,
             std=step.std,
-            delta=step.delta,
+            length=step.length,
         )
         loss = loss + 1e-3 * kl_to_base(now.mean, step.mean, std=step.std)
         losses.append(loss.item())

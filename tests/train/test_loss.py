@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from realbench.train.loss import kl_to_base, policy_loss
-from realbench.train.sde import sde_step
+from realbench.train.sde import KINDS, SdeKind, sde_step
 
 N = 6
 SIGMA, NEXT_SIGMA, LEVEL = 0.8, 0.7, 0.9
@@ -19,21 +19,26 @@ ADVANTAGES = torch.tensor([1.2, -0.7, 0.4, -2.0, 0.9, -0.1], dtype=torch.float64
 
 
 def replayed(
-    velocity: Tensor, old_velocity: Tensor, sigma: float = SIGMA, next_sigma: float = NEXT_SIGMA
+    velocity: Tensor,
+    old_velocity: Tensor,
+    sigma: float = SIGMA,
+    next_sigma: float = NEXT_SIGMA,
+    kind: SdeKind = "sde",
 ) -> dict[str, Any]:
     """Draw a step with the old velocity, and replay it with the new one."""
     generator = torch.Generator().manual_seed(1)
     sample = torch.randn(old_velocity.shape, generator=generator, dtype=torch.float64)
     noise = torch.randn(old_velocity.shape, generator=generator, dtype=torch.float64)
-    old = sde_step(old_velocity, sample, sigma, next_sigma, noise_level=LEVEL, noise=noise)
-    new = sde_step(velocity, sample, sigma, next_sigma, noise_level=LEVEL, next_sample=old.sample)
+    given: dict[str, Any] = {"noise_level": LEVEL, "kind": kind}
+    old = sde_step(old_velocity, sample, sigma, next_sigma, noise=noise, **given)
+    new = sde_step(velocity, sample, sigma, next_sigma, next_sample=old.sample, **given)
     return {
         "log_prob": new.log_prob,
         "old_log_prob": old.log_prob,
         "mean": new.mean,
         "old_mean": old.mean,
         "std": old.std,
-        "delta": next_sigma - sigma,
+        "length": old.length,
         "noise": noise,
     }
 
@@ -103,15 +108,19 @@ def test_without_guard_the_ratio_is_biased_with_it_it_is_centred() -> None:
     assert abs(z[True]) < 4
 
 
-def test_guard_gives_every_step_the_same_gradient() -> None:
-    """The gradient with respect to the velocity at ratio 1, over a shifted 10-step schedule."""
-    levels = [3 * s / (1 + 2 * s) for s in (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)]
+@pytest.mark.parametrize("kind", KINDS)
+def test_guard_gives_every_step_the_same_gradient(kind: SdeKind) -> None:
+    """The gradient with respect to the velocity at ratio 1, over a shifted 10-step schedule.
+
+    Of ``"sde"`` at σ = 1 as well, where its s is another.
+    """
+    levels = [3 * s / (1 + 2 * s) for s in (1, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)]
     _, old = velocities(0)
     sizes: dict[bool, list[float]] = {False: [], True: []}
     for sigma, next_sigma in pairwise(levels):
         for guard, found in sizes.items():
             velocity = old.clone().requires_grad_()
-            loss, _ = loss_of(replayed(velocity, old, sigma, next_sigma), guard=guard)
+            loss, _ = loss_of(replayed(velocity, old, sigma, next_sigma, kind), guard=guard)
             (gradient,) = torch.autograd.grad(loss, velocity)
             found.append(float(gradient.norm()))
     assert max(sizes[True]) / min(sizes[True]) == pytest.approx(1, abs=1e-9)
@@ -153,3 +162,13 @@ def test_kl_is_that_of_the_gaussians() -> None:
     divergence = torch.distributions.kl_divergence(normal(new, wide), normal(base, wide))
     assert float(kl_to_base(new, base, std=std)) == pytest.approx(float(divergence.mean()))
     assert float(kl_to_base(new, base)) == pytest.approx(float((new - base).square().mean()))
+
+
+@pytest.mark.parametrize("delta", [-1 / 28, -0.012])
+def test_published_scripts_leave_the_steps_length_out_of_the_divergence(delta: float) -> None:
+    """Ours is the Gaussians', so at an equal β it is 1/|Δ| times theirs: 28 and 83 times."""
+    new, base = velocities(0.3)
+    s = torch.linspace(0.5, 1.5, N, dtype=torch.float64)
+    published = ((new - base).square().flatten(1).mean(dim=1) / (2 * s.square())).mean()
+    ours = kl_to_base(new, base, std=s * math.sqrt(-delta))
+    assert float(ours / published) == pytest.approx(-1 / delta)

@@ -92,3 +92,14 @@ def test_a_mistake_is_one_line_that_names_it(override: str, message: str) -> Non
     with pytest.raises(UsageError, match=message) as caught:
         load_config("flux1-dev", [override])
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["flux1-dev", "sd35-medium", "small-photo", "z-image"])
+def test_shipped_configs_train_in_the_batches_that_they_sample_in(name: str) -> None:
+    """Else the same step is rounded otherwise; and so small a β is that of velocities."""
+    config = load_config(name)
+    processes = 8 if "8 GPUs" in config.description else 1
+    share = config.training.images // (processes * config.training.updates_per_iteration)
+    assert config.sampling.batch_size == config.training.batch_size
+    assert share % config.training.batch_size == 0  # no batch is smaller than the others
+    assert config.loss.kl == 0 or config.loss.kl_of == "velocity"

@@ -9,11 +9,12 @@ from typing import Any
 from realbench.report.gallery import thumbnails
 from realbench.report.page import render_page, write_page
 from realbench.report.wording import count, is_number, number, span
+from realbench.train.record import TrainIteration, TrainRun
 from realbench.train.report.plots import Line
 from realbench.train.report.sections import (
+    Evaluations,
     changes,
     estimates,
-    finished_summary,
     panel,
     read_run,
     shared_context,
@@ -39,53 +40,46 @@ def write_train_report(run: str | Path) -> Path:
 def render_train_report(run: str | Path) -> str:
     """Return the report as HTML."""
     folder = Path(run)
-    manifest, log = read_run(folder, "diffusion")
-    trained = [one for one in log if "reward" in one]
-    evaluated = [one for one in log if one.get("evaluation")]
-    summary = finished_summary(folder, manifest)
-    quality = summary.get("quality", {})
+    read = read_run(folder, "diffusion")
+    evaluated = read.evaluations
+    quality = read.summary.get("quality", {})
     quality = quality if "explanations" in quality else None  # of a demo's first version
     context: dict[str, object] = {
         "changes": changes(evaluated),
-        "facts": _facts(manifest, trained, evaluated),
-        "panels": _panels(trained, has_kl=bool(manifest["config"]["loss"]["kl"])),
+        "facts": _facts(read),
+        "panels": _panels(read.trained, has_kl=bool(read.manifest.config["loss"]["kl"])),
         "probes": _probes(evaluated, quality),
         "quality": quality,
         "guard": _guard(quality) if quality else [],
-        "cotrained": sum(bool(one.get("cotraining")) for one in trained),
-        "samples": _samples(folder, [one["iteration"] for one in evaluated]),
+        "cotrained": sum(bool(one.cotraining) for one in read.trained),
+        "samples": _samples(folder, list(evaluated)),
     }
-    shared = shared_context(manifest, evaluated, summary.get("command"))
-    return render_page("report/templates/train_report.html", shared | context)
+    return render_page("report/templates/train_report.html", shared_context(read) | context)
 
 
-def _facts(
-    manifest: Mapping[str, Any],
-    trained: Sequence[Mapping[str, Any]],
-    evaluated: Sequence[Mapping[str, Any]],
-) -> list[tuple[str, str]]:
-    training = manifest["config"]["training"]
+def _facts(run: TrainRun) -> list[tuple[str, str]]:
+    manifest, training = run.manifest, run.manifest.config["training"]
     images = training["prompts_per_iteration"] * training["group_size"]
-    done = len(trained)
+    done = len(run.trained)
     facts = [
-        ("Model", str(manifest["config"]["model"]["source"])),
+        ("Model", str(manifest.config["model"]["source"])),
         ("Iterations", f"{done:,} of {training['iterations']:,}"),
         ("Images made", f"{done * images:,}, in groups of {training['group_size']}"),
-        ("Prompts", f"{manifest['n_prompts']:,}"),
-        ("Trained weights", f"{manifest['trained_parameters']:,}"),
-        ("Device", f"{manifest['device']}, {count(manifest['processes'], 'process', 'processes')}"),
-        *took(trained, evaluated),
+        ("Prompts", f"{manifest.n_prompts:,}"),
+        ("Trained weights", f"{manifest.trained_parameters:,}"),
+        ("Device", f"{manifest.device}, {count(manifest.processes, 'process', 'processes')}"),
+        *took(run),
     ]
     reasons = {
         "interrupted": "running, or cut off",
         "hacking": "stopped for reward hacking",
         "risen": "stopped, since the reward had risen by evaluation.stop_at_rise",
     }
-    state = reasons.get(manifest["stop_reason"])
+    state = reasons.get(manifest.stop_reason)
     return facts + ([("State", state)] if state else [])
 
 
-def _panels(trained: Sequence[Mapping[str, Any]], *, has_kl: bool) -> list[dict[str, Any]]:
+def _panels(trained: Sequence[TrainIteration], *, has_kl: bool) -> list[dict[str, Any]]:
     """Return the small plots of an iteration's own figures.
 
     Args:
@@ -101,7 +95,7 @@ def _panels(trained: Sequence[Mapping[str, Any]], *, has_kl: bool) -> list[dict[
             has_band = is_number(mean) and is_number(half)
             points.append(
                 (
-                    one["iteration"],
+                    one.iteration,
                     mean,
                     mean - half if has_band else None,
                     mean + half if has_band else None,
@@ -109,33 +103,40 @@ def _panels(trained: Sequence[Mapping[str, Any]], *, has_kl: bool) -> list[dict[
             )
         return Line(name, points, class_)
 
-    names = list(trained[0]["components"])
-    parts = list(dict.fromkeys(part for one in trained for part in one["seconds"]))
+    names = list(trained[0].components)
+    parts = list(dict.fromkeys(part for one in trained for part in one.seconds))
     wanted: list[tuple[str, str, list[Line], bool]] = [
         (
             "Reward of the training's images",
             "mean and standard deviation; with the sampler's noise",
-            [line("reward", lambda one: one["reward"], spread=lambda one: one["reward_std"])],
+            [line("reward", lambda one: one.reward, spread=lambda one: one.reward_std)],
             False,
         ),
         (
             "Its components",
             "means",
             [
-                line(name, lambda one, name=name: one["components"].get(name), _class(n))
+                line(name, lambda one, name=name: one.components.get(name), _class(n))
                 for n, name in enumerate(names[:_SERIES])
             ],
             False,
         ),
         (
             "Ratio − 1",
-            "mean and standard deviation; 0 is the policy that sampled",
+            "mean and standard deviation; 0 is the policy that sampled, as the first update is but "
+            "for rounding",
             [
                 line(
-                    "ratio − 1",
-                    lambda one: one["ratio_mean"] - 1,
-                    spread=lambda one: one["ratio_std"],
-                )
+                    "all updates",
+                    lambda one: _less_one(one.figure("ratio_mean")),
+                    spread=lambda one: one.figure("ratio_std"),
+                ),
+                line(
+                    "the first",
+                    lambda one: _less_one(one.figure("first_ratio_mean")),
+                    "series1",
+                    spread=lambda one: one.figure("first_ratio_std"),
+                ),
             ],
             True,
         ),
@@ -150,7 +151,7 @@ def _panels(trained: Sequence[Mapping[str, Any]], *, has_kl: bool) -> list[dict[
         ),
         (
             _COUNTED,
-            f"of {trained[-1]['groups']}; nothing is learnt from them",
+            f"of {trained[-1].groups}; nothing is learnt from them",
             [_plain(line, "zero_groups")],
             True,
         ),
@@ -159,7 +160,7 @@ def _panels(trained: Sequence[Mapping[str, Any]], *, has_kl: bool) -> list[dict[
             "Seconds an iteration",
             "",
             [
-                line(part, lambda one, part=part: one["seconds"].get(part), _class(n))
+                line(part, lambda one, part=part: one.seconds.get(part), _class(n))
                 for n, part in enumerate(parts[:_SERIES])
             ],
             True,
@@ -168,9 +169,14 @@ def _panels(trained: Sequence[Mapping[str, Any]], *, has_kl: bool) -> list[dict[
     if has_kl:
         kl = ("KL to the base model", "mean of the trained steps", [_plain(line, "kl")], True)
         wanted.insert(2, kl)
-    extra = list(dict.fromkeys(key for one in trained for key in one.get("cotraining", {})))
+    extra = list(dict.fromkeys(key for one in trained for key in one.cotraining))
     wanted += [
-        (f"Co-training: {key}", "", [line(key, lambda one, key=key: _cotraining(one, key))], False)
+        (
+            f"Co-training: {key}",
+            "",
+            [line(key, lambda one, key=key: one.cotraining.get(key))],
+            False,
+        )
         for key in extra
     ]
     return [
@@ -180,17 +186,15 @@ def _panels(trained: Sequence[Mapping[str, Any]], *, has_kl: bool) -> list[dict[
 
 
 def _plain(line: Any, key: str, name: str | None = None, series: int = 0) -> Line:
-    found: Line = line(name or key, lambda one: one[key], _class(series))
+    found: Line = line(name or key, lambda one: one.figure(key), _class(series))
     return found
 
 
-def _cotraining(one: Mapping[str, Any], key: str) -> Any:
-    return one.get("cotraining", {}).get(key)
+def _less_one(ratio: float | None) -> float | None:
+    return None if ratio is None else ratio - 1
 
 
-def _probes(
-    evaluated: Sequence[Mapping[str, Any]], quality: Mapping[str, Any] | None
-) -> list[dict[str, Any]]:
+def _probes(evaluated: Evaluations, quality: Mapping[str, Any] | None) -> list[dict[str, Any]]:
     """Return a small plot for each further judge of the evaluations, and for each component.
 
     Args:
@@ -201,11 +205,14 @@ def _probes(
     measures = quality["measures"] if quality else {}
     panels = []
     for table, title in (("components", "Reward component: {}"), ("probes", "{}")):
-        names = list(dict.fromkeys(name for one in evaluated for name in one["evaluation"][table]))
+        found = [getattr(one, table) for one in evaluated.values()]
+        names = list(dict.fromkeys(name for one in found for name in one))
         if table == "components" and len(names) < 2:
             continue
         for name in names:
-            points = estimates(evaluated, lambda one, table=table, name=name: one[table].get(name))
+            points = estimates(
+                evaluated, lambda one, table=table, name=name: getattr(one, table).get(name)
+            )
             lines, note = [Line(name, points, dots=True)], ""
             if table == "probes":
                 note = explanations.get(name, "")

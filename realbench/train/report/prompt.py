@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from realbench.report.gallery import thumbnails
 from realbench.report.page import render_page, write_page
 from realbench.report.wording import count, is_number
 from realbench.text import printable
+from realbench.train.record import TrainIteration, TrainRun
 from realbench.train.report.plots import Line
 from realbench.train.report.sections import panel, read_run, shared_context, took
 
@@ -42,44 +43,39 @@ def write_prompt_report(run: str | Path) -> Path:
 def render_prompt_report(run: str | Path) -> str:
     """Return the report as HTML."""
     folder = Path(run)
-    manifest, log = read_run(folder, "prompt")
-    trained = [one for one in log if "reward" in one]
-    evaluated = [one for one in log if one.get("evaluation")]
+    read = read_run(folder, "prompt")
     context: dict[str, object] = {
-        "facts": _facts(manifest, trained) + took(trained, evaluated),
-        "panels": _panels(trained),
-        "rewrites": _rewrites(folder, [one["iteration"] for one in evaluated]),
-        "has_images": manifest["config"]["pipeline"] is not None,
+        "facts": _facts(read) + took(read),
+        "panels": _panels(read.trained),
+        "rewrites": _rewrites(folder, list(read.evaluations)),
+        "has_images": read.manifest.config["pipeline"] is not None,
     }
-    return render_page(
-        "report/templates/prompt_report.html", shared_context(manifest, evaluated) | context
-    )
+    return render_page("report/templates/prompt_report.html", shared_context(read) | context)
 
 
-def _facts(
-    manifest: Mapping[str, Any], trained: Sequence[Mapping[str, Any]]
-) -> list[tuple[str, str]]:
-    training = manifest["config"]["training"]
-    pipeline = manifest["config"]["pipeline"]
+def _facts(run: TrainRun) -> list[tuple[str, str]]:
+    manifest, training = run.manifest, run.manifest.config["training"]
+    pipeline = manifest.config["pipeline"]
+    rewrites = sum(int(one.figure("n") or 0) for one in run.trained)
     return [
-        ("Language model", str(manifest["model"])),
+        ("Language model", str(manifest.model)),
         ("Image model", str(pipeline["source"]) if pipeline else "none: the texts are rewarded"),
-        ("Iterations", f"{len(trained):,} of {training['iterations']:,}"),
-        ("Rewrites", f"{sum(one['n'] for one in trained):,}, {training['group_size']} a group"),
-        ("Prompts", f"{manifest['n_prompts']:,}"),
-        ("Trained weights", f"{manifest['trained_parameters']:,}"),
-        ("Device", f"{manifest['device']}, {count(manifest['processes'], 'process', 'processes')}"),
+        ("Iterations", f"{len(run.trained):,} of {training['iterations']:,}"),
+        ("Rewrites", f"{rewrites:,}, {training['group_size']} a group"),
+        ("Prompts", f"{manifest.n_prompts:,}"),
+        ("Trained weights", f"{manifest.trained_parameters:,}"),
+        ("Device", f"{manifest.device}, {count(manifest.processes, 'process', 'processes')}"),
     ]
 
 
-def _panels(trained: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def _panels(trained: Sequence[TrainIteration]) -> list[dict[str, Any]]:
     """Return the small plots of an iteration's own figures."""
     if not trained:
         return []
-    reward = [
-        (one["iteration"], one["reward"], *(one["reward"] + k * one["reward_std"] for k in (-1, 1)))
-        for one in trained
-    ]
+    reward: list[tuple[Any, ...]] = []
+    for one in trained:
+        mean, spread = one.reward or 0.0, one.reward_std or 0.0
+        reward.append((one.iteration, mean, mean - spread, mean + spread))
     panels = [
         panel(
             "Reward of the training's rewrites",
@@ -88,27 +84,31 @@ def _panels(trained: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             zero=False,
         )
     ]
-    names = list(trained[0]["components"])
+    names = list(trained[0].components)
     panels += [
-        panel(f"Term: {name}", "mean", [_line(name, trained, "components", name)], zero=False)
+        panel(
+            f"Term: {name}",
+            "mean",
+            [_line(name, [(one.iteration, one.components.get(name)) for one in trained])],
+            zero=False,
+        )
         for name in names
     ]
     panels += [
-        panel(title, note, [_line(title, trained, key)], zero=zero)
+        panel(
+            title,
+            note,
+            [_line(title, [(one.iteration, one.figure(key)) for one in trained])],
+            zero=zero,
+        )
         for key, title, note, zero in _PANELS
-        if any(is_number(one.get(key)) for one in trained)
+        if any(is_number(one.figure(key)) for one in trained)
     ]
     return panels
 
 
-def _line(title: str, trained: Sequence[Mapping[str, Any]], *path: str) -> Line:
-    points = []
-    for one in trained:
-        value: Any = one
-        for key in path:
-            value = (value or {}).get(key)
-        points.append((one["iteration"], value, None, None))
-    return Line(title, points)
+def _line(title: str, points: Sequence[tuple[int, float | None]]) -> Line:
+    return Line(title, [(*point, None, None) for point in points])
 
 
 def _rewrites(folder: Path, iterations: Sequence[int]) -> list[dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,86 +10,57 @@ from realbench.config.toml_text import as_toml
 from realbench.errors import UsageError
 from realbench.report.wording import is_number, number, signed, span
 from realbench.text import printable
+from realbench.train.record import TrainEstimate, TrainEvaluation, TrainManifest, TrainRun
 from realbench.train.report.plots import Line, fitted_scale, line_chart
 
+Evaluations = Mapping[int, TrainEvaluation]
 CONFIG_FILE = "config.toml"  # what the reader is told to save the configuration as
 _WIDE, _NARROW, _PANEL = (900, 300), (360, 240), (320, 170)
 
 
-def read_run(folder: Path, kind: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Return a run's manifest and its log.
-
-    Args:
-        kind: ``"diffusion"`` or ``"prompt"``.
+def read_run(folder: Path, kind: str) -> TrainRun:
+    """Return a run of a kind, with a log.
 
     Raises:
         UsageError: the folder holds no run of that kind, or none with a log.
         RealBenchError: a file of the run is damaged.
     """
-    from realbench.runs.folder import MANIFEST_FILE, read_json
-    from realbench.train.run_folder import read_log
-
-    manifest = read_json(folder / MANIFEST_FILE)
-    log = read_log(folder)
-    if manifest is None or manifest.get("kind") != kind or not log:
+    run = TrainRun.read(folder)
+    if run.manifest.kind != kind or not run.log:
         raise UsageError(
             f"{printable(folder)} holds no run of realgen-train {kind} with a log to report"
         )
-    return manifest, log
+    return run
 
 
-def finished_summary(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a run's summary; empty while it goes on, where an earlier one says nothing of it.
-
-    Raises:
-        RealBenchError: it is damaged.
-    """
-    from realbench.runs.folder import SUMMARY_FILE, read_json
-
-    return (read_json(folder / SUMMARY_FILE) or {}) if manifest.get("finished") else {}
-
-
-def shared_context(
-    manifest: Mapping[str, Any],
-    evaluated: Sequence[Mapping[str, Any]],
-    command: str | None = None,
-) -> dict[str, object]:
-    """Return what ``training_report.html`` shows of either training.
-
-    Args:
-        command: that makes the run again; None for that of its configuration.
-    """
+def shared_context(run: TrainRun) -> dict[str, object]:
+    """Return what ``training_report.html`` shows of either training."""
+    evaluated, command = run.evaluations, run.summary.get("command")
     return {
         "headline": headline(evaluated),
-        "manifest": manifest,
+        "manifest": run.manifest,
         "main_plot": main_plot(evaluated),
-        "evaluations": [{"iteration": one["iteration"]} | one["evaluation"] for one in evaluated],
-        "warnings": [
-            (one["iteration"], one["evaluation"]["warning"])
-            for one in evaluated
-            if one["evaluation"]["warning"]
-        ],
-        "config": as_toml(manifest["config"]),
-        "command": command or _command(manifest),
+        "evaluations": [{"iteration": n} | dict(one) for n, one in evaluated.items()],
+        "warnings": [(n, one.warning) for n, one in evaluated.items() if one.warning],
+        "config": as_toml(run.manifest.config),
+        "command": command or _command(run.manifest),
         "needs_config": command is None,
     }
 
 
-def _command(manifest: Mapping[str, Any]) -> str:
+def _command(manifest: TrainManifest) -> str:
     """Return the command that makes a run again from its configuration."""
     program = "realgen-train"
-    if manifest["processes"] > 1:
-        count = manifest["processes"]
+    if manifest.processes > 1:
+        count = manifest.processes
         program = f"accelerate launch --num_processes {count} -m realbench.cli.train"
-    return f"{program} {manifest['kind']} --config {CONFIG_FILE} --out another-run"
+    return f"{program} {manifest.kind} --config {CONFIG_FILE} --out another-run"
 
 
-def took(
-    trained: Sequence[Mapping[str, Any]], evaluated: Sequence[Mapping[str, Any]]
-) -> list[tuple[str, str]]:
+def took(run: TrainRun) -> list[tuple[str, str]]:
     """Say how long the iterations took, and how long the evaluations between them."""
-    iterations = sum(sum(one["seconds"].values()) for one in trained)
-    evaluations = sum(one["evaluation"]["seconds"] for one in evaluated)
+    iterations = sum(sum(one.seconds.values()) for one in run.trained)
+    evaluations = sum(one.seconds for one in run.evaluations.values())
     return [
         ("Iterations took", _duration(iterations)),
         ("Evaluations took", _duration(evaluations)),
@@ -100,7 +71,7 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 3600:,.1f} h" if seconds > 5400 else f"{seconds:,.0f} s"
 
 
-def headline(evaluated: Sequence[Mapping[str, Any]]) -> str:
+def headline(evaluated: Evaluations) -> str:
     """Say what the evaluations support: whether the reward and the held-out score moved."""
     found = changes(evaluated)
     if "reward" not in found:
@@ -125,24 +96,23 @@ def _moved(change: Mapping[str, Any]) -> str:
     return f"did not move measurably ({moved})"
 
 
-def changes(evaluated: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+def changes(evaluated: Evaluations) -> dict[str, Mapping[str, Any]]:
     """Return how the last evaluation differs from the first, where both were measured."""
     from realbench.train.summary import change
 
     if len(evaluated) < 2:
         return {}
-    found = {
-        name: change(evaluated[0]["evaluation"], evaluated[-1]["evaluation"], name)
-        for name in ("reward", "heldout")
-    }
+    first, *_, last = evaluated.values()
+    names = ("reward", "heldout")
+    found = {name: change(first.by_prompt, last.by_prompt, name) for name in names}
     return {name: one for name, one in found.items() if one is not None}
 
 
-def main_plot(evaluated: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def main_plot(evaluated: Evaluations) -> dict[str, Any]:
     """Draw the reward and the held-out score of the evaluations, for wide and narrow pages."""
-    lines = [Line("reward", estimates(evaluated, lambda one: one["reward"]), "series0", True)]
-    if any(one["evaluation"]["heldout"] for one in evaluated):
-        heldout = estimates(evaluated, lambda one: one["heldout"])
+    lines = [Line("reward", estimates(evaluated, lambda one: one.reward), "series0", True)]
+    if any(one.heldout for one in evaluated.values()):
+        heldout = estimates(evaluated, lambda one: one.heldout)
         lines.append(Line("held-out score", heldout, "series1", True))
     scale = fitted_scale(v for one in lines for point in one.points for v in point[1:])
     label = "Reward and held-out score by iteration"
@@ -153,12 +123,15 @@ def main_plot(evaluated: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def estimates(evaluated: Sequence[Mapping[str, Any]], pick: Any) -> list[tuple[Any, ...]]:
+def estimates(
+    evaluated: Evaluations, pick: Callable[[TrainEvaluation], TrainEstimate | None]
+) -> list[tuple[Any, ...]]:
     """Return ``(iteration, mean, low, high)`` of what ``pick`` finds in each evaluation."""
-    points = []
-    for one in evaluated:
-        found = pick(one["evaluation"]) or {}
-        points.append((one["iteration"], found.get("mean"), found.get("low"), found.get("high")))
+    points: list[tuple[Any, ...]] = []
+    for iteration, one in evaluated.items():
+        found = pick(one)
+        values = (found.mean, found.low, found.high) if found is not None else (None, None, None)
+        points.append((iteration, *values))
     return points
 
 

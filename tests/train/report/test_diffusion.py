@@ -96,9 +96,10 @@ def test_a_run_that_has_only_begun_has_a_report(tmp_path: Path) -> None:
 
 
 def test_another_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="holds no run of realgen-train diffusion"):
+    with pytest.raises(UsageError, match="no folder of a realgen-train run"):
         write_train_report(tmp_path)
-    (tmp_path / "run.json").write_text(json.dumps({"kind": "prompt"}))
+    file = make_training(tmp_path, iterations=1) / "run.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"kind": "prompt"}))
     with pytest.raises(UsageError, match="holds no run"):
         write_train_report(tmp_path)
 
