@@ -178,7 +178,8 @@ class Cotraining:
         rng: np.random.Generator,
     ) -> dict[str, float]:
         share = self.config.past
-        partners = paired.partners(prompts, *images[0].shape[:2], rng)
+        height, width = images[0].shape[:2]
+        partners = paired.partners(prompts, height, width, rng)
         new = list(zip(partners, images, strict=True))
         pairs = new + self.past.draw(round(len(images) * share / (1 - share)), rng)
         pairs = match_compression(pairs, self.config.jpeg, rng)

@@ -9,7 +9,7 @@ from typing import Any
 from realbench.report.gallery import thumbnails
 from realbench.report.page import render_page, write_page
 from realbench.report.wording import count, is_number, number, span
-from realbench.train.record import TrainIteration, TrainRun
+from realbench.train.record import TrainEstimate, TrainEvaluation, TrainIteration, TrainRun
 from realbench.train.report.plots import Line
 from realbench.train.report.sections import (
     Evaluations,
@@ -210,9 +210,14 @@ def _probes(evaluated: Evaluations, quality: Mapping[str, Any] | None) -> list[d
         if table == "components" and len(names) < 2:
             continue
         for name in names:
-            points = estimates(
-                evaluated, lambda one, table=table, name=name: getattr(one, table).get(name)
-            )
+
+            def pick(
+                one: TrainEvaluation, table: str = table, name: str = name
+            ) -> TrainEstimate | None:
+                figures: dict[str, TrainEstimate] = getattr(one, table)
+                return figures.get(name)
+
+            points = estimates(evaluated, pick)
             lines, note = [Line(name, points, dots=True)], ""
             if table == "probes":
                 note = explanations.get(name, "")
