@@ -232,7 +232,7 @@ class _Arena:
 
     def separated(self, keys: Sequence[str]) -> dict[tuple[str, str], float]:
         return {
-            (pair["a"], pair["b"]): pair["difference"]["estimate"]
+            (pair["a"], pair["b"]): cast(float, pair["difference"]["estimate"])
             for pair in self.pairs
             if not pair["tied"] and pair["a"] in keys and pair["b"] in keys
         }
