@@ -106,7 +106,8 @@ def read_file(path: Path) -> bytes:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise UsageError(
-            f"cannot read the prompts file {path}: {reason}; give a file or a suite's name"
+            f"cannot read the prompts file {path}: {reason}; give a file or a suite's name "
+            "(realbench prompts list)"
         ) from error
 
 

@@ -263,7 +263,7 @@ def test_an_unknown_name_lists_the_suites(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UsageError, match=r"'core': the suites are realbench-core, realbench-mini"):
         load_suite("core")
-    with pytest.raises(UsageError, match=r"core\.jsonl: No such file.*realbench-core"):
+    with pytest.raises(UsageError, match=r"core\.jsonl: No such file.*realbench prompts list"):
         load_suite("core.jsonl")
 
 

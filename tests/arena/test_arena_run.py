@@ -331,7 +331,7 @@ def test_what_is_no_run_is_one_line(start: Start, tmp_path: Path) -> None:
         (tmp_path / "missing", None, "no such folder"),
         (tmp_path / "empty", None, "has no run.json"),
         (run, "{", "is damaged"),
-        (run, "[1]", "not of an arena"),
+        (run, "[1]", "is damaged"),
         (run, json.dumps(manifest | {"judges": 3}), "is damaged"),
         (run, json.dumps({k: v for k, v in manifest.items() if k != "prompts"}), "is damaged"),
     ):

@@ -277,7 +277,10 @@ def test_parts_that_never_met_have_no_common_ladder() -> None:
     assert [rows[name]["rank"] for name in "cdeab"] == [1, 2, 3, 1, 2]
     assert rows["a"]["rank_high"] <= 2
     assert rows["f"]["rank"] is None
-    assert rows["f"]["bradley_terry"] == {"estimate": None, "low": None, "high": None, "n": 0}
+    assert rows["f"]["bradley_terry"] == {
+        **{"estimate": None, "low": None, "high": None},
+        **{"n": 0, "n_groups": 0},
+    }
     across = next(p for p in found["pairs"] if {p["a"], p["b"]} == {"a", "c"})
     assert (across["difference"]["estimate"], across["p"], across["tied"]) == (None, None, True)
     assert any("2 parts" in note for note in result["notes"])

@@ -33,7 +33,7 @@ def test_the_report_says_what_the_run_found(tmp_path: Path) -> None:
     assert "flux is more photoreal than sdxl" in text
     for entry in [*run.summary["folders"], run.summary["reference"]]:
         realism = entry["realism"]
-        assert f"{realism['mean']:.2f} {realism['low']:.2f}–{realism['high']:.2f}" in text
+        assert f"{realism['estimate']:.2f} {realism['low']:.2f}–{realism['high']:.2f}" in text
         assert f"{entry['n']} images, {entry['n_prompts']} prompts" in text
     auc = run.summary["folders"][1]["auc"]
     assert f"{auc['estimate']:.2f} {auc['low']:.2f}–{auc['high']:.2f}" in text
