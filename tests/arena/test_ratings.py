@@ -278,8 +278,11 @@ def test_parts_that_never_met_have_no_common_ladder() -> None:
     assert rows["a"]["rank_high"] <= 2
     assert rows["f"]["rank"] is None
     assert rows["f"]["bradley_terry"] == {
-        **{"estimate": None, "low": None, "high": None},
-        **{"n": 0, "n_groups": 0},
+        "estimate": None,
+        "low": None,
+        "high": None,
+        "n": 0,
+        "n_groups": 0,
     }
     across = next(p for p in found["pairs"] if {p["a"], p["b"]} == {"a", "c"})
     assert (across["difference"]["estimate"], across["p"], across["tied"]) == (None, None, True)
