@@ -60,6 +60,9 @@ class Scale:
         return f"× 10{digits}"
 
 
+_LEAST = 1e-290  # fractions of a number below it are lost to rounding
+
+
 def fitted_scale(values: Iterable[Any], *, zero: bool = False, whole: bool = False) -> Scale:
     """Return an axis with a few round ticks around the values.
 
@@ -68,6 +71,7 @@ def fitted_scale(values: Iterable[Any], *, zero: bool = False, whole: bool = Fal
         whole: the values are counts, and so are the ticks.
     """
     finite = [float(value) for value in values if is_number(value)]
+    finite = [value if abs(value) > _LEAST else 0.0 for value in finite]
     if zero or not finite:
         finite.append(0.0)
     low, high = min(finite), max(finite)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from realbench.errors import UsageError
@@ -104,6 +104,7 @@ def test_another_folder_is_refused(tmp_path: Path) -> None:
         write_train_report(tmp_path)
 
 
+@example([2.225073858507e-311], False, 1e-12)
 @given(
     st.lists(st.floats(-1e12, 1e12), max_size=6), st.booleans(), st.sampled_from([1e-12, 1.0, 1e6])
 )
