@@ -1,15 +1,15 @@
 """Makes the runs of ``leaderboards/gallery-5`` and writes the board's entries from them.
 
-    realbench detectors train trace-lite semantic-lite --data ../shared/data \
-        --out OUT --keep-folds FOLDS --generator-folds 10
+    realbench detectors train semantic-lite trace-lite --data ../shared/data \
+        --out OUT --keep-folds FOLDS
     python benchmarks/gallery_board.py --data ../shared/data --folds FOLDS --work RUNS
     realbench leaderboard verify leaderboards/gallery-5
     realbench leaderboard build leaderboards/gallery-5
 
-Every model is scored by the fold whose networks learned from none of its pictures, and every
-photograph by the one that held it out. Photographs have no pictures of the board's prompts: in
-the arena five of one fold, both drawn by a seed, stand in for them. All commands are RealBench's
-own and are printed; run it again to go on after an interruption.
+Every model is scored by the fold whose networks learned from no picture of its family and of none
+of the gallery's prompts, and the photographs by the one that held out their source. Photographs
+have no pictures of the board's prompts: in the arena five, drawn by a seed, stand in for them. All
+commands are RealBench's own and are printed; run it again to go on after an interruption.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from pathlib import Path
 from realbench.arena.judges.cross_fit import Fold, read_folds
 from realbench.content import content_path
 from realbench.detection.training.data import read_manifest
-from realbench.detection.training.folds import FOLDS_FILE, hold_out_generators
+from realbench.detection.training.folds import FOLDS_FILE
 from realbench.detection.training.recipe import read_recipe
 from realbench.leaderboard.board import ANCHORS, RESULTS, load_board
 from realbench.leaderboard.entry import Description, make_entry, write_entry
@@ -49,7 +49,7 @@ def realbench(*arguments: object) -> None:
 def photographs_of(data: Path, folds: int) -> list[list[Path]]:
     """Return the photographs of ``data/photos`` that each fold holds out."""
     recipe = read_recipe(content_path("detectors") / "semantic-lite" / "recipe.toml")
-    images = hold_out_generators(read_manifest(data, recipe), recipe, folds)
+    images = read_manifest(data, recipe)
     own = [image for image in images if image.subset == "photos" and image.real]
     return [sorted(image.path for image in own if image.tests(fold)) for fold in range(folds)]
 
@@ -73,7 +73,7 @@ def copy_stand_ins(
         the fold, and the folder.
     """
     draw = random.Random(SEED)
-    fold = draw.randrange(len(photographs))
+    fold = draw.choice([n for n, some in enumerate(photographs) if len(some) >= len(prompts)])
     target = copy_photographs((), folder)
     for prompt, path in zip(prompts, draw.sample(photographs[fold], len(prompts)), strict=True):
         shutil.copy2(path, target / f"{prompt}{path.suffix}")
@@ -101,25 +101,31 @@ def main() -> None:
     arguments = parser.parse_args()
     work, generated = arguments.work, arguments.data / "generated"
     suite = load_suite(generated / "prompts.jsonl")
+    models = sorted(path.name for path in generated.iterdir() if path.is_dir())
     folds = [
-        Fold(tuple(Path(d).absolute() for d in fold.detectors), fold.contestants)
+        Fold(
+            tuple(Path(d).absolute() for d in fold.detectors),
+            tuple(name for name in models if name in fold.contestants),
+        )
         for fold in read_folds(arguments.folds / FOLDS_FILE)
     ]
-    models = sorted(path.name for path in generated.iterdir() if path.is_dir())
     photographs = photographs_of(arguments.data, len(folds))
-    runs, contestants = [], []
+    runs = {}
     for number, fold in enumerate(folds):
-        own = [name for name in models if name in fold.contestants]
+        if not fold.contestants:
+            continue
         held_out = copy_photographs(photographs[number], work / f"photographs-{number}")
-        contestants.append(own)
-        runs.append(work / f"score-{number}")
+        runs[number] = work / f"score-{number}"
         options = [part for card in fold.detectors for part in ("--detector", card)]
         realbench(
-            "score", *(generated / name for name in own), held_out,
-            "--prompts", generated / "prompts.jsonl", *options, "--out", runs[-1], "--quiet",
+            "score", *(generated / name for name in fold.contestants), held_out,
+            "--prompts", generated / "prompts.jsonl", *options, "--out", runs[number], "--quiet",
         )  # fmt: skip
     drawn, stand_ins = copy_stand_ins(photographs, list(suite.prompts), work / "stand-ins")
-    judged = [[*own, PHOTOGRAPHS] if n == drawn else own for n, own in enumerate(contestants)]
+    judged = [
+        [*fold.contestants, PHOTOGRAPHS] if n == drawn else list(fold.contestants)
+        for n, fold in enumerate(folds)
+    ]
     write_map(work / FOLDS_FILE, folds, judged)
     arena = work / "arena"
     realbench(
@@ -128,12 +134,12 @@ def main() -> None:
         "--out", arena, "--quiet",
     )  # fmt: skip
     board = load_board(arguments.board)
-    for run, own in zip(runs, contestants, strict=True):
-        for name in own:  # as realbench leaderboard add would, all in one process
+    for number, run in runs.items():
+        for name in folds[number].contestants:  # as realbench leaderboard add would
             entry = make_entry([run, arena], board, Description({"name": name}))
             write_entry(entry, arguments.board / RESULTS / f"{slug(name)}.json")
     described = Description({"name": PHOTOGRAPHS}, is_anchor=True)
-    anchor = make_entry([*runs, arena], board, described)
+    anchor = make_entry([*runs.values(), arena], board, described)
     write_entry(anchor, arguments.board / ANCHORS / f"{PHOTOGRAPHS}.json")
     print(f"wrote {len(models)} entries and an anchor into {arguments.board}")
 

@@ -2,14 +2,18 @@
 
     python benchmarks/score.py                       # images of its own, 1024 px JPEG
     python benchmarks/score.py --images DIR -n 100
+    git worktree add /tmp/before COMMIT
+    python benchmarks/score.py --against /tmp/before/detectors/semantic-lite \
+        --against /tmp/before/detectors/trace-lite
 
-Images per second of four ways to score the same files with the same detectors, each in a process
+Images per second of ways to score the same files with the same detectors, each in a process
 of its own, one after the other in every round:
 
 - *pipeline*: from files to scores, as ``realbench score`` does it;
 - *bare forward passes*: the same batches on the same threads, on tensors prepared beforehand;
 - *plain loop*: open, prepare, score, one image at a time, with torch's own threads;
-- *plain loop, kept memory*: the same with the allocator settings of ``realbench score``.
+- *plain loop, kept memory*: the same with the allocator settings of ``realbench score``;
+- *other detectors*: the pipeline with those of ``--against``, such as an earlier commit's pair.
 
 Detectors are loaded before the clock starts. Then the peak memory of ``realbench score`` on few
 and on many images, and the time of a second run on unchanged images.
@@ -41,6 +45,7 @@ if TYPE_CHECKING:
     from realbench.scoring.layout import Layout
 
 MODES = ("pipeline", "bare forward passes", "plain loop", "plain loop, kept memory")
+AGAINST = "other detectors"
 AIMS = {"bare forward passes": 0.85, "plain loop": 2.0}
 REALBENCH = [sys.executable, "-c", "from realbench.cli import main; main()"]
 
@@ -69,10 +74,10 @@ def multiply(source: Path, target: Path, count: int) -> None:
         (target / f"{n:05}{path.suffix}").write_bytes(path.read_bytes() + n.to_bytes(4, "big"))
 
 
-# --- The four ways, each in its own process -----------------------------------------------------
+# --- The ways, each in its own process -----------------------------------------------------
 
 
-def way(mode: str, paths: Sequence[Path]) -> Callable[[], object]:
+def way(mode: str, paths: Sequence[Path], against: Sequence[str]) -> Callable[[], object]:
     """Return a function that scores ``paths`` once, in the way ``mode``."""
     import realbench
     from realbench.allocator import keep_freed_memory
@@ -82,7 +87,8 @@ def way(mode: str, paths: Sequence[Path]) -> Callable[[], object]:
 
     if mode != "plain loop":
         keep_freed_memory()
-    detectors = {name: realbench.load_detector(name) for name in DEFAULT_DETECTORS}
+    chosen = against if mode == AGAINST else DEFAULT_DETECTORS
+    detectors = {name: realbench.load_detector(name) for name in chosen}
     layout = choose_layout("cpu")
 
     def pipeline() -> None:
@@ -104,7 +110,7 @@ def way(mode: str, paths: Sequence[Path]) -> Callable[[], object]:
             for detector in detectors.values():
                 detector.logits(detector.prepare(image)[None])
 
-    if mode == "pipeline":
+    if mode in ("pipeline", AGAINST):
         return pipeline
     if mode == "bare forward passes":
         return bare(list(detectors.values()), layout, paths)
@@ -137,11 +143,11 @@ def bare(
     return forward
 
 
-def work(mode: str, folder: Path, count: int) -> None:
+def work(mode: str, folder: Path, count: int, against: Sequence[str]) -> None:
     """Score once for every line that comes in, and print the seconds that it took."""
     from realbench.images import find_images
 
-    action = way(mode, [file.path for file in find_images(folder)][:count])
+    action = way(mode, [file.path for file in find_images(folder)][:count], against)
     action()
     print("ready", flush=True)
     for _ in sys.stdin:
@@ -151,9 +157,12 @@ def work(mode: str, folder: Path, count: int) -> None:
 
 
 @contextmanager
-def worker(mode: str, folder: Path, count: int) -> Iterator[Callable[[], float]]:
+def worker(
+    mode: str, folder: Path, count: int, against: Sequence[str]
+) -> Iterator[Callable[[], float]]:
     """Start a process for ``mode``; yields a function that has it score once, in seconds."""
     command = [sys.executable, __file__, "--work", mode, "--images", str(folder), "-n", str(count)]
+    command += [part for one in against for part in ("--against", one)]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdin is not None
     assert process.stdout is not None
@@ -177,18 +186,19 @@ def worker(mode: str, folder: Path, count: int) -> Iterator[Callable[[], float]]
         process.wait()
 
 
-def compare(folder: Path, count: int, rounds: int) -> None:
+def compare(folder: Path, count: int, rounds: int, against: Sequence[str]) -> None:
     """Print images/s of the ways and the pipeline's ratio to the others."""
-    times: dict[str, list[float]] = {mode: [] for mode in MODES}
+    modes = (*MODES, AGAINST) if against else MODES
+    times: dict[str, list[float]] = {mode: [] for mode in modes}
     with ExitStack() as stack:
-        workers = {mode: stack.enter_context(worker(mode, folder, count)) for mode in MODES}
+        workers = {m: stack.enter_context(worker(m, folder, count, against)) for m in modes}
         for _ in range(rounds):
             for mode, score in workers.items():
                 times[mode].append(score())
     print(f"{count} images, {rounds} rounds, {os.cpu_count()} cores; medians (least to most)")
     for mode, values in times.items():
         print(f"  {mode:24} {spread([count / value for value in values], 1)} images/s")
-    for mode in MODES[1:]:
+    for mode in modes[1:]:
         pairs = zip(times[mode], times["pipeline"], strict=True)
         aim = f", aim {AIMS[mode]}" if mode in AIMS else ""
         print(f"  pipeline / {mode}: {spread([other / ours for other, ours in pairs], 2)}{aim}")
@@ -251,10 +261,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--size", type=int, default=1024, help="side of the made images")
     parser.add_argument("--memory", type=int, nargs="*", default=[200, 2000], metavar="COUNT")
-    parser.add_argument("--work", choices=MODES, help=argparse.SUPPRESS)
+    parser.add_argument("--work", choices=(*MODES, AGAINST), help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--against", action="append", default=[], help="a card's folder; may be repeated"
+    )
     arguments = parser.parse_args()
     if arguments.work:
-        work(arguments.work, arguments.images, arguments.n)
+        work(arguments.work, arguments.images, arguments.n, arguments.against)
         return
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "images"
@@ -262,7 +275,7 @@ def main() -> None:
             shutil.copytree(arguments.images, folder)
         else:
             make_images(folder, arguments.n, arguments.size)
-        compare(folder, arguments.n, arguments.rounds)
+        compare(folder, arguments.n, arguments.rounds, arguments.against)
         memory(folder, arguments.memory)
         cached(folder)
 

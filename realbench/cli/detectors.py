@@ -13,6 +13,7 @@ from realbench.cli.bench import bench_command
 from realbench.cli.calibrate import as_folder, calibrate_command
 from realbench.cli.check import check_command
 from realbench.cli.fuse import fuse_command
+from realbench.cli.progress import stage_bar
 from realbench.cli.program import Program
 from realbench.cli.tables import plain_console
 from realbench.text import printable
@@ -159,6 +160,17 @@ def train_command(
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes at a time. (default: one per core)")
     ] = None,
+    start_from: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|DIR",
+            help="A trained detector to adapt to your images, which keeps what it knows. (default: "
+            "the recipe's own, where it is shipped and there is no --data)",
+        ),
+    ] = None,
+    from_scratch: Annotated[
+        bool, typer.Option("--from-scratch", help="Learn from your images alone.")
+    ] = False,
     keep_folds: Annotated[
         Path | None,
         typer.Option(
@@ -178,7 +190,7 @@ def train_command(
 ) -> None:
     """Train, cross-validate and calibrate the embedded families on your own images.
 
-    For a generator that the detectors here do not know:
+    For a generator that the detectors here do not know (they are adapted, which takes minutes):
 
     realbench detectors train semantic-lite --name mine --reference photos --generated flux-3
     --generated sd-5 --out my_detectors
@@ -190,6 +202,7 @@ def train_command(
     import json
     import sys
 
+    from realbench.detection.registry import DEFAULT_DETECTORS
     from realbench.detection.training.recipe import choose_recipes
     from realbench.detection.training.train import train_detectors
     from realbench.errors import UsageError
@@ -201,23 +214,39 @@ def train_command(
     work = work or out / ".work"
     for folder in (work, *(out / name for name in recipes), *([keep_folds] if keep_folds else [])):
         check_folder(folder)  # before hours of work
+    if start_from is not None and from_scratch:
+        raise UsageError("--start-from and --from-scratch contradict each other: give one")
+    starts: dict[str, str] = {}
+    if start_from is not None:
+        starts = dict.fromkeys(recipes, start_from)
+    elif data is None and not from_scratch and recipe is None:
+        shipped = dict(zip(recipes, names or DEFAULT_DETECTORS, strict=True))
+        starts = {name: one for name, one in shipped.items() if one in DEFAULT_DETECTORS}
     changes = {
         k: v for k, v in (("training_views", training_views), ("seed", seed)) if v is not None
     }
-    results = train_detectors(
-        {name: one.model_copy(update=changes) for name, one in recipes.items()},
-        out=out,
-        work=work,
-        data=data,
-        photos=reference or (),
-        generated=generated or (),
-        autoencoder=autoencoder,
-        workers=workers,
-        keep_folds=keep_folds,
-        generator_folds=generator_folds,
-        command=_without_paths(sys.argv[1:]),
-        report=(lambda _: None) if quiet else lambda line: typer.echo(line, err=True),
-    )
+    with stage_bar(shown=not quiet, stage="training blocks") as bar:
+
+        def watch(done: int, steps: int, loss: float) -> None:
+            if bar is not None:
+                bar.show(done, steps, f"loss {loss:.3f}")
+
+        results = train_detectors(
+            {name: one.model_copy(update=changes) for name, one in recipes.items()},
+            out=out,
+            work=work,
+            data=data,
+            photos=reference or (),
+            generated=generated or (),
+            autoencoder=autoencoder,
+            workers=workers,
+            start_from=starts,
+            keep_folds=keep_folds,
+            generator_folds=generator_folds,
+            command=_without_paths(sys.argv[1:]),
+            report=(lambda _: None) if quiet else lambda line: typer.echo(line, err=True),
+            watch=watch,
+        )
     if json_:
         typer.echo(json.dumps(results))
     elif not quiet:

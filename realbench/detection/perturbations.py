@@ -12,6 +12,7 @@ from PIL import Image, ImageFilter
 
 MATCHED_SIZE = 512
 MATCHED_QUALITY = 90
+NATIVE_QUALITY = 92
 
 
 def jpeg(image: np.ndarray, quality: int) -> np.ndarray:
@@ -66,6 +67,13 @@ def up_down(image: np.ndarray, factor: float) -> np.ndarray:
     return np.array(picture.resize((width, height), Image.Resampling.LANCZOS))
 
 
+def rescale(image: np.ndarray, factor: float) -> np.ndarray:
+    """Scale by ``factor`` with Lanczos; unlike the others, the size is not kept."""
+    height, width = image.shape[:2]
+    size = (max(1, round(width * factor)), max(1, round(height * factor)))
+    return np.array(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS))
+
+
 def center_square(image: np.ndarray) -> np.ndarray:
     """Cut the largest centred square."""
     height, width = image.shape[:2]
@@ -82,3 +90,14 @@ def matched(image: np.ndarray, size: int = MATCHED_SIZE) -> np.ndarray:
     square = Image.fromarray(np.ascontiguousarray(center_square(image)))
     square = square.resize((size, size), Image.Resampling.LANCZOS)
     return jpeg(np.asarray(square), MATCHED_QUALITY)
+
+
+def native(image: np.ndarray, size: int = MATCHED_SIZE) -> np.ndarray:
+    """The native protocol: ``size`` px from the middle at the picture's own scale, JPEG quality 92.
+
+    A picture that is smaller is not enlarged: its centred square is taken whole.
+    """
+    square = center_square(image)
+    margin = max(0, len(square) - size) // 2
+    middle = square[margin : margin + size, margin : margin + size]
+    return jpeg(np.ascontiguousarray(middle), NATIVE_QUALITY)

@@ -66,6 +66,12 @@ class ModelSpec(Strict):
     blocks: tuple[int, ...] = Field(
         default=(), description="blocks whose patch statistics are judged; none: a classifier"
     )
+    class_token: bool | None = Field(
+        default=None, description="whether the class token after those blocks is judged, too"
+    )
+    tuned: tuple[int, int] | None = Field(
+        default=None, description="first and last block of the branch that was trained"
+    )
     options: dict[str, Any] = Field(default_factory=dict)
     precision: Precision | None = Field(
         default=None, description="of a published network's products of matrices; none: float32"

@@ -43,7 +43,14 @@ class TimmNetwork(nn.Module):
 def build_network(model: ModelSpec, input: InputSpec) -> nn.Module:
     """Build the network of a card with random weights: a classifier, or patch statistics."""
     if model.blocks:
-        return PatchStatistics(model.architecture, input.size, model.blocks, **model.options)
+        return PatchStatistics(
+            model.architecture,
+            input.size,
+            model.blocks,
+            class_token=bool(model.class_token),
+            tuned=model.tuned,
+            **model.options,
+        )
     return TimmNetwork(model.architecture, input.mean, input.std, **model.options)
 
 

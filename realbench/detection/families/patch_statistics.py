@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -40,12 +41,19 @@ class PatchStatistics(nn.Module):
     The last two are near 1 for photographs and generated images alike. Without them the first
     could say anything of what is unlike all that it learned from.
 
+    With ``tuned``, a second branch leaves the transformer after one of the blocks that are listed:
+    its blocks were trained to tell photographs from generated images, and what a layer makes of the
+    last one's statistics is added to the logit of *real*.
+
     Input: float RGB in [0, 255], shape (n, 3, S, S); output: logits of P(real), shape (n,).
 
     Args:
         architecture: a vision transformer of timm.
         size: S, a multiple of the patch's side.
         blocks: indices of the blocks, from 0, after which statistics are taken.
+        class_token: whether the class token after those blocks counts beside mean and deviation.
+        tuned: indices of the first and the last trained block; the one before the first is among
+            ``blocks``.
         options: further arguments of the transformer.
     """
 
@@ -58,17 +66,37 @@ class PatchStatistics(nn.Module):
     spread: Tensor
     rest: Tensor
 
-    def __init__(self, architecture: str, size: int, blocks: Sequence[int], **options: Any) -> None:
+    def __init__(
+        self,
+        architecture: str,
+        size: int,
+        blocks: Sequence[int],
+        *,
+        class_token: bool = False,
+        tuned: tuple[int, int] | None = None,
+        **options: Any,
+    ) -> None:
         super().__init__()
         self.blocks = sorted(set(blocks))
         if not self.blocks or self.blocks[0] < 0:
             raise ValueError("blocks must be indices from 0, and at least one")
         backbone: Any = timm.create_model(architecture, num_classes=0, img_size=size, **options)
-        if self.blocks[-1] >= len(backbone.blocks):
+        if max([*self.blocks, *(tuned or ())]) >= len(backbone.blocks):
             raise ValueError(f"{architecture} has {len(backbone.blocks)} blocks")
+        self.tail: Any = None
+        if tuned:
+            first, last = tuned
+            if first - 1 not in self.blocks or last < first:
+                raise ValueError("tuned must follow one of the blocks that statistics are taken of")
+            self.branches_after = first - 1
+            self.tail = copy.deepcopy(backbone.blocks[first : last + 1])
+            self.tuned = nn.Sequential(
+                nn.LayerNorm(3 * backbone.embed_dim), nn.Linear(3 * backbone.embed_dim, 1)
+            )
         backbone.prune_intermediate_layers(self.blocks, prune_norm=True, prune_head=True)
         self.backbone = backbone
-        width = 2 * len(self.blocks) * backbone.embed_dim
+        self.class_token = class_token
+        width = (2 + class_token) * len(self.blocks) * backbone.embed_dim
         self.real = nn.Linear(width, 1)
         self.taken = nn.Linear(width, 1)
         self.usual = nn.Linear(2, 1)
@@ -81,27 +109,51 @@ class PatchStatistics(nn.Module):
         self.register_buffer("rest", torch.ones(1))
 
     def statistics(self, x: Tensor) -> Tensor:
-        """Return mean and standard deviation over the patches, block by block.
+        """Return the statistics of the listed blocks.
 
         Args:
             x: as for the network.
 
         Returns:
-            float32 of shape (n, 2 · blocks · width).
+            float32 of shape (n, d): class token if it counts, mean and standard deviation over the
+            patches, block by block.
         """
+        return self._statistics(self._blocks(x, self.blocks))
+
+    def tokens(self, x: Tensor) -> Tensor:
+        """Return the tokens, (n, l, d), that the tuned blocks go on from."""
+        ((patches, prefix),) = self._blocks(x, [self.branches_after])
+        return torch.cat([prefix, patches], dim=1)
+
+    def _blocks(self, x: Tensor, indices: list[int]) -> list[tuple[Tensor, Tensor]]:
+        """Return the patches and the prefix tokens after some blocks."""
         with reduced_precision(x.device.type):
             outputs = self.backbone.forward_intermediates(
                 (x - self.mean) / self.std,
-                indices=self.blocks,
+                indices=indices,
                 norm=False,
+                stop_early=True,
                 output_fmt="NLC",
                 intermediates_only=True,
+                return_prefix_tokens=True,
             )
+        return list(outputs)
+
+    def _statistics(self, outputs: list[tuple[Tensor, Tensor]]) -> Tensor:
         parts = []
-        for patches in outputs:
-            values = patches.float()
-            parts += [values.mean(dim=1), values.std(dim=1)]
+        for patches, prefix in outputs:
+            parts += _summary(patches.float(), prefix.float(), self.class_token)
         return torch.cat(parts, dim=1)
+
+    def tuned_logits(self, tokens: Tensor) -> Tensor:
+        """Return what the tuned blocks say, float32 (n,), of :meth:`tokens`."""
+        with reduced_precision(tokens.device.type):
+            for block in self.tail:
+                tokens = block(tokens)
+        count = self.backbone.num_prefix_tokens
+        tokens = tokens.float()
+        summary = _summary(tokens[:, count:], tokens[:, :count], class_token=True)
+        return self.tuned(torch.cat(summary, dim=1)).squeeze(1)
 
     def standardized(self, statistics: Tensor) -> Tensor:
         """Return statistics (n, d) as deviations from those of photographs."""
@@ -123,13 +175,25 @@ class PatchStatistics(nn.Module):
         both = [(within.square() / self.spread).mean(dim=1), outside / self.rest]
         return torch.stack(both, dim=1).clamp(min=1e-3).log()
 
-    def judge(self, statistics: Tensor) -> Tensor:
-        """Return logits of P(real), (n,), from statistics, (n, d)."""
+    def judge(self, statistics: Tensor, tuned: Tensor | float = 0.0) -> Tensor:
+        """Return logits of P(real), (n,), from statistics, (n, d), and what tuned blocks say."""
         z = self.standardized(statistics)
         limited = self.limited(z)
-        factors = (self.real(limited), self.taken(limited), self.usual(self.distances(z)))
-        log_p = functional.logsigmoid(torch.cat(factors, dim=1)).sum(dim=1)
+        real = self.real(limited).squeeze(1) + tuned
+        factors = (real, self.taken(limited).squeeze(1), self.usual(self.distances(z)).squeeze(1))
+        log_p = functional.logsigmoid(torch.stack(factors, dim=1)).sum(dim=1)
         return log_p - torch.log(-torch.expm1(log_p))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.judge(self.statistics(x))
+        outputs = self._blocks(x, self.blocks)
+        if self.tail is None:
+            return self.judge(self._statistics(outputs))
+        patches, prefix = outputs[self.blocks.index(self.branches_after)]
+        tuned = self.tuned_logits(torch.cat([prefix, patches], dim=1))
+        return self.judge(self._statistics(outputs), tuned)
+
+
+def _summary(patches: Tensor, prefix: Tensor, class_token: bool) -> list[Tensor]:
+    """Return the class token if it counts, and mean and deviation of patches (n, l, d)."""
+    first = [prefix[:, 0]] if class_token else []
+    return [*first, patches.mean(dim=1), patches.std(dim=1)]

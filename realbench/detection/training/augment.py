@@ -113,18 +113,37 @@ def semantic_view(image: np.ndarray, size: int, rng: np.random.Generator) -> np.
     Returns:
         uint8 RGB (size, size, 3), with brightness, contrast and colour changed at random.
     """
+    return recolor(random_part(image, size, (0.55, 1.0), 0.35, rng), rng)
+
+
+def random_part(
+    image: np.ndarray,
+    size: int,
+    areas: tuple[float, float],
+    stretch: float,
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """Cut a part of the picture anywhere and scale it, with a random filter, to a square.
+
+    Args:
+        image: uint8 RGB (H, W, 3).
+        areas: least and greatest share of the picture's area.
+        stretch: at most, the log of the square root of width to height is this far from 0.
+
+    Returns:
+        uint8 RGB (size, size, 3).
+    """
     height, width = image.shape[:2]
-    area, shape = rng.uniform(0.55, 1.0), math.exp(rng.uniform(-0.35, 0.35))
+    area, shape = rng.uniform(*areas), math.exp(rng.uniform(-stretch, stretch))
     w = min(width, width * math.sqrt(area * shape))
     h = min(height, height * math.sqrt(area / shape))
     left, top = rng.uniform(0, width - w), rng.uniform(0, height - h)
     box = (left, top, left + w, top + h)
-    return _recolor(
-        np.array(Image.fromarray(image).resize((size, size), _filter(rng), box=box)), rng
-    )
+    return np.array(Image.fromarray(image).resize((size, size), _filter(rng), box=box))
 
 
-def _recolor(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def recolor(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Change brightness, contrast, white balance and saturation at random."""
     x: np.ndarray = image.astype(np.float32)
     if rng.random() < 0.5:
         x = (x - 128) * rng.uniform(0.75, 1.25) + 128 + rng.uniform(-25, 25)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -34,6 +35,8 @@ class TrainingImage:
         source_fold: the fold that holds out this source.
         prompt_fold: the fold that holds out this prompt, subject or photograph.
         round_trip: whether it is a photograph's round trip through the autoencoder.
+        own_prompt: whether its prompt is of no source that another fold holds out, so that the fold
+            of its source has not seen the prompt either.
     """
 
     path: Path
@@ -43,6 +46,7 @@ class TrainingImage:
     source_fold: int
     prompt_fold: int
     round_trip: bool = False
+    own_prompt: bool = False
 
     def trains(self, fold: int | None) -> bool:
         """Whether ``fold`` (None: the final fit) may learn from it."""
@@ -50,29 +54,39 @@ class TrainingImage:
 
     def tests(self, fold: int) -> bool:
         """Whether neither its source nor its prompt was seen in training ``fold``."""
-        return self.source_fold == fold and self.prompt_fold == fold
+        return self.source_fold == fold and (self.own_prompt or self.prompt_fold == fold)
 
 
 def read_manifest(folder: Path, recipe: Recipe) -> list[TrainingImage]:
-    """Read ``folder/manifest.csv`` with columns ``path,label,source,prompt_id``.
+    """Read ``folder/manifest.csv``, and those of folders in it: ``path,label,source[,prompt_id]``.
 
-    Sources without prompt ids count as one subject each, so the fold that holds out the
-    generator holds out its subject too. Photographs are held out one by one, or in the runs
-    that the recipe names (series of one subject).
+    Paths are from ``folder``. Sources without prompt ids count as one subject each, so the fold
+    that holds out the generator holds out its subject too. Photographs are held out by source where
+    the recipe says so, else one by one, or in the runs that it names (series of one subject).
 
     Raises:
         UsageError: the manifest is missing or lacks a column.
     """
-    path = folder / "manifest.csv"
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read ({error.strerror})") from error
-    missing = {"path", "label", "source", "prompt_id"} - set(rows[0] if rows else ())
-    if missing:
-        raise UsageError(f"{path} lacks the columns {', '.join(sorted(missing))}")
-    return [_from_row(folder, row, recipe) for row in rows]
+    images: list[TrainingImage] = []
+    prompts: list[str] = []
+    for path in (folder / "manifest.csv", *sorted(folder.glob("*/manifest.csv"))):
+        try:
+            with path.open(newline="", encoding="utf-8") as file:
+                rows = list(csv.DictReader(file))
+        except OSError as error:
+            raise UsageError(f"{path} cannot be read ({error.strerror})") from error
+        missing = {"path", "label", "source"} - set(rows[0] if rows else ())
+        if missing:
+            raise UsageError(f"{path} lacks the columns {', '.join(sorted(missing))}")
+        images += [_from_row(folder, row, recipe) for row in rows]
+        prompts += [row.get("prompt_id") or "" for row in rows]
+    folds = defaultdict(set)
+    for image, prompt in zip(images, prompts, strict=True):
+        folds[prompt].add(image.source_fold)
+    return [
+        replace(image, own_prompt=bool(prompt) and len(folds[prompt]) == 1)
+        for image, prompt in zip(images, prompts, strict=True)
+    ]
 
 
 def _from_row(folder: Path, row: dict[str, str], recipe: Recipe) -> TrainingImage:
@@ -80,10 +94,13 @@ def _from_row(folder: Path, row: dict[str, str], recipe: Recipe) -> TrainingImag
     source = path.parent.name if row["label"] == "generated" else row["source"]
     subset = recipe.subset_of(row["path"])
     if row["label"] == "real":
-        fold = hash_fold(series(path.stem, recipe.photo_series), recipe.folds)
+        one = series(path.stem, recipe.photo_series)
+        fold = (
+            recipe.source_fold(source) if recipe.hold_out_sources else hash_fold(one, recipe.folds)
+        )
         return TrainingImage(folder / path, True, source, subset, fold, fold)
     source_fold = recipe.source_fold(source)
-    prompt_fold = recipe.prompt_fold(row["prompt_id"], source)
+    prompt_fold = recipe.prompt_fold(row.get("prompt_id") or "", source)
     return TrainingImage(folder / path, False, source, subset, source_fold, prompt_fold)
 
 

@@ -21,6 +21,8 @@ from realbench.images import read_image
 
 Change = Callable[[np.ndarray], np.ndarray]
 
+NATIVE = "native protocol"
+NUMBER_OF_REENCODED = 64  # held-out images per fold whose verdicts are asked for again
 NUMBER_OF_DEGRADED = 32  # held-out generated images per fold in the hard-to-fool benchmark
 
 
@@ -39,6 +41,16 @@ def degradations(seed: int = 0) -> dict[str, Change]:
     changes["up-down ×2"] = partial(p.up_down, factor=2)
     for percent in (80, 200):
         changes[f"sharpen {percent} %"] = partial(p.sharpen, percent=percent)
+    return changes
+
+
+def reencodings() -> dict[str, Change]:
+    """Return what happens to pictures on their way through the web, after which verdicts stand."""
+    changes: dict[str, Change] = {}
+    for quality in (70, 80, 90, 95):
+        changes[f"again as JPEG q={quality}"] = partial(p.jpeg, quality=quality)
+    for percent in (90, 110):
+        changes[f"rescaled to {percent} %"] = partial(p.rescale, factor=percent / 100)
     return changes
 
 
@@ -93,7 +105,7 @@ def held_out_scores(
 
     Returns:
         a row per score: fold, path, real, source, subset, round_trip, change, logit. Changes
-        other than ``unchanged`` come after the matched protocol.
+        come after the matched protocol, but for ``NATIVE``, the native protocol instead.
     """
     rng = np.random.default_rng(fold)
     left_out = (*recipe.never_train, *recipe.unscored_subsets)
@@ -102,7 +114,7 @@ def held_out_scores(
     ]
     if calibrates_only:
         held_out = [image for image in held_out if not image.round_trip]
-    whole = [_matched(image, recipe) for image in held_out]
+    whole = [p.matched(read_image(image.path), recipe.matched_size) for image in held_out]
     rows: list[tuple[object, ...]] = [
         (fold, image.path, image.real, image.source, image.subset, image.round_trip, "unchanged")
         for image in held_out
@@ -111,11 +123,19 @@ def held_out_scores(
     columns = ["fold", "path", "real", "source", "subset", "round_trip", "change"]
     if calibrates_only:
         return pd.DataFrame(rows, columns=columns).assign(logit=logits)
+    rows += [(*row[:-1], NATIVE) for row in rows]
+    middles = (p.native(read_image(image.path), recipe.matched_size) for image in held_out)
+    logits += list(network_logits(network, middles, recipe))
     generated = [n for n, i in enumerate(held_out) if not i.real and not i.round_trip]
     chosen = rng.permutation(generated)[:NUMBER_OF_DEGRADED]
     for name, change in degradations(fold).items():
         rows += [(*rows[n][:-1], name) for n in chosen]
         logits += list(network_logits(network, (change(whole[n]) for n in chosen), recipe))
+    shown = [n for n, i in enumerate(held_out) if not i.round_trip]
+    shown = [int(n) for n in rng.permutation(shown)[:NUMBER_OF_REENCODED]]
+    for name, change in reencodings().items():
+        rows += [(*rows[n][:-1], name) for n in shown]
+        logits += list(network_logits(network, (change(whole[n]) for n in shown), recipe))
     for name, picture in blank_pictures(recipe.matched_size, seed=fold).items():
         rows.append((fold, None, False, "blank", "blank", False, name))
         logits += list(network_logits(network, [picture], recipe))
@@ -125,9 +145,6 @@ def held_out_scores(
         if i.source in recipe.never_train and i.subset not in recipe.unscored_subsets
     ]
     rows += [(fold, i.path, False, i.source, "broken", False, "unchanged") for i in broken]
-    logits += list(network_logits(network, (_matched(i, recipe) for i in broken), recipe))
+    matched = (p.matched(read_image(i.path), recipe.matched_size) for i in broken)
+    logits += list(network_logits(network, matched, recipe))
     return pd.DataFrame(rows, columns=columns).assign(logit=logits)
-
-
-def _matched(image: TrainingImage, recipe: Recipe) -> np.ndarray:
-    return p.matched(read_image(image.path), recipe.matched_size)

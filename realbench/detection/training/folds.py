@@ -98,7 +98,7 @@ def publish_folds(folder: Path, jobs: Mapping[str, Sequence[Job]]) -> Path:
     calibrated on the other folds' held-out images, as for the figures of the record, and then
     shifted to one level (:func:`level`). Folds of :func:`generator_jobs` are not: they are nearly
     one network, whose level differs less than the mean of the photographs that each held out
-    does by chance.
+    does by chance; nor are folds that hold out whole sources, whose photographs differ.
 
     Args:
         folder: receives them.
@@ -112,7 +112,7 @@ def publish_folds(folder: Path, jobs: Mapping[str, Sequence[Job]]) -> Path:
     for name, own in jobs.items():
         table = held_out(own)
         calibrations = fold_calibrations(table)
-        if not any(job.calibrates_only for job in own):
+        if not any(job.calibrates_only or job.recipe.hold_out_sources for job in own):
             calibrations = level(calibrations, table)
         for job in own:
             if job.fold is not None:

@@ -43,6 +43,12 @@ def load_pretrained(backbone: nn.Module, architecture: str) -> None:
     backbone.load_state_dict({name: state[name] for name in wanted})
 
 
+def load_tail(tail: nn.Module) -> None:
+    """Load the pretrained weights of the last blocks, which have their numbers for names."""
+    state = _pretrained_state()
+    tail.load_state_dict({name: state[f"blocks.{name}"] for name in tail.state_dict()})
+
+
 @cache
 def _pretrained_state() -> dict[str, Tensor]:
     """Read the file once a process: it is large."""

@@ -96,6 +96,8 @@ def _card(name: str, recipe: Recipe, digest: str, calibration: CalibrationSpec, 
         f"RealBench, {name}, https://arxiv.org/abs/2512.00473 for the use of detectors as rewards"
     )
     licence = "Apache-2.0"
+    tuned = "class_token = true\n" if recipe.class_token else ""
+    tuned += f"tuned = {list(recipe.tuned.blocks)}\n" if recipe.tuned else ""
     if own:
         description += "; trained on images of one's own"
         citation = ""
@@ -115,7 +117,7 @@ resize = "{"bicubic" if semantic else "none"}"
 [model]
 architecture = "{recipe.architecture}"
 blocks = {sorted(recipe.blocks)}
-{f"[model.options]{chr(10)}{options}" if options else ""}
+{tuned}{f"[model.options]{chr(10)}{options}" if options else ""}
 [weights]
 source = "bundled"
 file = "{WEIGHTS_FILE}"

@@ -30,6 +30,31 @@ class Shares(BaseModel):
     generated: dict[str, float]
 
 
+class Tuning(BaseModel):
+    """How the last blocks of the transformer are trained; the blocks before them stay as they are.
+
+    AdamW at ``learning_rate``, rising over the first tenth of ``steps`` and falling by a cosine,
+    the layer above the blocks at ``head_factor`` times that. A batch is half photographs; sources
+    are drawn by the recipe's shares. A view shows ``smallest_area`` of a picture or more. What is
+    kept is the running mean of the weights. ``weight`` is that of what the tuned blocks say beside
+    the logistic regression. With ``lora_rank`` the blocks' matrices change by products of that
+    rank alone (Hu et al. 2021, arXiv 2106.09685, equation 3).
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    blocks: tuple[int, int]
+    steps: int = Field(ge=1)
+    batch_size: int = Field(default=32, ge=2, multiple_of=2)
+    learning_rate: float = Field(default=6e-5, gt=0)
+    head_factor: float = Field(default=20.0, gt=0)
+    smallest_area: float = Field(default=0.2, gt=0, le=1)
+    label_smoothing: float = Field(default=0.05, ge=0, lt=0.5)
+    running_mean: float = Field(default=0.99, ge=0, lt=1)
+    weight: float = Field(default=1.0, gt=0)
+    lora_rank: int | None = Field(default=None, ge=1)
+
+
 class Recipe(BaseModel):
     """What is trained, on which shares of the data.
 
@@ -38,7 +63,10 @@ class Recipe(BaseModel):
     those of one that is learned from. ``degraded_share`` of the generated ones' views are degraded
     strongly, some with noise of up to ``strongest_noise`` (its standard deviation in 8-bit levels,
     in a 512-pixel image). ``inverse_penalty`` is the C of logistic regression on
-    standardised statistics with weights that sum to 1: smaller is simpler.
+    standardised statistics with weights that sum to 1: smaller is simpler. Inside a share a source
+    of n images weighs n to the power of ``balance``. ``nuisance`` is how many times the covariance
+    between the sources of a class counts in a linear discriminant, which then stands beside the
+    regression. With ``hold_out_sources`` a fold holds out whole sources of photographs.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -46,6 +74,7 @@ class Recipe(BaseModel):
     kind: Literal["semantic", "trace"]
     architecture: str
     blocks: tuple[int, ...] = Field(min_length=1)
+    class_token: bool = False
     options: dict[str, Any] = Field(default_factory=dict)
     input_size: int = Field(ge=56, le=1024)
     matched_size: int = Field(MATCHED_SIZE, ge=32, le=1024)
@@ -54,7 +83,11 @@ class Recipe(BaseModel):
     degraded_share: float = Field(ge=0, le=1)
     strongest_noise: float = Field(default=22.0, gt=2, le=128)
     inverse_penalty: float = Field(gt=0)
+    nuisance: float | None = Field(default=None, ge=0)
+    balance: float = Field(default=0.0, ge=0, le=1)
     shares: Shares
+    tuned: Tuning | None = None
+    hold_out_sources: bool = False
     folds: int = Field(3, ge=2)
     seed: int = 0
     subsets: tuple[str, ...] = ()
@@ -78,10 +111,11 @@ class Recipe(BaseModel):
     def source_fold(self, source: str) -> int:
         """Return the fold that holds out ``source``, with its whole family of models.
 
-        It is the one that ``source_folds`` gives the source or its family, or else one by hash.
+        It is the one that ``source_folds`` gives the source, its family or ``*``, or else one by
+        hash.
         """
         family = self.family(source)
-        for name in (source, family):
+        for name in (source, family, "*"):
             if name in self.source_folds:
                 return self.source_folds[name] % self.folds
         return hash_fold(family, self.folds)

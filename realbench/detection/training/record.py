@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,12 @@ import pandas as pd
 
 from realbench import stats
 from realbench.detection.calibration import calibrated, fit_calibration
+from realbench.detection.cards import Card
 from realbench.detection.ensemble import combine, probability
 from realbench.detection.specs import CalibrationSpec
+from realbench.detection.training.evaluate import NATIVE, degradations, reencodings
+from realbench.detection.verdict import ConformalSample
+from realbench.stats.conformal import errors_by_source, verdict_stability
 
 KEYS = ["fold", "path", "real", "source", "subset", "round_trip", "change"]
 
@@ -59,14 +64,84 @@ def _plain(table: pd.DataFrame) -> pd.DataFrame:
 
 def ensemble_table(tables: Mapping[str, pd.DataFrame], levels: Mapping[str, str]) -> pd.DataFrame:
     """Combine the cross-calibrated tables of several detectors on the images all scored."""
+    joined = _joined(tables)
+    mean = combine({name: joined[name].to_numpy() for name in tables}, levels)
+    mean = np.clip(mean.astype(np.float64), 1e-7, 1 - 1e-7)
+    return joined[KEYS].assign(logit=np.log(mean / (1 - mean)))
+
+
+def _joined(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Return the logits of all detectors, a column each, on the rows that all have."""
     indexed = {
         name: table.assign(path=table["path"].fillna("")).set_index(KEYS)["logit"]
         for name, table in tables.items()
     }
-    joined = pd.concat(indexed, axis=1, join="inner").reset_index()
-    mean = combine({name: joined[name].to_numpy() for name in tables}, levels)
-    mean = np.clip(mean.astype(np.float64), 1e-7, 1 - 1e-7)
-    return joined[KEYS].assign(logit=np.log(mean / (1 - mean)))
+    return pd.concat(indexed, axis=1, join="inner").reset_index()
+
+
+def conformal_sample(cards: Sequence[Card], tables: Mapping[str, pd.DataFrame]) -> ConformalSample:
+    """Return held-out logits for verdicts, of each image in the protocol in which it fares worse.
+
+    A photograph counts where it looks less real, a generated image where it looks more so. The
+    bound then holds in either protocol.
+
+    Args:
+        cards: of the trained detectors.
+        tables: their cross-calibrated held-out scores, by name.
+    """
+    joined = _joined(tables)
+    odd = joined["round_trip"] | joined["subset"].isin(["blank", "broken"])
+    shown = joined[~odd & joined["change"].isin(["unchanged", NATIVE])]
+    shown = shown.assign(p=_realism(cards, shown))
+    ordered = shown.assign(worse=np.where(shown["real"], shown["p"], -shown["p"]))
+    worst = ordered.sort_values("worse", kind="stable").drop_duplicates(["fold", "path"])
+    return ConformalSample.of(
+        cards,
+        {name: worst[name].to_numpy() for name in tables},
+        worst["real"].to_numpy(bool),
+        worst["source"].to_numpy(str),
+        "held out by source; in the matched or the native protocol, whichever each fares worse in",
+    )
+
+
+def _realism(cards: Sequence[Card], joined: pd.DataFrame) -> np.ndarray:
+    levels = {card.name: card.level for card in cards}
+    return combine({card.name: joined[card.name].to_numpy() for card in cards}, levels)
+
+
+def verdicts(
+    cards: Sequence[Card], sample: ConformalSample, tables: Mapping[str, pd.DataFrame]
+) -> dict[str, Any]:
+    """Return the rule at the default bound, its errors by held-out source, and its stability."""
+    rule = sample.rule(cards)
+    found: dict[str, Any] = {
+        "max_false_alarm": rule.max_false_alarm,
+        "called_generated_below": _rounded(rule.low),
+        "called_photograph_above": _rounded(rule.high),
+        "photographs": rule.n_photographs,
+        "generated": rule.n_generated,
+    }
+    photographs, generated = sample.realism(cards)
+    if len(photographs) > 1 and len(generated) > 1:
+        alarms, misses = errors_by_source(photographs, generated, rule.max_false_alarm)
+        found["false_alarms_by_source"] = {
+            source: {"share": _rounded(share), "n": len(photographs[source])}
+            for source, share in alarms.items()
+        }
+        found["misses_by_generator"] = {
+            source: {"share": _rounded(share), "n": len(generated[source])}
+            for source, share in misses.items()
+        }
+    joined = _joined(tables)
+    wide = joined.assign(p=_realism(cards, joined)).pivot_table(
+        index=["fold", "path"], columns="change", values="p", sort=False
+    )
+    found["changed_by"] = {}
+    for change in reencodings():
+        pair = wide[["unchanged", change]].dropna()
+        stability = verdict_stability(rule, pair["unchanged"], pair[change])
+        found["changed_by"][change] = asdict(stability)
+    return found
 
 
 def figures(table: pd.DataFrame, matched_subsets: Mapping[str, str]) -> dict[str, Any]:
@@ -92,11 +167,22 @@ def figures(table: pd.DataFrame, matched_subsets: Mapping[str, str]) -> dict[str
                 for source, part in made.groupby("source")
             }
         }
+    native = table[~table["round_trip"] & (table["change"] == NATIVE)]
+    if len(native):
+        result["native"] = _auc(native[native["real"]], native[~native["real"]])
+        result["matched"] = _auc(photos, plain[~plain["real"]])
     result["calibration"] = _calibration(plain)
     result["mean_realism"] = {
         "photographs": _mean(photos),
         "generated": _mean(plain[~plain["real"]]),
-        "photographs_by_source": {str(s): _mean(part) for s, part in photos.groupby("source")},
+        "photographs_by_source": {
+            str(s): _mean(part)
+            | {
+                "below_half": round(float((part["logit"] < 0).mean()), 4),
+                "fold": int(part["fold"].iloc[0]),
+            }
+            for s, part in photos.groupby("source")
+        },
     }
     result["hard_to_fool"] = _hard_to_fool(table)
     return result
@@ -157,7 +243,7 @@ def _hard_to_fool(table: pd.DataFrame) -> dict[str, Any]:
     made = table[~table["real"] & ~table["round_trip"] & ~table["subset"].isin(["blank", "broken"])]
     values = made.assign(p=probability(made["logit"].to_numpy()))
     wide = values.pivot_table(index=["fold", "path"], columns="change", values="p", sort=False)
-    wide = wide.dropna()
+    wide = wide[["unchanged", *(name for name in degradations() if name in wide)]].dropna()
     changes = {}
     for change in wide.columns.drop("unchanged"):
         interval = stats.bootstrap_mean((wide[change] - wide["unchanged"]).to_numpy())

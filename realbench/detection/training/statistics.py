@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from realbench.detection.cards import Card
 from realbench.detection.training.data import TrainingImage
 from realbench.detection.training.recipe import Recipe
 from realbench.detection.training.workers import worker_pool
@@ -31,6 +32,7 @@ _DECISIVE = {
     "kind",
     "architecture",
     "blocks",
+    "class_token",
     "options",
     "input_size",
     "matched_size",
@@ -47,10 +49,13 @@ class Statistics:
 
     Attributes:
         values: float16 (n, d), of :meth:`PatchStatistics.statistics`.
+        tuned: float32 (n,), what the tuned blocks say where a trained network was started from,
+            else 0.
         image: int (n,), the index of the image that each view is of, ``NOTHING`` or ``RENDER``.
     """
 
     values: np.ndarray
+    tuned: np.ndarray
     image: np.ndarray
 
 
@@ -63,11 +68,16 @@ class _Part:
     indices: tuple[int, ...]
     number: int
     file: Path
+    start: Card | None
     made: int | None = None
 
 
 def compute_statistics(
-    images: Sequence[TrainingImage], recipe: Recipe, work: Path, workers: int
+    images: Sequence[TrainingImage],
+    recipe: Recipe,
+    work: Path,
+    workers: int,
+    start: Card | None = None,
 ) -> tuple[Path, ...]:
     """Compute statistics of views: of each image, of computer-generated scenes, of nothing.
 
@@ -75,11 +85,12 @@ def compute_statistics(
         images: those of ``recipe.never_train`` are left out.
         work: keeps the parts that are done.
         workers: processes, one thread each.
+        start: the trained detector to start from, if any.
 
     Returns:
         the files for :func:`load_statistics`.
     """
-    parts = _parts(images, recipe, work)
+    parts = _parts(images, recipe, work, start)
     waiting = [part for part in parts if not part.file.exists()]
     if waiting:
         with worker_pool(workers) as pool:
@@ -90,13 +101,18 @@ def compute_statistics(
 def load_statistics(files: Sequence[Path]) -> Statistics:
     """Read what :func:`compute_statistics` left in ``files``."""
     loaded = [np.load(file, allow_pickle=False) for file in files]
+    values = np.concatenate([part["values"] for part in loaded])
+    tuned = [part.get("tuned", np.zeros(len(part["image"]), np.float32)) for part in loaded]
     return Statistics(
-        np.concatenate([part["values"] for part in loaded]),
+        values,
+        np.concatenate(tuned),
         np.concatenate([part["image"] for part in loaded]),
     )
 
 
-def _parts(images: Sequence[TrainingImage], recipe: Recipe, work: Path) -> list[_Part]:
+def _parts(
+    images: Sequence[TrainingImage], recipe: Recipe, work: Path, start: Card | None
+) -> list[_Part]:
     learns_round_trips = recipe.shares.round_trip > 0  # else they are judged alone
     usable = [
         n
@@ -104,18 +120,27 @@ def _parts(images: Sequence[TrainingImage], recipe: Recipe, work: Path) -> list[
         if image.source not in recipe.never_train and (learns_round_trips or not image.round_trip)
     ]
     decisive = recipe.model_dump(mode="json", include=_DECISIVE)
+    if start is not None:
+        decisive["start"] = start.uncalibrated
     parts = []
-    for number, start in enumerate(range(0, len(usable), _IMAGES_A_PART)):
-        indices = tuple(usable[start : start + _IMAGES_A_PART])
+    for number, first in enumerate(range(0, len(usable), _IMAGES_A_PART)):
+        indices = tuple(usable[first : first + _IMAGES_A_PART])
         chosen = tuple(images[n] for n in indices)
         contents = [file_sha256(image.path) for image in chosen]
         parts.append(
-            _Part(recipe, chosen, indices, number, work / _name(decisive, [*contents, *indices]))
+            _Part(
+                recipe,
+                chosen,
+                indices,
+                number,
+                work / _name(decisive, [*contents, *indices]),
+                start,
+            )
         )
     for made, name in ((NOTHING, "synthetic"), (RENDER, "render")):
         for number in range(_PARTS_MADE):
             file = work / _name(decisive, [name, number])
-            parts.append(_Part(recipe, (), (), number, file, made))
+            parts.append(_Part(recipe, (), (), number, file, start, made))
     return parts
 
 
@@ -130,23 +155,28 @@ def _compute(part: _Part) -> None:
     from realbench.detection.training.network import pretrained_network
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    network = pretrained_network(part.recipe).to(device)
+    network = pretrained_network(part.recipe, part.start).to(device)
+    says = part.start is not None and network.tail is not None
     views, owners = [], []
     for owner, view in _views(part):
         owners.append(owner)
         views.append(view)
-    rows = []
-    for start in range(0, len(views), _VIEWS_A_PASS):
-        stacked = torch.from_numpy(np.stack(views[start : start + _VIEWS_A_PASS]))
+    rows, tuned = [], []
+    for first in range(0, len(views), _VIEWS_A_PASS):
+        stacked = torch.from_numpy(np.stack(views[first : first + _VIEWS_A_PASS]))
         batch = stacked.permute(0, 3, 1, 2).to(device).float()
         with torch.inference_mode():
             rows.append(network.statistics(batch).half().cpu().numpy())
-    values, image = np.concatenate(rows), np.array(owners)
+            if says:
+                tuned.append(network.tuned_logits(network.tokens(batch)).cpu().numpy())
+    arrays = {"values": np.concatenate(rows), "image": np.array(owners)}
+    if says:
+        arrays["tuned"] = np.concatenate(tuned)
     part.file.parent.mkdir(parents=True, exist_ok=True)
 
     def write(path: Path) -> None:
         with path.open("wb") as file:
-            np.savez(file, values=values, image=image)
+            np.savez(file, **arrays)  # type: ignore[arg-type]
 
     write_whole(part.file, write)
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from realbench.detection.cards import check_name
+from realbench.detection.registry import find_card
 from realbench.detection.training import run
 from realbench.detection.training.data import (
     TrainingImage,
@@ -22,16 +24,18 @@ from realbench.detection.training.folders import (
     OwnImages,
     read_folders,
 )
-from realbench.detection.training.network import pretrained_network
+from realbench.detection.training.network import check_start, pretrained_network
 from realbench.detection.training.publish import publish_detector, publish_record
 from realbench.detection.training.recipe import Recipe
 from realbench.detection.training.statistics import compute_statistics
+from realbench.detection.training.tuning import Squares
 from realbench.errors import UsageError
 
 # Generated subset -> the photographs that share its subjects; the content-matched one first.
 MATCHED_SUBSETS = {
     OWN_GENERATED: OWN_PHOTOGRAPHS,
     "ordinary/generated": "ordinary/photos",
+    "web/generated": "web/photos",
     "generated": "*",
 }
 _FEW = 50  # held-out images of a class, below which a figure is a rough guess
@@ -47,10 +51,12 @@ def train_detectors(
     generated: Sequence[Path] = (),
     autoencoder: Path | None = None,
     workers: int | None = None,
+    start_from: Mapping[str, str | Path] | None = None,
     keep_folds: Path | None = None,
     generator_folds: int | None = None,
     command: str = "",
     report: Callable[[str], None] = print,
+    watch: run.Watch | None = None,
 ) -> dict[str, Any]:
     """Train, calibrate and write one detector folder per recipe under ``out``.
 
@@ -62,12 +68,15 @@ def train_detectors(
         photos, generated: the user's own folders (see :func:`read_folders`), instead of ``data``
             or beside it.
         autoencoder: folder of the TAEF2 weights; without it no round trips are made.
+        start_from: detector name to the trained detector (name or folder) that is adapted to the
+            images, rather than a network trained on them alone.
         workers: fits at a time, one thread each; by default one per core.
         keep_folds: receives the folds' networks as detectors (:func:`publish_folds`).
         generator_folds: keep that many folds instead, which hold out generators alone and learn
             from the rest (:func:`generator_jobs`).
         command: what the model cards name as the command that made them.
         report: receives a line per finished step.
+        watch: see :func:`realbench.detection.training.run.train`.
 
     Returns:
         the figures of each detector, and with several of their ``"ensemble"``.
@@ -76,12 +85,21 @@ def train_detectors(
         UsageError: no data, or too little of a class; a recipe whose network cannot be built.
     """
     from realbench.detection.training.folds import generator_jobs, publish_folds
-    from realbench.detection.training.record import calibrate, ensemble_table, figures
+    from realbench.detection.training.record import (
+        calibrate,
+        conformal_sample,
+        ensemble_table,
+        figures,
+        verdicts,
+    )
 
-    start = time.monotonic()
+    begun = time.monotonic()
+    starts = {name: find_card(one) for name, one in (start_from or {}).items()}
     for name in recipes:
         check_name(name)
         _check_network(name, recipes[name])
+        if name in starts:
+            check_start(starts[name], recipes[name])
     if data is None and not (photos and generated):
         raise UsageError(
             "give --reference and --generated, or --data with a manifest.csv, or all three"
@@ -106,23 +124,32 @@ def train_detectors(
     if autoencoder is not None:
         folder = work / "round-trips"
         images = [*images, *round_trips(images, autoencoder, folder, first.seed, count)]
-        report(f"round trips ready after {time.monotonic() - start:.0f} s")
+        report(f"round trips ready after {time.monotonic() - begun:.0f} s")
     jobs = {}
     for name, recipe in recipes.items():
-        statistics = compute_statistics(images, recipe, work / "statistics", count)
-        report(f"{name}: statistics of views ready after {time.monotonic() - start:.0f} s")
-        folder = run.job_folder(work, name, recipe, images, digest)
+        start = starts.get(name)
+        folder = run.job_folder(work, name, recipe, images, digest, start)
+        squares = None
+        if recipe.tuned is not None and start is None:
+            squares = work / f"squares-{recipe.matched_size}-{digest[:12]}-{len(images)}"
         jobs[name] = [
-            run.Job(recipe, tuple(images), fold, folder, statistics)
+            run.Job(recipe, tuple(images), fold, folder, (), squares, start)
             for fold in (None, *range(recipe.folds))
         ]
+        if generator_folds is None and all(job.done for job in jobs[name]):
+            continue
+        if squares is not None:
+            Squares.write(squares, images, recipe.matched_size)
+        statistics = compute_statistics(images, recipe, work / "statistics", count, start)
+        jobs[name] = [replace(job, statistics=statistics) for job in jobs[name]]
+        report(f"{name}: statistics of views ready after {time.monotonic() - begun:.0f} s")
     kept = jobs
     if keep_folds is not None and generator_folds is not None:
         kept = {name: generator_jobs(some[0], generator_folds) for name, some in jobs.items()}
     fits = {job.weights: job for some in (*jobs.values(), *kept.values()) for job in some}
-    run.train(list(fits.values()), count, report)
+    run.train(list(fits.values()), count, report, watch)
 
-    tables, results = {}, {}
+    tables, results, cards = {}, {}, []
     matched = _matched_subsets(images)
     notes = [] if own is None else list(own.notes)
     for name, recipe in recipes.items():
@@ -148,9 +175,13 @@ def train_detectors(
             record=record,
             own=own is not None,
         )
+        cards.append(find_card(out / name))
+    sample = conformal_sample(cards, tables)
+    sample.write(out if len(cards) > 1 else cards[0].path)
     if len(tables) > 1:
         levels = {n: "semantic" if r.kind == "semantic" else "feature" for n, r in recipes.items()}
         results["ensemble"] = figures(ensemble_table(tables, levels), matched)
+        results["ensemble"]["verdict"] = verdicts(cards, sample, tables)
         record = {
             "command": command,
             "figures": results["ensemble"],
@@ -163,7 +194,7 @@ def train_detectors(
         run.save_json(out / "record.json", record)
     if keep_folds is not None:
         report(f"folds kept: {publish_folds(keep_folds, kept)}")
-    report(f"done after {time.monotonic() - start:.0f} s")
+    report(f"done after {time.monotonic() - begun:.0f} s")
     return results
 
 

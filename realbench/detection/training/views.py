@@ -12,6 +12,7 @@ from realbench.detection.training import augment
 from realbench.detection.training.recipe import Recipe
 
 _AS_MATCHED = 0.35
+_CUT = 8  # pixels by which a view is cut smaller, at a random offset
 SEMANTIC_STORE = 256  # the largest picture that the semantic level may see, in pixels
 
 
@@ -19,9 +20,51 @@ def stored(pixels: np.ndarray, recipe: Recipe) -> np.ndarray:
     """Return what views of an image are cut from: uint8 RGB (H, W, 3), as are ``pixels``."""
     if recipe.kind != "semantic":
         return pixels
-    square = Image.fromarray(np.ascontiguousarray(perturbations.center_square(pixels)))
     side = min(SEMANTIC_STORE, recipe.matched_size)
-    return np.array(square.resize((side, side), Image.Resampling.LANCZOS))
+    whole = Image.fromarray(np.ascontiguousarray(perturbations.center_square(pixels)))
+    return np.array(whole.resize((side, side), Image.Resampling.LANCZOS))
+
+
+def square(pixels: np.ndarray, side: int) -> np.ndarray:
+    """Return the centred square of uint8 RGB (H, W, 3), scaled down to ``side`` if it is larger."""
+    whole = np.ascontiguousarray(perturbations.center_square(pixels))
+    if len(whole) <= side:
+        return whole
+    return np.array(Image.fromarray(whole).resize((side, side), Image.Resampling.LANCZOS))
+
+
+def tuning_view(
+    pixels: np.ndarray, real: bool, recipe: Recipe, rng: np.random.Generator
+) -> np.ndarray:
+    """Return an augmented view to train blocks on: of the whole picture, or of a part of it.
+
+    Both classes go through the same re-encoding at the picture's own scale, cutting, scaling,
+    recolouring, blur, noise and compression; ``degraded_share`` of generated views are degraded.
+
+    Args:
+        pixels: from :func:`square`.
+
+    Returns:
+        uint8 RGB (S, S, 3), S being the recipe's ``input_size``.
+    """
+    assert recipe.tuned is not None
+    size = recipe.input_size
+    if rng.random() < 0.5:
+        pixels = perturbations.jpeg(pixels, int(rng.uniform(60, 97)))
+    part = augment.random_part(pixels, size + _CUT, (recipe.tuned.smallest_area, 1.0), 0.3, rng)
+    view = np.ascontiguousarray(augment.cut(part, size, rng))
+    if rng.random() < 0.4:
+        view = augment.recolor(view, rng)
+    if rng.random() < 0.15:
+        view = perturbations.blur(view, rng.uniform(0.2, 1.2))
+    if rng.random() < 0.15:
+        view = perturbations.noise(view, rng.uniform(0.5, 6), rng)
+    if rng.random() < 0.5:
+        view = perturbations.jpeg(view, int(rng.uniform(40, 96)))
+    if not real and rng.random() < recipe.degraded_share:
+        reduction = recipe.matched_size / size
+        view = augment.degrade(view, reduction, recipe.strongest_noise, rng)
+    return view
 
 
 def view_of(pixels: np.ndarray, real: bool, recipe: Recipe, rng: np.random.Generator) -> np.ndarray:

@@ -271,7 +271,7 @@ def test_round_trips_without_a_share_are_not_learned_from(data: Path, tmp_path: 
         update={"shares": recipe.shares.model_copy(update={"round_trip": 0.0})}
     )
     for one, count in ((recipe, len(images) + 1), (without, len(images))):
-        parts = _parts([*images, twin], one, tmp_path)
+        parts = _parts([*images, twin], one, tmp_path, None)
         assert sum(len(part.indices) for part in parts) == count
 
 
