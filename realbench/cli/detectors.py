@@ -13,8 +13,8 @@ from realbench.cli.bench import bench_command
 from realbench.cli.calibrate import as_folder, calibrate_command
 from realbench.cli.check import check_command
 from realbench.cli.fuse import fuse_command
-from realbench.cli.progress import stage_bar
 from realbench.cli.program import Program
+from realbench.cli.progress import stage_bar
 from realbench.cli.tables import plain_console
 from realbench.text import printable
 

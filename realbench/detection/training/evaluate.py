@@ -22,7 +22,7 @@ from realbench.images import read_image
 Change = Callable[[np.ndarray], np.ndarray]
 
 NATIVE = "native protocol"
-NUMBER_OF_REENCODED = 64  # held-out images per fold whose verdicts are asked for again
+NUMBER_OF_REENCODED = 32  # held-out images per fold whose verdicts are asked for again
 NUMBER_OF_DEGRADED = 32  # held-out generated images per fold in the hard-to-fool benchmark
 
 
