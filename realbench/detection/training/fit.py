@@ -22,7 +22,7 @@ _ADAPTATION = 0.01  # variance of a regression's weight around the one that it s
 _SPREAD = 2.0  # standard deviation of the regression's logits beside tuned blocks
 _ODD_PHOTOGRAPHS = 0.003
 _STEEPER = 2.0
-_LEFT_ALONE = 5.0  # logit of 0.993
+_LEFT_ALONE = 10.0  # a logit; photographs of other sources lie further out
 _LARGEST = 20.0  # deviations, in standard deviations, in the main directions of photographs
 
 
@@ -192,8 +192,8 @@ def _tell_apart(
 ) -> None:
     """Fit a layer that leaves all but the oddest photographs alone and falls steeply below.
 
-    Photographs differ more from one another than generated images do, so the factor is still 0.993
-    where three photographs in a thousand are below.
+    Photographs differ more from one another than generated images do, and those of other sources
+    more still, so the factor's logit is 10 where three photographs in a thousand are below.
     """
     from sklearn.linear_model import LogisticRegression
 
