@@ -122,16 +122,15 @@ def verdicts(
         "generated": rule.n_generated,
     }
     photographs, generated = sample.realism(cards)
-    if len(photographs) > 1 and len(generated) > 1:
-        alarms, misses = errors_by_source(photographs, generated, rule.max_false_alarm)
-        found["false_alarms_by_source"] = {
-            source: {"share": _rounded(share), "n": len(photographs[source])}
-            for source, share in alarms.items()
-        }
-        found["misses_by_generator"] = {
-            source: {"share": _rounded(share), "n": len(generated[source])}
-            for source, share in misses.items()
-        }
+    alarms, misses = errors_by_source(photographs, generated, rule.max_false_alarm)
+    found["false_alarms_by_source"] = {
+        source: {"share": _rounded(share), "n": len(photographs[source])}
+        for source, share in alarms.items()
+    }
+    found["misses_by_generator"] = {
+        source: {"share": _rounded(share), "n": len(generated[source])}
+        for source, share in misses.items()
+    }
     joined = _joined(tables)
     wide = joined.assign(p=_realism(cards, joined)).pivot_table(
         index=["fold", "path"], columns="change", values="p", sort=False
