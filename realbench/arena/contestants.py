@@ -12,15 +12,13 @@ from pathlib import Path
 
 from realbench.arena.judges.judge import Picture, Showing
 from realbench.errors import UsageError
-from realbench.images import ImageFile, UnreadableImage, decode, read_bytes_and_hash
+from realbench.images import ImageFile, UnreadableImage, decode, pixel_digest, read_bytes_and_hash
 from realbench.prompts import Prompt
 from realbench.scoring.cache import ScoreCache, file_stat
 from realbench.scoring.folders import copies, copy_notes, find_inputs
 from realbench.scoring.layout import decoding_threads
 from realbench.text import printable
 
-# Marks in the score cache the contents that were decoded without an error.
-_DECODED = "decoded by realbench.images, version 1"
 _THREADS = 4  # a decoded picture can take much memory
 
 
@@ -120,9 +118,10 @@ def line_up(
     names, photos = list(inputs.folders), inputs.photos
     found, notes = inputs.files, inputs.notes
     read = _read_all([file.path for _, file in found], cache, on_read)
-    shas = [sha if isinstance(sha := read[file.path], str) else "" for _, file in found]
-    copied = copies([(name, sha) for (name, _), sha in zip(found, shas, strict=True)], photos)
-    notes += copy_notes([(name, file.image) for name, file in found], shas, copied)
+    each = [read[file.path] for _, file in found]
+    pixels = ["" if isinstance(one, UnreadableImage) else one.pixels for one in each]
+    copied = copies([(name, its) for (name, _), its in zip(found, pixels, strict=True)], photos)
+    notes += copy_notes([(name, file.image) for name, file in found], pixels, copied)
     files = {
         name: [file for n, (own, file) in enumerate(found) if own == name and n not in copied]
         for name in names
@@ -178,7 +177,7 @@ def line_up(
 
 
 def _sort_files(
-    name: str, files: Sequence[ImageFile], read: Mapping[Path, str | UnreadableImage]
+    name: str, files: Sequence[ImageFile], read: Mapping[Path, _Content | UnreadableImage]
 ) -> tuple[dict[str, Picture], dict[str, str], list[str]]:
     """Return a folder's pictures by prompt, its unreadable files and the superfluous ones."""
     pictures: dict[str, Picture] = {}
@@ -191,7 +190,7 @@ def _sort_files(
         elif file.prompt_id in pictures:
             doubles.append(file.image)
         else:
-            pictures[file.prompt_id] = Picture(name, file.path, found)
+            pictures[file.prompt_id] = Picture(name, file.path, found.sha256)
     return pictures, unreadable, doubles
 
 
@@ -220,14 +219,22 @@ def _preference(seed: int, prompt: str, photo: Picture) -> bytes:
 # --- Reading -----------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, slots=True)
+class _Content:
+    """The hash of a file's bytes, and that of the pixels that it decodes to."""
+
+    sha256: str
+    pixels: str
+
+
 def _read_all(
     paths: Sequence[Path],
     cache: ScoreCache | None,
     on_read: Callable[[int, int], None] | None,
-) -> dict[Path, str | UnreadableImage]:
-    """Return each file's SHA-256, or why it cannot be read."""
+) -> dict[Path, _Content | UnreadableImage]:
+    """Return what each file holds, or why it cannot be read."""
     store = cache or ScoreCache(None)
-    results: dict[Path, str | UnreadableImage] = {}
+    results: dict[Path, _Content | UnreadableImage] = {}
     pool = ThreadPoolExecutor(min(decoding_threads(), _THREADS), "realbench-read")
     try:
         reads = pool.map(lambda path: _read_one(path, store), paths)
@@ -240,20 +247,21 @@ def _read_all(
     return results
 
 
-def _read_one(path: Path, cache: ScoreCache) -> str | UnreadableImage:
+def _read_one(path: Path, cache: ScoreCache) -> _Content | UnreadableImage:
     known = cache.known_sha256(path)
-    if known and cache.logits(known, [_DECODED]):
-        return known
+    if known and (pixels := cache.pixels(known)):
+        return _Content(known, pixels)
     try:
         stat = file_stat(path)
         data, sha256 = read_bytes_and_hash(path)
-        if not cache.logits(sha256, [_DECODED]):
-            decode(data)
-            cache.put_logits(_DECODED, {sha256: 0.0})
+        pixels = cache.pixels(sha256)
+        if not pixels:
+            pixels = pixel_digest(decode(data))
+            cache.put_pixels(sha256, pixels)
         cache.put_file(path, stat, sha256)
     except UnreadableImage as error:
         return error
-    return sha256
+    return _Content(sha256, pixels)
 
 
 # --- What the user should know -----------------------------------------------------------------

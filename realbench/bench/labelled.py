@@ -135,16 +135,16 @@ def score_labelled(
             progress=progress,
         )
     classes = ["photographs" if n < photographs else "generated" for n in range(len(files))]
-    shas = scores.sha256
-    copied = copies(list(zip(classes, shas, strict=True)), "photographs")
-    kept = [n for n, sha in enumerate(shas) if sha and n not in copied]
+    pixels = scores.pixels
+    copied = copies(list(zip(classes, pixels, strict=True)), "photographs")
+    kept = [n for n, its in enumerate(pixels) if its and n not in copied]
     notes = [
         f"unreadable, left out: {printable(file.path)} ({one.reason})"
         for (_, file), one in zip(files, scores.outcomes, strict=True)
         if one.reason
     ]
     shown = [(kind, printable(file.path)) for kind, (_, file) in zip(classes, files, strict=True)]
-    notes += copy_notes(shown, shas, copied)
+    notes += copy_notes(shown, pixels, copied)
     return Labelled(
         {card.name: scores.of(card.name)[kept] for card in cards},
         np.array([n < photographs for n in kept], bool),

@@ -160,13 +160,13 @@ def bench(
     total = len(files) + len(parts) * len(DEGRADATIONS)
     run = _Run(cards, networks, workers, max_pixels, total, progress)
     with open_cache([cache_path()] if cache else []) as store:
-        scores = run.score(files, names[0], Protocol(matched=matched), store)
-        problems += mark_copies(scores, names[0])
+        scores, pixels = run.score(files, names[0], Protocol(matched=matched), store)
+        problems += mark_copies(scores, pixels, names[0])
         _check_classes(scores)
         degraded: list[tuple[Degradation, pd.DataFrame]] = []
         for degradation in DEGRADATIONS if perturb else ():
             protocol = Protocol(matched=matched, then=(degradation.name, degradation))
-            table = run.score(parts, names[0], protocol, store)
+            table, _ = run.score(parts, names[0], protocol, store)
             degraded.append((degradation, table[_counts(table, scores)]))
     ok = scores[scores["status"] == "ok"]
     found = shortcuts.find_shortcuts(*_headers(files, names[0]))
@@ -229,8 +229,12 @@ class _Run:
         real: str,
         protocol: Protocol,
         store: ScoreCache,
-    ) -> pd.DataFrame:
-        """Return a row per file with P(real) after ``protocol``; ``real`` names a folder."""
+    ) -> tuple[pd.DataFrame, list[str]]:
+        """Score files after ``protocol``; ``real`` names the photographs' folder.
+
+        Returns:
+            a row per file with P(real), and the hash of each one's pixels.
+        """
         before = self.before
 
         def tell(now: Progress) -> None:
@@ -260,7 +264,7 @@ class _Run:
         if len(logits) > 1:
             levels = {card.name: card.level for card in self.cards}
             table[ENSEMBLE] = combine(logits, levels, fused_terms(self.cards))
-        return table
+        return table, scores.pixels
 
     def describe(
         self, files: Sequence[tuple[str, ImageFile]], protocol: Protocol

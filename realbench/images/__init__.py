@@ -11,6 +11,7 @@ from realbench.images.decoding import (
     for_browser,
     format_and_size,
     pixel_count,
+    pixel_digest,
     read_image,
     thumbnail_jpeg,
 )
@@ -31,6 +32,7 @@ __all__ = [
     "for_browser",
     "format_and_size",
     "pixel_count",
+    "pixel_digest",
     "read_bytes_and_hash",
     "read_image",
     "thumbnail_jpeg",

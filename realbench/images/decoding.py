@@ -7,6 +7,7 @@ memory: :mod:`realbench.images.bounds` has the limits.
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -66,6 +67,16 @@ def decode(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> RgbArray:
     with _decoding(image):
         _load(image, data)
         return srgb_pixels(image)
+
+
+def pixel_digest(image: RgbArray) -> str:
+    """Return a hash of a decoded image, uint8 (H, W, 3): what files of other bytes share as well.
+
+    A picture may be saved again with other metadata, or by another encoder without loss.
+    """
+    digest = hashlib.sha256(f"{image.shape}".encode())
+    digest.update(np.ascontiguousarray(image).data)
+    return digest.hexdigest()
 
 
 def pixel_count(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> int:

@@ -1,9 +1,10 @@
 """The score cache: logits by what an image holds and what a detector is, in one SQLite file.
 
-A moved or renamed image keeps its scores, a changed one or a changed detector does not find
-them. The size, time and inode of files are remembered too, so that an unchanged file is not even
-read again. SQLite notices little of what a failing disk does to a number, so every row has a
-checksum; a file that is damaged in any way is put aside, and its scores are computed again.
+Of each image that was decoded it knows the hash of its pixels, which tells copies. A moved or
+renamed image keeps its scores, a changed one or a changed detector does not find them. The size,
+time and inode of files are remembered too, so that an unchanged file is not even read again.
+SQLite notices little of what a failing disk does to a number, so every row has a checksum; a file
+that is damaged in any way is put aside, and its scores are computed again.
 """
 
 from __future__ import annotations
@@ -34,9 +35,13 @@ CREATE TABLE IF NOT EXISTS files (
   path BLOB PRIMARY KEY, size INTEGER, mtime_ns INTEGER, ctime_ns INTEGER, inode INTEGER,
   sha256 TEXT NOT NULL, checksum BLOB NOT NULL
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS pixels (
+  sha256 TEXT PRIMARY KEY, pixels TEXT NOT NULL, checksum BLOB NOT NULL
+) WITHOUT ROWID;
 PRAGMA user_version = 2;
 COMMIT;
 """
+_TABLES = 3
 _VERSION = 2  # 0.1.0 left it at 0 and had no checksums
 # What SQLite reports of a whole file that cannot be used now: locked, on a full disk and so on.
 _NO_DAMAGE = {
@@ -51,7 +56,7 @@ _NO_DAMAGE = {
     sqlite3.SQLITE_PROTOCOL,
     sqlite3.SQLITE_READONLY,
 }
-_FILES_A_COMMIT = 500
+_ROWS_A_COMMIT = 500
 # A file changed within this time of being read may change again under the same timestamp.
 _SETTLED_NS = 2_000_000_000
 
@@ -110,7 +115,9 @@ class ScoreCache:
         self._place = place
         self._inode: int | None = None
         self._database = None if place is None else self._open(place)
-        self._files: list[tuple[object, ...]] = []  # rows that the next commit will write
+        # Rows that the next commit will write.
+        self._files: list[tuple[object, ...]] = []
+        self._pixels: list[tuple[object, ...]] = []
         self._lock = threading.Lock()
 
     def __enter__(self) -> ScoreCache:
@@ -160,14 +167,34 @@ class ScoreCache:
 
         return self._use(ask) or {}
 
+    def pixels(self, sha256: str) -> str | None:
+        """Return the hash of an image's pixels, where the image was decoded before."""
+
+        def ask(database: sqlite3.Connection) -> str | None:
+            row = database.execute(
+                "SELECT pixels, checksum FROM pixels WHERE sha256 = ?", (sha256,)
+            ).fetchone()
+            if row is None:
+                return None
+            if row[1] != _checksum(sha256, row[0]):
+                raise _DamagedError("the hash of an image does not fit its checksum")
+            return str(row[0])
+
+        return self._use(ask)
+
+    def put_pixels(self, sha256: str, pixels: str) -> None:
+        """Remember the hash of an image's pixels, with the next logits."""
+        with self._lock:
+            self._pixels.append((sha256, pixels, _checksum(sha256, pixels)))
+        self._write_some()
+
     def put_file(self, path: Path, stat: Stat | None, sha256: str) -> None:
         """Remember a file's hash, with the next logits; ``stat`` is from before it was read."""
         if stat is not None and time.time_ns() - max(stat[1], stat[2]) > _SETTLED_NS:
             row = (_key(path), *stat, sha256)
             with self._lock:
                 self._files.append((*row, _checksum(*row)))
-            if len(self._files) >= _FILES_A_COMMIT:
-                self._write()
+            self._write_some()
 
     def put_logits(self, fingerprint: str, logits: Mapping[str, float]) -> None:
         """Keep a detector's logits, by the images' hashes."""
@@ -177,22 +204,27 @@ class ScoreCache:
 
     def close(self) -> None:
         """Write what is left and close; harmless when it happens twice."""
-        if self._files:
-            self._write()
+        self._write()
         with self._lock:
             database, self._database = self._database, None
         if database is not None:
             with contextlib.suppress(sqlite3.Error):  # every commit was made before
                 database.close()
 
+    def _write_some(self) -> None:
+        if len(self._files) + len(self._pixels) >= _ROWS_A_COMMIT:
+            self._write()
+
     def _write(self, scores: Sequence[tuple[object, ...]] = ()) -> None:
-        """Write scores and the files that wait, in one short transaction."""
+        """Write scores and the rows that wait, in one short transaction."""
         with self._lock:
             files, self._files = self._files, []
+            pixels, self._pixels = self._pixels, []
 
         def write(database: sqlite3.Connection) -> None:
             with database:
                 database.executemany("INSERT OR REPLACE INTO files VALUES (?,?,?,?,?,?,?)", files)
+                database.executemany("INSERT OR REPLACE INTO pixels VALUES (?,?,?)", pixels)
                 database.executemany("INSERT OR REPLACE INTO scores VALUES (?,?,?,?)", scores)
 
         self._use(write)
@@ -293,7 +325,7 @@ def _connect(path: Path) -> sqlite3.Connection:
         version = database.execute("PRAGMA user_version").fetchone()[0]
         if tables and version != _VERSION:
             raise _DamagedError("it has no checksums, as version 0.1.0 wrote it, or another form")
-        if not tables:
+        if tables < _TABLES:
             database.executescript(_SCHEMA)
     except BaseException:
         database.close()

@@ -177,9 +177,9 @@ class FileScores:
     timings: Timings = field(default_factory=Timings)
 
     @property
-    def sha256(self) -> list[str]:
-        """Each file's SHA-256; empty where it cannot be used."""
-        return ["" if one.reason else one.sha256 for one in self.outcomes]
+    def pixels(self) -> list[str]:
+        """The hash of each file's pixels, which copies share; empty where it cannot be used."""
+        return [one.pixels for one in self.outcomes]
 
     def of(self, name: str) -> np.ndarray:
         """Return a detector's logits or a measure's scores, float64 (n,); NaN for none."""

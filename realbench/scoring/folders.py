@@ -140,13 +140,14 @@ def apart(
 
 
 def copies(contents: Sequence[tuple[str, str]], reference: str | None = None) -> dict[int, int]:
-    """Return which files are copies, and of which file: what an image holds counts once.
+    """Return which files are copies, and of which file: a picture counts once.
 
     A model's file is a copy of another one of the model, or of a photograph of the reference; of
     copies the first counts. Two models may make the same picture.
 
     Args:
-        contents: each file's folder and SHA-256, which is empty where it could not be read.
+        contents: each file's folder and the hash of its pixels, which is empty where it could not
+            be read.
         reference: the photographs' folder.
 
     Returns:
@@ -160,13 +161,13 @@ def copies(contents: Sequence[tuple[str, str]], reference: str | None = None) ->
 
 
 def copy_notes(
-    files: Sequence[tuple[str, str]], shas: Sequence[str], copied: Mapping[int, int]
+    files: Sequence[tuple[str, str]], pixels: Sequence[str], copied: Mapping[int, int]
 ) -> list[str]:
     """Say in a line each which copies do not count, and which models have the same pictures.
 
     Args:
         files: each file's folder and name.
-        shas: each file's SHA-256, empty where it could not be read.
+        pixels: the hash of each file's pixels, empty where it could not be read.
         copied: of :func:`copies`.
     """
     by_pair: dict[tuple[str, str], list[int]] = {}
@@ -174,7 +175,9 @@ def copy_notes(
         by_pair.setdefault((files[n][0], files[of][0]), []).append(n)
     notes = []
     for (folder, other), its in by_pair.items():
-        total = sum(1 for (name, _), sha in zip(files, shas, strict=True) if name == folder and sha)
+        total = sum(
+            name == folder and one != "" for (name, _), one in zip(files, pixels, strict=True)
+        )
         first, original = files[its[0]][1], files[copied[its[0]]]
         if folder == other:
             notes.append(
@@ -187,13 +190,13 @@ def copy_notes(
                 f"{first} of {'/'.join(original)}: left out"
             )
     counted: dict[str, set[str]] = {}
-    for n, ((folder, _), sha) in enumerate(zip(files, shas, strict=True)):
-        if sha and n not in copied:
-            counted.setdefault(folder, set()).add(sha)
-    for one, two in combinations(counted, 2):
-        both = len(counted[one] & counted[two])
+    for n, ((folder, _), one) in enumerate(zip(files, pixels, strict=True)):
+        if one and n not in copied:
+            counted.setdefault(folder, set()).add(one)
+    for model, other in combinations(counted, 2):
+        both = len(counted[model] & counted[other])
         if both:
-            notes.append(f"{one} and {two} have {_images(both)} in common, to the last byte")
+            notes.append(f"{model} and {other} have {_images(both)} in common, to the last pixel")
     return notes
 
 
@@ -205,21 +208,20 @@ def _images(n: int) -> str:
     return f"{n} image" if n == 1 else f"{n} images"
 
 
-def mark_copies(table: pd.DataFrame, reference: str | None) -> list[str]:
+def mark_copies(table: pd.DataFrame, pixels: Sequence[str], reference: str | None) -> list[str]:
     """Give copies in a table of scores the status ``copy``; return what the user should know.
 
     Args:
-        table: with ``folder``, ``image``, ``sha256``, ``status`` and ``reason``.
+        table: with ``folder``, ``image``, ``status`` and ``reason``.
+        pixels: the hash of each row's pixels, empty where it could not be read.
         reference: the photographs' folder.
     """
-    readable = table["status"] != "unreadable"
-    shas = table["sha256"].where(readable, "").tolist()
     files = list(zip(table["folder"], table["image"], strict=True))
-    copied = copies([(f, sha) for (f, _), sha in zip(files, shas, strict=True)], reference)
+    copied = copies(list(zip(table["folder"], pixels, strict=True)), reference)
     rows = table.index[list(copied)]
     table.loc[rows, "status"] = "copy"
     table.loc[rows, "reason"] = [f"a copy of {'/'.join(files[of])}" for of in copied.values()]
-    return copy_notes(files, shas, copied)
+    return copy_notes(files, pixels, copied)
 
 
 def notes_on_models(inputs: Inputs) -> list[str]:

@@ -23,7 +23,13 @@ from typing import TYPE_CHECKING
 from realbench.detection.memory import is_memory_shortage
 from realbench.detection.preparation import prepare_for
 from realbench.errors import RealBenchError
-from realbench.images import UnreadableImage, decode, pixel_count, read_bytes_and_hash
+from realbench.images import (
+    UnreadableImage,
+    decode,
+    pixel_count,
+    pixel_digest,
+    read_bytes_and_hash,
+)
 from realbench.scoring.cache import ScoreCache, Stat, file_stat
 from realbench.scoring.layout import Layout, use_threads
 from realbench.text import printable
@@ -48,10 +54,12 @@ _SHORT_PATIENCE_SECONDS = 0.2
 class Outcome:
     """What came of one file: its hash and logits by detector, or the reason of its failure.
 
-    Quality measures have their scores beside the logits, by name.
+    Quality measures have their scores beside the logits, by name. ``pixels`` is the hash of what
+    the file decodes to; empty where it cannot be decoded.
     """
 
     sha256: str = ""
+    pixels: str = ""
     logits: dict[str, float] = field(default_factory=dict)
     reason: str = ""
     cached: bool = False
@@ -148,6 +156,7 @@ class _Read:
 
     Attributes:
         stat: of the file before it was read.
+        pixels: the hash of what it decodes to.
         known: logits that the cache had; None where another file brought the content already.
         prepared: the inputs of the detectors that lack a score.
         alone: this file's outcome is no other's.
@@ -156,6 +165,7 @@ class _Read:
     index: int
     job: Job
     stat: Stat | None = None
+    pixels: str = ""
     known: dict[str, float] | None = None
     prepared: Mapping[str, torch.Tensor] = field(default_factory=dict)
     reason: str = ""
@@ -346,9 +356,10 @@ class _Run:
         path, prompt = self.paths[index], self.prompts[index]
         remembered = self.p.cache.known_sha256(path)
         if remembered:
-            known = self.p.known((remembered, prompt))
-            if len(known) == len(self.p.keys(prompt)):
-                return _Read(index, (remembered, prompt), known=known, alone=True)
+            job, pixels = (remembered, prompt), self.p.cache.pixels(remembered)
+            known = self.p.known(job)
+            if pixels and len(known) == len(self.p.keys(prompt)):
+                return _Read(index, job, pixels=pixels, known=known, alone=True)
         job, stat, start = ("", prompt), file_stat(path), time.perf_counter()
         try:
             data, sha256 = read_bytes_and_hash(path)
@@ -359,14 +370,23 @@ class _Run:
                 self.claimed.add(job)
             known = self.p.known(job)
             missing = [name for name in self.p.keys(prompt) if name not in known]
-            prepared = self._prepare(data, missing, start) if missing else {}
+            pixels = self.p.cache.pixels(sha256)
+            prepared: dict[str, torch.Tensor] = {}
+            if missing or not pixels:
+                pixels, prepared = self._prepare(data, missing, start)
         except UnreadableImage as error:
             reason = printable(" ".join(error.reason.split()))
             return _Read(index, job, stat, known={}, reason=reason, alone=not job[0])
-        return _Read(index, job, stat, known, prepared)
+        return _Read(index, job, stat, pixels, known, prepared)
 
-    def _prepare(self, data: bytes, names: Sequence[str], start: float) -> dict[str, torch.Tensor]:
-        """Decode an image and prepare it for detectors; keeps one of the slots."""
+    def _prepare(
+        self, data: bytes, names: Sequence[str], start: float
+    ) -> tuple[str, dict[str, torch.Tensor]]:
+        """Decode an image and prepare it for detectors; keeps one of the slots where it has some.
+
+        Returns:
+            the hash of its pixels, and what each detector sees.
+        """
         pixels = pixel_count(data, max_pixels=self.p.max_pixels)
         self.slots.acquire()
         pixels = self.pixels.take(pixels)
@@ -374,7 +394,11 @@ class _Run:
             if self.stopped.is_set():
                 raise _Stopped
             image = decode(data, max_pixels=self.p.max_pixels)
+            digest = pixel_digest(image)
             self.p.add_time("read_and_decode", time.perf_counter() - start)
+            if not names:
+                self.slots.release()
+                return digest, {}
             engine = self._loaded()
             start = time.perf_counter()
             prepared = engine.prepare(names, image)
@@ -384,7 +408,7 @@ class _Run:
             raise
         finally:
             self.pixels.give(pixels)
-        return prepared
+        return digest, prepared
 
     def _loaded(self) -> Engine:
         """Return the engine; the first thread that needs it loads it."""
@@ -433,13 +457,15 @@ class _Run:
         sha256, job = read.job[0], read.job
         if sha256 and read.stat is not None:
             self.p.cache.put_file(self.paths[read.index], read.stat, sha256)
+        if read.pixels and not read.alone:
+            self.p.cache.put_pixels(sha256, read.pixels)
         if read.known is None:  # a twin of a file that was read before
             if job in self.finished:
                 self.on_outcome(read.index, self.finished[job])
                 return 1
             self.waiting.setdefault(job, []).append(read.index)
             return 0
-        outcome = Outcome(sha256, read.known, read.reason)
+        outcome = Outcome(sha256, read.pixels, read.known, read.reason)
         outcome.cached = not (read.prepared or read.reason)
         if read.alone:
             self.on_outcome(read.index, outcome)

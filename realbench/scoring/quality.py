@@ -51,9 +51,10 @@ def add_quality(
         cache: knows which prompts were too long.
         reference: the photographs' folder.
     """
-    photographs = set(table.loc[table["folder"] == reference, "sha256"])
-    foreign = (table["folder"] != reference) & table["sha256"].isin(photographs)
-    again = table.duplicated(["folder", "sha256", "prompt_id"])
+    content = table[["folder", "prompt_id"]].assign(pixels=scores.pixels)
+    photographs = set(content.loc[content["folder"] == reference, "pixels"])
+    foreign = (content["folder"] != reference) & content["pixels"].isin(photographs)
+    again = content.duplicated()
     notes = []
     for card in networks.measures.values():
         copies = (foreign | again) if card.needs_prompt else table["status"] == "copy"

@@ -236,7 +236,8 @@ def score(
             progress=progress,
         )
         table = _table(inputs.files, scores, cards, rule)
-        notes = [*inputs.notes, *notes_on_models(inputs), *mark_copies(table, inputs.photos)]
+        notes = [*inputs.notes, *notes_on_models(inputs)]
+        notes += mark_copies(table, scores.pixels, inputs.photos)
         if not matched:
             notes += _shortcut_notes(inputs, table)
         notes += add_quality(table, scores, networks, own_prompts, store, inputs.photos)

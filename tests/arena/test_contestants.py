@@ -8,6 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from realbench.arena.contestants import line_up
 from realbench.errors import UsageError
@@ -210,4 +211,7 @@ def test_a_picture_of_several_prompts_counts_once(make_folder: FolderMaker) -> N
     lineup = line_up([a, b])
     assert lineup.prompt_ids()["a"] == {"0000", "0003"}
     assert any(note.startswith("a: 2 of 4 images are copies") for note in lineup.notes)
-    assert "a and b have 1 image in common, to the last byte" in lineup.notes
+    assert "a and b have 1 image in common, to the last pixel" in lineup.notes
+    with Image.open(b / "0000.jpg") as picture:
+        picture.save(b / "0001.png")  # the same pixels by another encoder
+    assert line_up([a, b]).copies == {"a": 2, "b": 1}

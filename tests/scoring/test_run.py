@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
+import sqlite3
 import warnings
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 import realbench
 from realbench.detection.registry import find_card
@@ -18,6 +21,7 @@ from realbench.detection.verdict import ConformalSample
 from realbench.errors import RealBenchError, RealBenchWarning, UsageError
 from realbench.runs.files import checked, make_folder, write_atomically
 from realbench.scoring import Progress
+from realbench.scoring.cache import cache_path
 from tests.conftest import FolderMaker, PictureMaker
 from tests.fakes import make_card
 
@@ -342,12 +346,44 @@ def test_copies_of_a_picture_count_once(
     assert "Copies, which do not count" in (tmp_path / "run" / "report.html").read_text()
 
 
+def test_a_picture_that_was_saved_again_is_a_copy(
+    make_folder: FolderMaker, card: Path, tmp_path: Path
+) -> None:
+    model, photos = make_folder("model", 3), make_folder("photos", 2)
+    black, noted = Image.new("RGB", (64, 64)), PngInfo()
+    noted.add_text("parameters", "seed 7")
+    black.save(model / "black1.png", compress_level=1)
+    black.save(model / "black2.png", compress_level=9, pnginfo=noted)
+    black.save(model / "black3.jpg")
+    black.convert("L").save(model / "black4.webp", lossless=True)
+    with Image.open(photos / "0001.jpg") as photo:
+        photo.save(model / "photo.png")
+    Image.new("RGB", (32, 128)).save(model / "other.png")  # as many black pixels, another shape
+    for _ in range(2):  # the second one finds all in the cache
+        run = realbench.score(model, reference=photos, detectors=[card])
+        assert counts(run) == {"model": 5, "photos": 2}
+        reasons = run.table[run.table["status"] == "copy"].set_index("image")["reason"].to_dict()
+        black_one = "a copy of model/black1.png"
+        assert reasons == {
+            "black2.png": black_one,
+            "black3.jpg": black_one,
+            "black4.webp": black_one,
+            "photo.png": "a copy of photos/0001.jpg",
+        }
+    # Caches of before know no pixels: they learn them, and keep their scores.
+    with contextlib.closing(sqlite3.connect(cache_path())) as database, database:
+        database.execute("DROP TABLE pixels")
+    run = realbench.score(model, reference=photos, detectors=[card])
+    assert counts(run) == {"model": 5, "photos": 2}
+    assert run.manifest["n_cached"] == 11
+
+
 def test_models_may_make_the_same_picture(make_folder: FolderMaker, card: Path) -> None:
     a, b = make_folder("a", 3), make_folder("b", 3)
     shutil.copy(a / "0000.jpg", b / "0000.jpg")
     run = realbench.score(a, b, detectors=[card])
     assert counts(run) == {"a": 3, "b": 3}
-    assert "a and b have 1 image in common, to the last byte" in run.summary["notes"]
+    assert "a and b have 1 image in common, to the last pixel" in run.summary["notes"]
 
 
 # --- Told apart without a look at the picture --------------------------------------------------

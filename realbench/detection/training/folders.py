@@ -12,8 +12,7 @@ from pathlib import Path
 
 from realbench.detection.training.data import TrainingImage
 from realbench.errors import UsageError
-from realbench.files import file_sha256
-from realbench.images import ImageFile, UnreadableImage, find_images, read_image
+from realbench.images import ImageFile, UnreadableImage, find_images, pixel_digest, read_image
 from realbench.text import printable
 
 OWN_PHOTOGRAPHS, OWN_GENERATED = "own photographs", "own images"
@@ -124,12 +123,12 @@ def _usable(real: _Files, made: _Files, notes: list[str]) -> tuple[_Files, _File
     kept: tuple[_Files, _Files] = ([], [])
     first: dict[str, tuple[bool, Path]] = {}
     unreadable, copies = [], 0
-    for n, (one, (sha256, reason)) in enumerate(zip([*real, *made], outcomes, strict=True)):
+    for n, (one, (pixels, reason)) in enumerate(zip([*real, *made], outcomes, strict=True)):
         path, is_real = one[1].path, n < len(real)
         if reason:
             unreadable.append(f"{printable(path)} ({reason})")
             continue
-        before = first.get(sha256)
+        before = first.get(pixels)
         if before is not None and before[0] != is_real:
             raise UsageError(
                 f"{printable(before[1])} is given as a photograph and {printable(path)}, the same "
@@ -138,7 +137,7 @@ def _usable(real: _Files, made: _Files, notes: list[str]) -> tuple[_Files, _File
         if before is not None:
             copies += 1
             continue
-        first[sha256] = (is_real, path)
+        first[pixels] = (is_real, path)
         kept[0 if is_real else 1].append(one)
     if unreadable:
         more = f" and {len(unreadable) - 1} more" if len(unreadable) > 1 else ""
@@ -150,10 +149,9 @@ def _usable(real: _Files, made: _Files, notes: list[str]) -> tuple[_Files, _File
 
 
 def _contents(path: Path) -> tuple[str, str]:
-    """Return a picture's hash, or why it cannot be read."""
+    """Return the hash of a picture's pixels, or why it cannot be read."""
     try:
-        read_image(path)
-        return file_sha256(path), ""
+        return pixel_digest(read_image(path)), ""
     except UnreadableImage as error:
         return "", error.reason
 
