@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-BUDGET = 30e6  # bytes that the bundled detectors may add
+BUDGET = 45e6  # bytes that the bundled detectors may add
 
 pytestmark = [
     pytest.mark.slow,

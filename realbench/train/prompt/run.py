@@ -162,22 +162,23 @@ class _Run:
         self._check_schedule(earlier)
         checkpoint, done = latest_checkpoint(self.out)
         self._load()
-        self._write_manifest(earlier)
         if self.is_main:
             self.log = run_folder.rewind_log(self.out, done)
             self._restore_watch(checkpoint)
         self.trainer.accelerator.wait_for_everyone()
         if not self.is_main:
             self.log = run_folder.read_log(self.out)
+        left = done < self.config.training.iterations and not self.is_hacked()
+        if not left and (self.out / REWRITER_FOLDER / REWRITER_FILE).is_file():
+            return self._result()
+        self._write_manifest(earlier)
         self._start_trackers(done + 1)
-        if done < self.config.training.iterations and not self.is_hacked():
+        if left:
             self.trainer.train(
                 resume_from_checkpoint=None if checkpoint is None else str(checkpoint)
             )
-        elif not (self.out / REWRITER_FOLDER / REWRITER_FILE).is_file():
-            self.trainer._load_from_checkpoint(str(checkpoint))
         else:
-            return self._result()
+            self.trainer._load_from_checkpoint(str(checkpoint))
         return self._finish()
 
     def is_hacked(self) -> bool:
