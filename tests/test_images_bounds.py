@@ -20,7 +20,7 @@ from PIL.PngImagePlugin import PngInfo
 from realbench.images import UnreadableImage, decode, decoding, find_images, pixel_count
 from realbench.images.formats import container
 from tests.conftest import PictureMaker
-from tests.image_bytes import png, png_chunk, tiff
+from tests.image_bytes import jpeg_of_scans, png, png_chunk, tiff
 
 
 def encoded(image: Image.Image, format: str, **options: object) -> bytes:
@@ -231,30 +231,6 @@ def test_a_png_of_endless_parts_is_refused() -> None:
 # --- Work and memory ---------------------------------------------------------------------------
 
 
-def jpeg_of_scans(side: int, scans: int) -> bytes:
-    """A gray progressive JPEG; all scans but the first say in a few bytes that nothing changes."""
-
-    def part(marker: int, content: bytes) -> bytes:
-        return b"\xff" + bytes([marker]) + struct.pack(">H", len(content) + 2) + content
-
-    blocks = (side // 8) ** 2
-    data = b"\xff\xd8" + part(0xDB, b"\0" + b"\1" * 64)
-    data += part(0xC2, struct.pack(">BHHB", 8, side, side, 1) + b"\1\x11\0")
-    data += part(0xC4, b"\x00\1" + bytes(15) + b"\0")  # code 0: no difference
-    data += part(0xC4, b"\x10\1\1" + bytes(14) + b"\xe0\0")  # codes 0: a run of blocks, 10: one
-    data += part(0xDA, b"\1\1\0\0\0\1") + bytes(-(-blocks // 8))
-    bits = ""
-    while blocks >= 2**14:
-        run = min(blocks, 2**15 - 1)
-        bits, blocks = f"{bits}0{run - 2**14:014b}", blocks - run
-    bits += "10" * blocks
-    bits += "1" * (-len(bits) % 8)
-    content = int(bits, 2).to_bytes(len(bits) // 8, "big").replace(b"\xff", b"\xff\0")
-    for n in range(scans - 1):
-        data += part(0xDA, bytes([1, 1, 0, 1 + n % 63, 1 + n % 63, 0])) + content
-    return data + b"\xff\xd9"
-
-
 def test_a_jpeg_of_a_thousand_scans_is_refused_at_once() -> None:
     assert decode(jpeg_of_scans(512, 64)).mean() == 128
     start = time.monotonic()
@@ -263,6 +239,20 @@ def test_a_jpeg_of_a_thousand_scans_is_refused_at_once() -> None:
         assert message.startswith("a JPEG file with more than 64 scans of 4,194,304 pixels")
         with pytest.raises(UnreadableImage, match="scans"):
             pixel_count(jpeg_of_scans(2048, scans))
+    assert time.monotonic() - start < 5
+
+
+def test_the_pixels_of_a_large_jpeg_leave_fewer_scans() -> None:
+    assert "more than 29 scans of 16,777,216 pixels" in reason(jpeg_of_scans(4096, 30))
+
+
+def test_endless_fill_bytes_cost_no_more_than_others(make_picture: PictureMaker) -> None:
+    """Bytes 0xFF before a marker fill up; a search that began at each of them took minutes."""
+    data = encoded(make_picture(64, 48), "JPEG", progressive=True)
+    filled = data[:-2] + b"\xff" * 2_000_000
+    start = time.monotonic()
+    np.testing.assert_array_equal(decode(filled + b"\xd9"), decode(data))
+    assert "JPEG file" in reason(filled + b"\0" + b"\xff\xda" * 70)
     assert time.monotonic() - start < 5
 
 

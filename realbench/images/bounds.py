@@ -23,7 +23,7 @@ BYTES_PER_PIXEL = 16
 _HUNGRY = {"JPEG2000": 28, "JXL": 32}
 
 _SCANS = range(20, 65)
-_SCAN_PIXELS = 2_000_000_000
+_SCAN_PIXELS = 500_000_000
 _HEADER_BYTES = 32 * 2**20
 _PARTS = 10_000
 _TILES = 2**18
@@ -153,7 +153,8 @@ def _inflates(deflated: bytes, limit: int) -> bool:
 
 # --- JPEG --------------------------------------------------------------------------------------
 
-_MARKER = re.compile(rb"\xff+([^\x00\x01\xff\xd0-\xd8])")
+# Of several 0xFF the last one counts; a pattern that took them all would try each of their runs.
+_MARKER = re.compile(rb"\xff([^\x00\x01\xff\xd0-\xd8])")
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _SEQUENTIAL = frozenset((0xC0, 0xC1, 0xC9))
 _SCAN, _END = 0xDA, b"\xff\xd9"

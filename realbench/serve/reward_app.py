@@ -143,30 +143,39 @@ class RewardApp:
         try:
             images = []
             for n in range(len(form.images)):  # one by one, so that requests take turns
-                images += await self._decoders.run(partial(sent.decode, n))
+                images += await self._decoders.run(partial(sent.decode, n), slow=sent.slow(n))
             form.images.clear()
             return await _while_there(request, self._batcher(images, prompts))
         finally:
             self._memory.give_back(decoded)
 
 
+_Todo = SimpleQueue[tuple[asyncio.Future[Images], Callable[[], Images]]]
+
+
 class _Decoders:
-    """Threads that decode; unlike an executor's, they do not hold up the end of the process."""
+    """Threads that decode; unlike an executor's, they do not hold up the end of the process.
+
+    Files that take seconds have threads of their own, and only other such files wait for them.
+    """
 
     def __init__(self, count: int) -> None:
-        self._todo: SimpleQueue[tuple[asyncio.Future[Images], Callable[[], Images]]] = SimpleQueue()
+        self._quick, self._slow = _Todo(), _Todo()
         for n in range(count):
-            threading.Thread(target=self._work, name=f"decode-{n}", daemon=True).start()
+            for todo in (self._quick, self._slow):
+                work = partial(self._work, todo)
+                threading.Thread(target=work, name=f"decode-{n}", daemon=True).start()
 
-    async def run(self, decode: Callable[[], Images]) -> Images:
+    async def run(self, decode: Callable[[], Images], *, slow: bool) -> Images:
         """Return what ``decode`` does; it is not called where the caller is cancelled first."""
         done: asyncio.Future[Images] = asyncio.get_running_loop().create_future()
-        self._todo.put((done, decode))
+        (self._slow if slow else self._quick).put((done, decode))
         return await done
 
-    def _work(self) -> None:
+    @staticmethod
+    def _work(todo: _Todo) -> None:
         while True:
-            done, decode = self._todo.get()
+            done, decode = todo.get()
             if done.cancelled():
                 continue
             try:

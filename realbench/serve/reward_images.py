@@ -14,6 +14,7 @@ from realbench.serve.reward_limits import Limits, Refusal
 NPY_MAGIC = b"\x93NUMPY"
 _PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 _HEADER_BYTES = 4096
+_SLOW_PIXELS = 50_000_000
 
 
 class SentImages:
@@ -35,10 +36,14 @@ class SentImages:
         self._files = files
         self._limits = limits
         self.count = self.pixels = 0
+        self._slow: list[bool] = []
         for n, data in enumerate(files):
             count, pixels = _measured(data, n, limits)
             self.count += count
             self.pixels += count * pixels
+            # Each scan of a JPEG passes over all of its pixels.
+            scans = data.count(b"\xff\xda") if data.startswith(_JPEG) else 1
+            self._slow.append(pixels * scans > _SLOW_PIXELS)
             if self.count > limits.max_images:
                 raise Refusal(
                     413, f"more than {limits.max_images} images in one request", "too-large"
@@ -50,6 +55,10 @@ class SentImages:
                     "images at once",
                     "too-large",
                 )
+
+    def slow(self, n: int) -> bool:
+        """Whether decoding file ``n`` may take a second and more."""
+        return self._slow[n]
 
     def decode(self, n: int) -> list[np.ndarray]:
         """Return the images of file ``n``, uint8 RGB arrays (H, W, 3).

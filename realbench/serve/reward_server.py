@@ -96,8 +96,9 @@ class RewardServer:
         listening = listen(options.host, options.port)
         port = listening.getsockname()[1]
         with_token = "a token is needed" if options.token else "no token is needed"
-        server = self._server()
-        self._say(f"Serving {self._reward} on {_address(options.host, port)} ({with_token})")
+        server = self._server(
+            f"Serving {self._reward} on {_address(options.host, port)} ({with_token})"
+        )
         try:
             server.run(sockets=[listening])
         finally:
@@ -129,7 +130,7 @@ class RewardServer:
             thread.join()
             listening.close()
 
-    def _server(self) -> _Server:
+    def _server(self, greeting: str = "") -> _Server:
         options, limits = self._options, self._options.limits
         metrics, gate, memory = RewardMetrics(), Gate(), MemoryBudget(options.limits.max_memory)
         batcher = Batcher(
@@ -178,7 +179,7 @@ class RewardServer:
             timeout_keep_alive=_KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=2,
         )
-        return _Server(config, gate, options.drain_seconds, self._say)
+        return _Server(config, gate, options.drain_seconds, self._say, greeting)
 
 
 def _address(host: str, port: int) -> str:
@@ -194,13 +195,20 @@ class _Server(uvicorn.Server):
         gate: Gate,
         drain_seconds: float,
         say: Callable[[str], None],
+        greeting: str,
     ) -> None:
         super().__init__(config)
+        self._greeting = greeting
         self._gate = gate
         self._drain_seconds = drain_seconds
         self._say = say
         self._drained_by: float | None = None
         self._grace = self._open_until = 0.0
+
+    async def startup(self, *args: Any, **kwargs: Any) -> None:
+        await super().startup(*args, **kwargs)
+        if self._greeting:  # whoever reads it may send signals, which are caught by now
+            self._say(self._greeting)
 
     def drain(self) -> None:
         """Turn new requests away and end when those inside are answered."""

@@ -25,7 +25,7 @@ import pytest
 
 from realbench.cli.main import app
 from realbench.errors import UsageError
-from tests.image_bytes import png, png_chunk
+from tests.image_bytes import jpeg_of_scans, png, png_chunk
 from tests.serve.reward_servers import Running, file_of, picture, post, reward_server
 
 TOKEN = "a-secret-of-this-test-0123456789"
@@ -498,6 +498,25 @@ def test_a_second_signal_and_the_end_of_the_time_end_it(tmp_path: Path) -> None:
             answer = slow.result(30)
             assert answer.status_code == 503  # so that a client asks the next server
             assert "retry-after" in answer.headers
+
+
+@pytest.mark.slow
+def test_files_that_take_seconds_hold_up_neither_others_nor_the_end(tmp_path: Path) -> None:
+    """Four JPEG files of 34 KB, each of which passes 29 times over 16 million pixels."""
+    bomb = jpeg_of_scans(4096, 29)
+    with reward_server(tmp_path, "--drain", "2") as server, ThreadPoolExecutor(4) as pool:
+        post(server.url, [file_of(picture(51))])
+        slow = [pool.submit(post, server.url, [bomb]) for _ in range(4)]
+        time.sleep(0.5)
+        start = time.monotonic()
+        assert post(server.url, [file_of(picture(51))]).status_code == 200
+        assert time.monotonic() - start < 3
+        assert not any(one.done() for one in slow)
+        start = time.monotonic()
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(30) == 0
+        assert time.monotonic() - start < 5
+        assert {one.result(30).status_code for one in slow} <= {200, 503}
 
 
 # --- How it starts -----------------------------------------------------------------------------
