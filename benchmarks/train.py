@@ -95,8 +95,8 @@ class BarePasses:
     """The transformer's, VAE's and text encoders' work of an iteration, and nothing else."""
 
     def __init__(self, model: Any, config: Any) -> None:
-        from realbench.train.collecting import encode
         from realbench.train.groups import image_generator
+        from realbench.train.rollout import encode
 
         self.model, self.config = model, config
         self.prompts = PROMPTS
@@ -148,11 +148,11 @@ class BarePasses:
 def measure(arguments: argparse.Namespace) -> None:
     """Train, with the bare passes after each iteration, and print."""
     from realbench.scoring.scorer import Scorer
-    from realbench.train import diffusion
+    from realbench.train import diffusion, machine
     from realbench.train.flow_models.sd3 import StableDiffusion3
 
     # the loop's clock is this one, too
-    diffusion.time = SimpleNamespace(perf_counter=CLOCK)  # type: ignore[assignment]
+    machine.time = SimpleNamespace(perf_counter=CLOCK)  # type: ignore[assignment]
     config = settings(arguments)
     model = StableDiffusion3(small_sd3(arguments.layers, arguments.heads))
     weights = sum(one.numel() for one in model.transformer.parameters())

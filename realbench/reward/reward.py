@@ -186,8 +186,17 @@ class FunctionReward:
         self.weights: Mapping[str, float] = {"reward": 1.0}
 
     def each(self, images: Any, prompts: Sequence[str]) -> dict[str, np.ndarray]:
-        """Return the function's values, float32 (n,)."""
-        return {"reward": np.asarray(self.function(images, prompts), np.float32)}
+        """Return the function's values, float32 (n,).
+
+        Raises:
+            RealBenchError: they are others than a number for each image.
+        """
+        values = np.asarray(self.function(images, prompts), np.float32)
+        if values.shape != (len(prompts),):
+            raise RealBenchError(
+                f"the reward gave values of shape {values.shape}, not ({len(prompts)},)"
+            )
+        return {"reward": values}
 
     def total(self, values: Mapping[str, np.ndarray]) -> np.ndarray:
         """Return the reward, float32 (n,)."""

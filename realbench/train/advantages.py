@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from realbench.errors import RealBenchError, UsageError
+from realbench.errors import RealBenchError
 from realbench.reward.config import Mode
 
 EPSILON = 1e-4
@@ -65,15 +65,9 @@ def advantages(
             (Flow-GRPO's option of that name); groups without variance stay at 0 all the same.
 
     Raises:
-        UsageError: no components, no weight above 0, or shapes that do not fit.
         RealBenchError: a reward is NaN or infinite; the message names component and image.
     """
-    groups = np.asarray(groups)
-    rewards = _checked(components, weights, groups)
-    if mode not in ("per-component", "sum"):
-        raise UsageError(f"no mode {mode!r} of advantages: per-component or sum")
-    if not clip > 0:
-        raise UsageError(f"advantages are clipped to a number above 0, not {clip}")
+    rewards = {name: _finite(name, values) for name, values in components.items()}
     _, of_image, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     flat = {name: _without_variance(one, of_image, sizes) for name, one in rewards.items()}
     total = sum(weights[name] for name in rewards)
@@ -95,33 +89,16 @@ def advantages(
     )
 
 
-def _checked(
-    components: Mapping[str, np.ndarray], weights: Mapping[str, float], groups: np.ndarray
-) -> dict[str, np.ndarray]:
-    """Return the rewards as float64 (n,) by component, or say what is wrong with them."""
-    if not components:
-        raise UsageError("advantages need the rewards of at least one component")
-    missing = [name for name in components if name not in weights]
-    if missing:
-        raise UsageError(f"component {missing[0]!r} has no weight")
-    given = [weights[name] for name in components]
-    if not all(np.isfinite(w) and w >= 0 for w in given) or not sum(given) > 0:
-        raise UsageError(f"weights must be 0 or more, and one above 0, not {given}")
-    if groups.ndim != 1:
-        raise UsageError(f"groups must have shape (n,), not {groups.shape}")
-    rewards = {}
-    for name, values in components.items():
-        array = np.asarray(values, np.float64)
-        if array.shape != groups.shape:
-            raise UsageError(f"{array.shape} rewards of {name!r} for {groups.shape} groups")
-        bad = np.flatnonzero(~np.isfinite(array))
-        if len(bad):
-            raise RealBenchError(
-                f"component {name!r} gave {array[bad[0]]} for image {bad[0]} "
-                f"({len(bad)} of {len(array)} rewards are no numbers): nothing is learnt from them"
-            )
-        rewards[name] = array
-    return rewards
+def _finite(name: str, values: np.ndarray) -> np.ndarray:
+    """Return a component's rewards as float64 (n,), or say which is no number."""
+    array = np.asarray(values, np.float64)
+    bad = np.flatnonzero(~np.isfinite(array))
+    if len(bad):
+        raise RealBenchError(
+            f"component {name!r} gave {array[bad[0]]} for image {bad[0]} "
+            f"({len(bad)} of {len(array)} rewards are no numbers): nothing is learnt from them"
+        )
+    return array
 
 
 def _without_variance(values: np.ndarray, of_image: np.ndarray, sizes: np.ndarray) -> np.ndarray:
@@ -141,7 +118,7 @@ def _normalised(
 ) -> np.ndarray:
     centered = values - (np.bincount(of_image, values, len(sizes)) / sizes)[of_image]
     if global_std:
-        deviation = np.std(values) if len(values) else 0.0
+        deviation = np.std(values)
     else:
         deviation = np.sqrt(np.bincount(of_image, centered**2, len(sizes)) / sizes)[of_image]
     return np.where(empty[of_image], 0.0, centered / (deviation + EPSILON))

@@ -20,9 +20,14 @@ from torch import Tensor
 
 from realbench.errors import UsageError
 from realbench.scoring.scorer import Scorer
-from realbench.train.cotraining_config import CotrainingConfig
+from realbench.train.config import CotrainingConfig
 from realbench.train.paired import PairedImages, match_compression
-from realbench.train.trainable_detector import TrainableDetector, can_be_trained
+from realbench.train.trainable_detector import (
+    TrainableDetector,
+    can_be_exported,
+    can_be_trained,
+    export_detector,
+)
 
 if TYPE_CHECKING:
     from realbench.reward.reward import WeightedReward
@@ -164,8 +169,6 @@ class Cotraining:
         Returns:
             The detectors' folders.
         """
-        from realbench.train.detector_export import can_be_exported, export_detector
-
         found = [one.detector for one in self.detectors.values() if can_be_exported(one.detector)]
         return [export_detector(one, Path(folder)) for one in found]
 

@@ -24,7 +24,13 @@ import torch
 from torch import Tensor
 
 from realbench.errors import RealBenchError, RealBenchWarning, UsageError
-from realbench.reward.reward import Reward, SplitReward, WeightedReward
+from realbench.reward.reward import (
+    Reward,
+    SplitReward,
+    WeightedReward,
+    build_reward,
+    split_reward,
+)
 from realbench.runs.folder import MANIFEST_FILE, SUMMARY_FILE, locked, now
 from realbench.train import run_folder
 from realbench.train.advantages import advantages
@@ -34,10 +40,10 @@ from realbench.train.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
-from realbench.train.collecting import Experience, collect, encode, sample
 from realbench.train.config import DiffusionConfig
 from realbench.train.ema import Ema
 from realbench.train.evaluation import (
+    EvaluationSet,
     Probe,
     by_prompt,
     estimate,
@@ -46,19 +52,27 @@ from realbench.train.evaluation import (
     save_grid,
     save_samples,
 )
-from realbench.train.experiment import Prompts, choose_prompts, make_reward
-from realbench.train.groups import ImagePlan, image_generator, plan_images, window_generator
+from realbench.train.groups import ImagePlan, draw_window, image_generator, plan_images
 from realbench.train.lora import add_lora, write_lora
-from realbench.train.machine import load_model, save_memory, start_accelerator
+from realbench.train.machine import (
+    Clock,
+    check_trackers,
+    load_model,
+    log_figures,
+    log_grid,
+    peak_memory,
+    save_memory,
+    start_accelerator,
+    start_trackers,
+)
 from realbench.train.progress import Progress
+from realbench.train.prompts import Prompts, choose_prompts, digest
 from realbench.train.report.diffusion import write_train_report
+from realbench.train.rollout import Experience, collect, encode, sample
 from realbench.train.sharding import gathered
 from realbench.train.summary import summarize
-from realbench.train.timing import Clock, peak_memory
-from realbench.train.tracking import check_trackers, log_figures, log_grid, start_trackers
 from realbench.train.update import update
 from realbench.train.watch import HackingWatch
-from realbench.train.window import draw_window
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -178,19 +192,26 @@ class _Training:
     ) -> None:
         self.config = config
         self.out = out
-        self.prompts = prompts
+        self.prompts = list(prompts.training.values())
+        self.evaluated = EvaluationSet.of(prompts.evaluation, config.evaluation.images_per_prompt)
         self.accelerator = accelerator
         self.probes = probes
         self.tell = tell
         self.plan_images(0)  # before anything large is loaded: can the images be shared out?
         device = str(accelerator.device)
         values = config.model_dump(mode="json")
-        earlier = run_folder.check_continues(out, values, prompts.sha256)
-        self.reward = make_reward(config, reward, device)
+        texts = digest([self.prompts, self.evaluated.prompts])
+        earlier = run_folder.check_continues(out, values, texts)
+        if reward is not None:
+            self.reward = split_reward(reward)
+        elif config.reward is not None:
+            self.reward = build_reward(config.reward, device=device)
+        else:
+            raise UsageError("the config has no [reward]: say what the images are rewarded for")
         if earlier is not None:
             run_folder.check_reward(out, earlier["reward"], self.reward.describe())
         self.heldout = heldout or heldout_judge(config.evaluation.heldout, self.reward, device)
-        if self.heldout is not None and prompts.evaluation.groups[-1] < 1:
+        if self.heldout is not None and len(prompts.evaluation) < 2:
             raise UsageError("a held-out judge needs two evaluation prompts at least")
         self.model = model or load_model(config, device)
         self.parameters, self.optimizer = self._prepare()
@@ -208,9 +229,9 @@ class _Training:
             "kind": "diffusion",
             "versions": run_folder.versions(),
             "config": values,
-            "prompts_sha256": prompts.sha256,
-            "n_prompts": len(prompts.training),
-            "n_evaluation_prompts": int(prompts.evaluation.groups[-1]) + 1,
+            "prompts_sha256": texts,
+            "n_prompts": len(self.prompts),
+            "n_evaluation_prompts": len(prompts.evaluation),
             "model": repr(self.model),
             "reward": self.reward.describe(),
             "trained_parameters": sum(p.numel() for p in self.parameters.values()),
@@ -363,7 +384,7 @@ class _Training:
         return plan_images(
             seed=self.config.seed,
             iteration=iteration,
-            n_prompts=len(self.prompts.training),
+            n_prompts=len(self.prompts),
             groups=training.prompts_per_iteration,
             group_size=training.group_size,
             updates=training.updates_per_iteration,
@@ -377,7 +398,7 @@ class _Training:
         plan = self.plan_images(iteration)
         own = plan.of_process(self.accelerator.process_index)
         groups = plan.groups
-        texts = [self.prompts.training[place] for place in plan.prompts[groups]]
+        texts = [self.prompts[place] for place in plan.prompts[groups]]
         experience = self._collect(iteration, own, groups, [texts[image] for image in own])
         clock.lap("sampling")
         rewards = self._rewards(experience.images, texts, own, plan)
@@ -428,7 +449,7 @@ class _Training:
         self, iteration: int, own: np.ndarray, groups: np.ndarray, texts: list[str]
     ) -> Experience:
         sampling, seed = self.config.sampling, self.config.seed
-        window = draw_window(sampling.steps, sampling.window, rng=window_generator(seed, iteration))
+        window = draw_window(sampling.steps, sampling.window, seed=seed, iteration=iteration)
         size = self.config.training.group_size
         return collect(
             self.model,
@@ -474,7 +495,7 @@ class _Training:
             Progress("evaluating", iteration, self.config.training.iterations, self._last_reward())
         )
         start = time.perf_counter()
-        evaluated = self.prompts.evaluation
+        evaluated = self.evaluated
         images, rewards, heldout = self._judged()
         total = self.reward.total(rewards)
         groups = evaluated.groups
@@ -500,7 +521,7 @@ class _Training:
 
     def _judged(self) -> tuple[Tensor, dict[str, np.ndarray], np.ndarray | None]:
         """Return all images (n, 3, H, W), the reward's components and the held-out score."""
-        evaluated = self.prompts.evaluation
+        evaluated = self.evaluated
         processes, rank = self.accelerator.num_processes, self.accelerator.process_index
         share = -(-len(evaluated) // processes)  # equal, as collective operations need it
         own = np.minimum(rank * share + np.arange(share), len(evaluated) - 1)
@@ -509,14 +530,13 @@ class _Training:
             conditioning = encode(
                 self.model, texts, self.config.memory, self.config.sampling.batch_size
             )
-            made = sample(
+            images, _ = sample(
                 self.model,
                 conditioning,
                 [image_generator(self.config.seed, "evaluation", i) for i in own.tolist()],
                 self.config.sampling,
                 self.config.memory,
             )
-        images = torch.cat([one.images.cpu() for one in made])
         columns = dict(self.reward.each(images, texts))
         names = list(columns)
         if self.heldout is not None:

@@ -55,15 +55,20 @@ class EvaluationSet:
             prompts: texts by id.
         """
         several = images_per_prompt > 1
+        names = [name if _is_file_name(name) else f"{n:04}" for n, name in enumerate(prompts)]
         return cls(
             tuple(
                 f"{name}-{member}" if several else name
-                for name in prompts
+                for name in names
                 for member in range(images_per_prompt)
             ),
             tuple(text for text in prompts.values() for _ in range(images_per_prompt)),
             np.repeat(np.arange(len(prompts)), images_per_prompt),
         )
+
+
+def _is_file_name(name: str) -> bool:
+    return not (set(name) & set("/\\\0\n\r")) and not name.startswith(".")
 
 
 def estimate(values: np.ndarray, groups: np.ndarray) -> dict[str, Any]:

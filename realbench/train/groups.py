@@ -91,9 +91,20 @@ def plan_images(
     return ImagePlan(prompts, group_size, np.concatenate(parts))
 
 
-def window_generator(seed: int, iteration: int) -> np.random.Generator:
-    """Return the generator from which an iteration's window of trained steps is drawn."""
-    return _random(seed, _WINDOW, iteration)
+def draw_window(steps: int, size: int, *, seed: int, iteration: int) -> range:
+    """Draw an iteration's window of trained steps within the schedule's first half, uniformly.
+
+    Outside the window a sampler takes ODE steps, so that only ``size`` steps of each image need
+    gradients: Flow-GRPO-Fast (arXiv 2505.05470, section on training acceleration; also
+    arXiv 2507.21802). The first half is where noise still decides what the image becomes.
+
+    Args:
+        steps: of the whole schedule.
+        size: of the window, at most half of ``steps``.
+    """
+    starts = max(steps // 2, 1) - size + 1
+    start = int(_random(seed, _WINDOW, iteration).integers(starts))
+    return range(start, start + size)
 
 
 def image_generator(seed: int, *place: int | str) -> torch.Generator:

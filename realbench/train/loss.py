@@ -7,11 +7,16 @@ normalisation, gradient reweighting); RealGen, arXiv 2512.00473 (both, with a sm
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from realbench.train.sde import full_precision
+
+if TYPE_CHECKING:
+    from realbench.train.rollout import WindowStep
+    from realbench.train.sde import Step
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,17 +40,7 @@ class Diagnostics:
 
 
 def policy_loss(
-    log_prob: Tensor,
-    old_log_prob: Tensor,
-    advantages: Tensor,
-    *,
-    clip: float,
-    advantage_clip: float = 5.0,
-    guard: bool = False,
-    mean: Tensor | None = None,
-    old_mean: Tensor | None = None,
-    std: Tensor | None = None,
-    length: Tensor | None = None,
+    step: Step, taken: WindowStep | Step, advantages: Tensor, *, clip: float, guard: bool
 ) -> tuple[Tensor, Diagnostics]:
     """Return the clipped policy-gradient loss of one step of n images, and how it clipped.
 
@@ -66,27 +61,22 @@ def policy_loss(
       dominates because it is a long one.
 
     Args:
-        log_prob: of the policy being trained, (n,), with gradients.
-        old_log_prob: of the policy that sampled, (n,).
-        advantages: (n,); clipped to ±``advantage_clip``.
+        step: of the policy being trained, with gradients.
+        taken: the same step of the policy that sampled.
+        advantages: (n,).
         clip: c > 0.
-        mean, old_mean: μ (with gradients) and μ_old, (n, ...); ``guard`` needs them.
-        std: the step's standard deviation, (n,), positive; ``guard`` needs it.
-        length: of the step, (n,), positive; ``guard`` needs it.
+        guard: see above; the step's standard deviation and length must be positive.
 
     Returns:
         The loss, a scalar, and diagnostics without gradients.
     """
-    log_prob, old = full_precision(log_prob), full_precision(old_log_prob).detach()
-    weights = full_precision(advantages).detach().clamp(-advantage_clip, advantage_clip)
-    log_ratio = log_prob - old
+    weights = full_precision(advantages).detach()
+    log_ratio = step.log_prob - taken.log_prob.detach()
     scale = torch.ones_like(log_ratio)
     if guard:
-        if mean is None or old_mean is None or std is None or length is None:
-            raise ValueError("guard needs mean, old_mean, std and length")
-        std = std.detach().to(log_ratio)
-        log_ratio = _normalised(log_ratio, full_precision(mean), full_precision(old_mean), std)
-        scale = length.detach().to(log_ratio)
+        shift = (step.mean - taken.mean.detach()).square().flatten(1).mean(dim=1)
+        std = taken.std.detach()
+        log_ratio, scale = (log_ratio + shift / (2 * std.square())) * std, taken.length.detach()
     ratio = log_ratio.exp()
     loss = torch.maximum(-weights * ratio, -weights * ratio.clamp(1 - clip, 1 + clip))
     return (loss / scale).mean(), _diagnose(ratio.detach(), log_ratio.detach(), clip)
@@ -112,11 +102,6 @@ def kl_to_base(value: Tensor, base: Tensor, *, std: Tensor | None = None) -> Ten
     if std is not None:
         each = each / (2 * std.detach().to(each).square())
     return each.mean()
-
-
-def _normalised(log_ratio: Tensor, mean: Tensor, old_mean: Tensor, std: Tensor) -> Tensor:
-    shift = (mean - old_mean.detach()).square().flatten(1).mean(dim=1)
-    return (log_ratio + shift / (2 * std.square())) * std
 
 
 def _diagnose(ratio: Tensor, log_ratio: Tensor, clip: float) -> Diagnostics:

@@ -15,10 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from realbench.errors import UsageError
-
 SdeKind = Literal["sde", "cps"]
-KINDS: tuple[SdeKind, ...] = ("sde", "cps")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,17 +82,7 @@ def sde_step(
         noise: ε, (n, ...), to use instead of drawing it.
         next_sample: an x′ that was drawn before: it is returned and scored.
         generator: one, or one for each image (see :func:`draw_noise`).
-
-    Raises:
-        UsageError: an unknown kind or a noise level out of range.
     """
-    if kind not in KINDS:
-        raise UsageError(f"no sampler {kind!r}: choose among {', '.join(KINDS)}")
-    if noise_level < 0 or (kind == "cps" and noise_level > 1):
-        raise UsageError(
-            f"noise level {noise_level} is out of range: give "
-            + ("0 to 1 for cps" if kind == "cps" else "0 or more")
-        )
     velocity, sample = full_precision(velocity), full_precision(sample)
     here, there = _per_image(sigma, sample), _per_image(next_sigma, sample)
     moments = _sde_moments if kind == "sde" else _cps_moments

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -13,12 +14,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from realbench.config.toml_text import as_toml
 from realbench.detection.families.clip_experts import ExpertLinear
 from realbench.detection.families.patch_statistics import PatchStatistics
 from realbench.detection.families.views import ViewsDetector, raw_logits
-from realbench.train.cotraining_config import CotrainingConfig
+from realbench.detection.specs import CARD_FILE
+from realbench.files import file_sha256, write_whole
+from realbench.train.config import CotrainingConfig
 
 Part = Literal["head", "experts", "all"]
+_WEIGHTS_FILE = "weights.safetensors"
+_EXPORTED = ("whole-image", "native-crops")  # families that read a network's own weights back
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,3 +239,29 @@ class TrainableDetector:
 def _balanced_accuracy(logits: Tensor, label: Tensor) -> float:
     right = (logits > 0) == label
     return float((right[label].double().mean() + right[~label].double().mean()) / 2)
+
+
+def can_be_exported(detector: ViewsDetector) -> bool:
+    """Return whether the family reads the network's own weights back."""
+    return detector.card.family in _EXPORTED
+
+
+def export_detector(detector: ViewsDetector, folder: Path) -> Path:
+    """Write card and weights to ``folder/NAME-cotrained``, and return that folder."""
+    from safetensors.torch import save_file
+
+    card = detector.card
+    name = f"{card.name[:54]}-cotrained"
+    target = folder / name
+    target.mkdir(parents=True, exist_ok=True)
+    state = {key: value.cpu().contiguous() for key, value in detector.network.state_dict().items()}
+    write_whole(target / _WEIGHTS_FILE, lambda path: save_file(state, path))
+    fields: dict[str, Any] = card.model_dump(
+        mode="json", exclude_none=True, exclude_defaults=True, exclude={"name", "weights"}
+    )
+    fields = {"name": name} | fields
+    fields["description"] = f"{card.description}; co-trained with a generator"
+    sha256 = file_sha256(target / _WEIGHTS_FILE)
+    fields["weights"] = {"source": "local", "file": _WEIGHTS_FILE, "sha256": sha256}
+    write_whole(target / CARD_FILE, lambda path: path.write_text(as_toml(fields), encoding="utf-8"))
+    return target

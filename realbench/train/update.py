@@ -15,12 +15,10 @@ from realbench.errors import RealBenchError
 from realbench.train.config import DiffusionConfig
 from realbench.train.flow_models.flow_model import FlowModel, take
 from realbench.train.loss import Diagnostics, kl_to_base, policy_loss
-from realbench.train.rollout import replay
+from realbench.train.rollout import Experience, replay
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
-
-    from realbench.train.collecting import Experience
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +61,6 @@ class UpdateFigures:
 
 _SMALL = 0.1
 """Up to this share of the clip, rounding moves few ratios across its bounds."""
-
-
-def passes_per_step(config: DiffusionConfig, world_size: int) -> int:
-    """Return how many training passes a process makes for one optimiser step."""
-    training = config.training
-    share = training.images // (training.updates_per_iteration * world_size)
-    return math.ceil(share / training.batch_size) * config.sampling.window
 
 
 def update(
@@ -132,29 +123,12 @@ def _pass(
     config: DiffusionConfig,
 ) -> tuple[Tensor, list[float]]:
     """Return the loss of one step of some images, and its figures for the mean over all."""
-    sampling, settings = config.sampling, config.loss
+    settings = config.loss
     taken = experience.steps[place][rows.to(experience.steps[place].sample.device)]
-    step = replay(
-        model,
-        take(experience.conditioning, rows.to(taken.sample.device)),
-        taken,
-        guidance=sampling.guidance,
-        height=sampling.height,
-        width=sampling.width,
-        noise_level=sampling.noise_level,
-        kind=sampling.kind,
-    )
+    conditioning = take(experience.conditioning, rows.to(taken.sample.device))
+    step = replay(model, conditioning, taken, config.sampling)
     loss, diagnostics = policy_loss(
-        step.log_prob,
-        taken.log_prob,
-        advantages.to(taken.sample.device),
-        clip=settings.clip,
-        advantage_clip=settings.advantage_clip,
-        guard=settings.guard,
-        mean=step.mean,
-        old_mean=taken.mean,
-        std=taken.std,
-        length=taken.length,
+        step, taken, advantages.to(step.log_prob.device), clip=settings.clip, guard=settings.guard
     )
     divergence = torch.zeros((), device=loss.device)
     if experience.base:
@@ -172,14 +146,13 @@ def _pass(
 def _clip(
     accelerator: Accelerator, parameters: Mapping[str, torch.nn.Parameter], limit: float
 ) -> float:
-    norm = accelerator.clip_grad_norm_(list(parameters.values()), limit)
-    value = float("nan") if norm is None else float(norm)  # of DeepSpeed, in old versions
-    if norm is not None and not math.isfinite(value):
+    norm = float(accelerator.clip_grad_norm_(list(parameters.values()), limit))
+    if not math.isfinite(norm):
         raise RealBenchError(
             "the gradient is not finite: lower training.learning_rate or sampling.noise_level, or "
             "set model.dtype to float32"
         )
-    return value
+    return norm
 
 
 def _figures(sums: Tensor, grad_norm: float) -> UpdateFigures:

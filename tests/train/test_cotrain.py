@@ -16,8 +16,8 @@ from PIL import Image
 from realbench.detection.registry import load_detector
 from realbench.errors import UsageError
 from realbench.reward.reward import FunctionConfig, RewardConfig, WeightedReward, build_reward
+from realbench.train.config import CotrainingConfig
 from realbench.train.cotrain import Cotraining, PastPairs, build_cotraining
-from realbench.train.cotraining_config import CotrainingConfig
 from realbench.train.trainable_detector import TrainableDetector
 from tests.detection.families.test_dino_experts import checkpoint, tiny_dino
 from tests.train.tiny_detectors import save_tiny_detector

@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from realbench.errors import UsageError
+from realbench.train.config import SamplingConfig
 from realbench.train.flow_models import adapt, concatenate, load_flow_model, take
-from realbench.train.flow_models.checking import difference_from_pipeline
 from realbench.train.flow_models.flow_model import FlowModel
 from realbench.train.loss import kl_to_base, policy_loss
-from realbench.train.rollout import Rollout, replay, rollout
+from realbench.train.rollout import Rollout, difference_from_pipeline, replay, rollout
 from realbench.train.sde import SdeKind
 from tests.train import tiny_pipelines
 from tests.train.tiny_pipelines import PROMPTS
@@ -51,27 +51,28 @@ def generators(seeds: Sequence[int] = range(len(PROMPTS))) -> list[torch.Generat
     return [torch.Generator().manual_seed(seed) for seed in seeds]
 
 
+def settings(guidance: float, kind: SdeKind = "sde") -> SamplingConfig:
+    return SamplingConfig(
+        steps=STEPS,
+        guidance=guidance,
+        height=HEIGHT,
+        width=WIDTH,
+        noise_level=0.7,
+        kind=kind,
+        window=2,
+    )
+
+
 def sample(
     model: FlowModel,
     guidance: float,
     *,
     window: range = range(0),
-    noise_level: float = 0.0,
     kind: SdeKind = "sde",
     images: Sequence[int] = range(len(PROMPTS)),
 ) -> Rollout:
-    return rollout(
-        model,
-        take(model.encode_prompts(PROMPTS), list(images)),
-        steps=STEPS,
-        guidance=guidance,
-        height=HEIGHT,
-        width=WIDTH,
-        window=window,
-        noise_level=noise_level,
-        kind=kind,
-        generators=generators(images),
-    )
+    rows = take(model.encode_prompts(PROMPTS), list(images))
+    return rollout(model, rows, settings(guidance, kind), generators(images), window=window)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -79,9 +80,14 @@ def test_our_images_are_the_pipelines_own(name: str) -> None:
     case = CASES[name]
     pipeline = case.make()
     model = adapt(pipeline)
-    settings = {"steps": STEPS, "height": HEIGHT, "width": WIDTH}
     difference = difference_from_pipeline(
-        model, PROMPTS, guidance=case.guidance, call=case.call, **settings
+        model,
+        PROMPTS,
+        guidance=case.guidance,
+        call=case.call,
+        steps=STEPS,
+        height=HEIGHT,
+        width=WIDTH,
     )
     assert difference < 1e-4
     call = {"num_inference_steps": STEPS, "height": HEIGHT, "width": WIDTH} | case.call
@@ -97,10 +103,10 @@ def test_our_images_are_the_pipelines_own(name: str) -> None:
 def test_a_wrong_adapter_is_told_from_a_right_one() -> None:
     """A tenth more guidance than the pipeline has, a time that is 1 % off, a sign."""
     case = CASES["sd3"]
-    settings: dict[str, Any] = {"steps": STEPS, "height": HEIGHT, "width": WIDTH}
+    size: dict[str, Any] = {"steps": STEPS, "height": HEIGHT, "width": WIDTH}
     model = adapt(case.make())
     much = difference_from_pipeline(
-        model, PROMPTS, guidance=1.1 * case.guidance, call=case.call, **settings
+        model, PROMPTS, guidance=1.1 * case.guidance, call=case.call, **size
     )
     assert much > 1e-2
     velocity = model.velocity
@@ -110,7 +116,7 @@ def test_a_wrong_adapter_is_told_from_a_right_one() -> None:
     ):
         model.velocity = change  # type: ignore[method-assign]
         off = difference_from_pipeline(
-            model, PROMPTS, guidance=case.guidance, call=case.call, **settings
+            model, PROMPTS, guidance=case.guidance, call=case.call, **size
         )
         assert off > 1e-3
 
@@ -121,21 +127,15 @@ def test_replayed_log_probabilities_are_those_of_sampling(name: str, kind: SdeKi
     """To 1e-5 in float32, also for images replayed alone: so the first ratio is 1."""
     model = adapt(CLASSES[name].make())
     guidance = CLASSES[name].guidance
-    found = sample(model, guidance, window=range(2), noise_level=0.7, kind=kind)
+    found = sample(model, guidance, window=range(2), kind=kind)
     assert [step.index for step in found.steps] == [0, 1]
     assert found.steps[0].sigma == 1
     assert torch.equal(found.steps[0].next_sample, found.steps[1].sample)
-    settings = {"guidance": guidance, "height": HEIGHT, "width": WIDTH}
+    conditioning = model.encode_prompts(PROMPTS)
     for step in found.steps:
         for rows in ([0, 1], [1]):
-            again = replay(
-                model,
-                take(found.conditioning, rows),
-                step[rows],
-                noise_level=0.7,
-                kind=kind,
-                **settings,
-            )
+            chosen = take(conditioning, rows)
+            again = replay(model, chosen, step[rows], settings(guidance, kind))
             torch.testing.assert_close(again.log_prob, step.log_prob[rows], rtol=0, atol=1e-5)
             torch.testing.assert_close(again.mean, step.mean[rows], rtol=0, atol=1e-5)
             ratio = (again.log_prob - step.log_prob[rows]).exp()
@@ -145,9 +145,8 @@ def test_replayed_log_probabilities_are_those_of_sampling(name: str, kind: SdeKi
 @pytest.mark.parametrize("name", CLASSES)
 def test_an_image_does_not_depend_on_its_batch(name: str) -> None:
     model = adapt(CLASSES[name].make())
-    settings: dict[str, Any] = {"window": range(1, 2), "noise_level": 0.7}
-    together = sample(model, CLASSES[name].guidance, **settings)
-    alone = sample(model, CLASSES[name].guidance, images=[1], **settings)
+    together = sample(model, CLASSES[name].guidance, window=range(1, 2))
+    alone = sample(model, CLASSES[name].guidance, window=range(1, 2), images=[1])
     torch.testing.assert_close(together.latents[1:], alone.latents, rtol=1e-4, atol=1e-4)
     plain = sample(model, CLASSES[name].guidance)
     assert plain.steps == ()
@@ -167,33 +166,15 @@ def test_two_optimiser_steps_of_lora(name: str, tmp_path: Path) -> None:
     model.transformer.requires_grad_(False)
     model.transformer.add_adapter(LoraConfig(r=4, target_modules=list(model.lora_targets)))
     assert torch.equal(sample(model, case.guidance).latents, before)  # LoRA starts as nothing
-    found = sample(model, case.guidance, window=range(1, 2), noise_level=0.7)
+    found = sample(model, case.guidance, window=range(1, 2))
     (step,) = found.steps
     weights = [weight for weight in model.transformer.parameters() if weight.requires_grad]
     start = [weight.detach().clone() for weight in weights]
     optimizer = torch.optim.AdamW(weights, lr=1e-3)
     losses = []
     for _ in range(3):
-        now = replay(
-            model,
-            found.conditioning,
-            step,
-            guidance=case.guidance,
-            height=HEIGHT,
-            width=WIDTH,
-            noise_level=0.7,
-        )
-        loss, _ = policy_loss(
-            now.log_prob,
-            step.log_prob,
-            torch.tensor([1.0, -1.0]),
-            clip=0.2,
-            guard=True,
-            mean=now.mean,
-            old_mean=step.mean,
-            std=step.std,
-            length=step.length,
-        )
+        now = replay(model, model.encode_prompts(PROMPTS), step, settings(case.guidance))
+        loss, _ = policy_loss(now, step, torch.tensor([1.0, -1.0]), clip=0.2, guard=True)
         loss = loss + 1e-3 * kl_to_base(now.mean, step.mean, std=step.std)
         losses.append(loss.item())
         if len(losses) < 3:
@@ -231,12 +212,11 @@ def test_every_lora_weight_gets_a_gradient_with_one_call_of_the_network(name: st
     weights = {n: p for n, p in model.transformer.named_parameters() if p.requires_grad}
     for weight in weights.values():
         weight.data = weight.data.float()
-    found = sample(model, case.guidance, window=range(1, 2), noise_level=0.7)
+    found = sample(model, case.guidance, window=range(1, 2))
     calls = []
     model.transformer.register_forward_pre_hook(lambda *_: calls.append(1))
     (step,) = found.steps
-    settings = {"guidance": case.guidance, "height": HEIGHT, "width": WIDTH, "noise_level": 0.7}
-    again = replay(model, found.conditioning, step, **settings)
+    again = replay(model, model.encode_prompts(PROMPTS), step, settings(case.guidance))
     assert calls == [1]
     assert found.latents.dtype == again.velocity.dtype == torch.float32
     torch.testing.assert_close(again.log_prob, step.log_prob, rtol=0, atol=1e-5)

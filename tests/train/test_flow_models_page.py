@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from realbench.train.config import SamplingConfig
 from realbench.train.flow_models import load_flow_model
 from realbench.train.rollout import replay, rollout
 from tests.train.tiny_pipelines import tiny_aura_flow
@@ -46,20 +47,12 @@ def test_the_adapter_trains(example: Path, monkeypatch: pytest.MonkeyPatch) -> N
     model = load_flow_model(example / "model", adapter="aura_flow:AuraFlow", device="cpu")
     model.transformer.requires_grad_(False)
     model.transformer.add_adapter(LoraConfig(r=2, target_modules=list(model.lora_targets)))
-    made = rollout(
-        model,
-        model.encode_prompts(["a red bird", "an old man"]),
-        steps=4,
-        guidance=3.5,
-        height=16,
-        width=24,
-        window=range(1, 2),
-        noise_level=0.7,
-        generators=[torch.Generator().manual_seed(seed) for seed in (1, 2)],
-    )
+    sampling = SamplingConfig(steps=4, height=16, width=24, noise_level=0.7, window=2)
+    conditioning = model.encode_prompts(["a red bird", "an old man"])
+    generators = [torch.Generator().manual_seed(seed) for seed in (1, 2)]
+    made = rollout(model, conditioning, sampling, generators, window=range(1, 2))
     assert tuple(made.images.shape) == (2, 3, 16, 24)
-    settings = {"guidance": 3.5, "height": 16, "width": 24, "noise_level": 0.7}
-    step = replay(model, made.conditioning, made.steps[0], **settings)
+    step = replay(model, conditioning, made.steps[0], sampling)
     torch.testing.assert_close(step.log_prob, made.steps[0].log_prob, rtol=0, atol=1e-5)
     step.log_prob.sum().backward()
     grads = [p.grad for p in model.transformer.parameters() if p.requires_grad]

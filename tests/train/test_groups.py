@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from realbench.errors import UsageError
-from realbench.train.groups import image_generator, plan_images
+from realbench.train.groups import draw_window, image_generator, plan_images
 
 SIZES = {"seed": 3, "groups": 4, "group_size": 6, "updates": 2, "passes": 1}
 
@@ -72,3 +72,19 @@ def test_an_image_has_noise_of_its_own_always_the_same() -> None:
     assert noise(0, 1, 2, 3) == noise(0, 1, 2, 3)
     places = [(0, 1, 2, 3), (1, 1, 2, 3), (0, 2, 2, 3), (0, 1, 3, 3), (0, 1, 2, 4), (0, 12, 3)]
     assert len({tuple(noise(*one)) for one in places}) == len(places)
+
+
+def test_windows_cover_the_first_half_and_nothing_else() -> None:
+    """600 draws of 12 places: each is met 50 times in the mean, and 19 to 85 times (5 sigma)."""
+    windows = [draw_window(28, 3, seed=0, iteration=n) for n in range(600)]
+    starts = [window.start for window in windows]
+    assert {len(window) for window in windows} == {3}
+    assert set(starts) == set(range(12))
+    assert max(window.stop for window in windows) == 14
+    assert all(19 < starts.count(start) < 85 for start in range(12))
+    assert windows[7] == draw_window(28, 3, seed=0, iteration=7)
+
+
+@pytest.mark.parametrize(("steps", "size"), [(2, 1), (3, 1), (10, 5)])
+def test_the_largest_window_fits(steps: int, size: int) -> None:
+    assert draw_window(steps, size, seed=0, iteration=0) == range(size)

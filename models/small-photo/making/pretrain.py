@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields
@@ -31,7 +32,7 @@ from torch import Tensor
 
 from realbench.errors import UsageError
 from realbench.files import write_whole
-from realbench.train.demo.captions import CaptionEncoder, vocabulary
+from realbench.train.demo.captions import CaptionEncoder, words
 from realbench.train.demo.pipeline import MIN_SIGMA, SmallPhotoPipeline, velocity
 
 WORKERS = 2
@@ -168,6 +169,12 @@ def build_pipeline(settings: PretrainSettings, captions: Sequence[str]) -> Small
     encoder = CaptionEncoder(vocabulary(captions, at_least=at_least), settings.caption_width)
     torch.nn.init.normal_(encoder.embedding.weight, std=0.5)
     return SmallPhotoPipeline(transformer, encoder, FlowMatchEulerDiscreteScheduler(shift=1.0))
+
+
+def vocabulary(captions: Sequence[str], *, at_least: int = 2) -> list[str]:
+    """Return the words that occur in ``at_least`` captions, sorted."""
+    counts = Counter(word for caption in captions for word in set(words(caption)))
+    return sorted(word for word, count in counts.items() if count >= at_least)
 
 
 def prepare_crops(photographs: Sequence[Photograph], settings: PretrainSettings) -> Tensor:

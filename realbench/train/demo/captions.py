@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Sequence
 
 import torch
@@ -14,85 +13,19 @@ from torch import Tensor, nn
 MAX_WORDS = 15
 """Words of a caption that are read; the rest says little more about a thumbnail."""
 
-_FUNCTION_WORDS = frozenset(
-    [
-        "a",
-        "an",
-        "the",
-        "of",
-        "with",
-        "and",
-        "in",
-        "on",
-        "at",
-        "by",
-        "to",
-        "from",
-        "into",
-        "onto",
-        "over",
-        "under",
-        "up",
-        "down",
-        "out",
-        "off",
-        "as",
-        "is",
-        "are",
-        "be",
-        "was",
-        "its",
-        "it",
-        "his",
-        "her",
-        "their",
-        "she",
-        "he",
-        "they",
-        "them",
-        "this",
-        "that",
-        "these",
-        "those",
-        "which",
-        "who",
-        "while",
-        "for",
-        "or",
-        "but",
-        "has",
-        "have",
-        "through",
-        "against",
-        "among",
-        "between",
-        "behind",
-        "before",
-        "beside",
-        "near",
-        "next",
-        "some",
-        "one",
-        "s",
-        "t",
-        "photo",
-        "image",
-        "picture",
-        "photograph",
-    ]
+_PASSED_OVER = (
+    "a an the of with and in on at by to from into onto over under up down out off as is are be "
+    "was its it his her their she he they them this that these those which who while for or but "
+    "has have through against among between behind before beside near next some one s t photo "
+    "image picture photograph"
 )
+_FUNCTION_WORDS = frozenset(_PASSED_OVER.split())
 
 
 def words(caption: str) -> list[str]:
     """Return the words of a caption that say what is to be seen, in lower case and in order."""
     found = re.findall(r"[a-z]+", caption.lower())
     return [word for word in found if word not in _FUNCTION_WORDS]
-
-
-def vocabulary(captions: Sequence[str], *, at_least: int = 2) -> list[str]:
-    """Return the words that occur in ``at_least`` captions, sorted."""
-    counts = Counter(word for caption in captions for word in set(words(caption)))
-    return sorted(word for word, count in counts.items() if count >= at_least)
 
 
 class CaptionEncoder(ModelMixin, ConfigMixin):

@@ -10,13 +10,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from realbench.content import content_path
 from realbench.errors import RealBenchError
 
 _LUMA = np.array([0.299, 0.587, 0.114])
@@ -79,6 +80,9 @@ MEASURES: dict[str, Callable[[Pixels], npt.NDArray[np.float64]]] = {
     "clipped": clipped,
 }
 """The measures of single pictures."""
+
+REWARDED = ("contrast",)
+"""The guard's measures that are part of the reward: its others stay a watch of their own."""
 
 EXPLANATIONS = {
     "sharpness": "how much neighbouring pixels differ: log10 of the mean absolute Laplacian",
@@ -195,6 +199,36 @@ class QualityGuard:
             "explanations": EXPLANATIONS,
             "photographs": self.n,
         }
+
+
+def usual_contrast(
+    images: Sequence[npt.NDArray[np.uint8]], prompts: Sequence[str]
+) -> npt.NDArray[np.float32]:
+    """Return how far the contrast falls short of photographs': a small term of the demo's reward.
+
+    A detector alone can be pleased by pictures that are ever flatter, of which every other judge
+    thinks less.
+
+    With the bounds (l, h) between which 95 % of the photographs lie it is exp(-z²/2), where
+    z = max(0, (l + h)/2 - x) / ((h - l)/4): 1 from the middle of the photographs' on.
+
+    Args:
+        images: uint8 (H, W, 3) each, all of one size.
+        prompts: Not looked at.
+
+    Returns:
+        float32 (n,) in [0, 1].
+    """
+    pictures = np.stack(list(images)).transpose(0, 3, 1, 2) / 255
+    low, high = _bounds()
+    lacking = np.maximum((low + high) / 2 - contrast(pictures), 0) / ((high - low) / 4)
+    return np.exp(-(lacking**2) / 2).astype(np.float32)
+
+
+@cache
+def _bounds() -> tuple[float, float]:
+    guard = QualityGuard.read(content_path("models") / "small-photo" / "photographs.json")
+    return guard.ranges["contrast"]
 
 
 def _measured(measure: Callable[[Pixels], Any], images: Any, _: Sequence[str]) -> Any:

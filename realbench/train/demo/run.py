@@ -14,10 +14,9 @@ from realbench.prompts import load_prompts
 from realbench.runs.folder import SUMMARY_FILE
 from realbench.train import run_folder
 from realbench.train.config import DiffusionConfig, load_config
-from realbench.train.demo.contrast import REWARDED
 from realbench.train.demo.flow_model import SmallPhoto
 from realbench.train.demo.pipeline import load_small_photo
-from realbench.train.demo.quality import QualityGuard
+from realbench.train.demo.quality import REWARDED, QualityGuard
 from realbench.train.diffusion import train
 from realbench.train.progress import Progress
 from realbench.train.report.diffusion import write_train_report

@@ -17,7 +17,6 @@ from realbench.generation.run import image_seed
 from realbench.reward.reward import Reward
 from realbench.text import printable
 from realbench.train.evaluation import FOLDER, estimate, save_grid, save_samples
-from realbench.train.prompt.prompts import Prompts
 from realbench.train.prompt.rewarding import Rewarded, Rewarder, total
 
 if TYPE_CHECKING:
@@ -32,7 +31,7 @@ class Evaluation:
     """Rewrites the evaluation's prompts with the likeliest tokens, as ``realbench generate`` does.
 
     Args:
-        prompts: of which the evaluation's are taken.
+        prompts: what is rewritten, by id.
         rewarder: says what the rewrites are worth.
         weights: of its terms.
         out: the run's folder, where rewrites and images are saved.
@@ -44,7 +43,7 @@ class Evaluation:
 
     def __init__(
         self,
-        prompts: Prompts,
+        prompts: Mapping[str, str],
         rewarder: Rewarder,
         weights: Mapping[str, float],
         out: Path,
@@ -54,7 +53,7 @@ class Evaluation:
         heldout: Reward | None = None,
         watch: HackingWatch | None = None,
     ) -> None:
-        self.originals = prompts.evaluation
+        self.prompts = dict(prompts)
         self.watch = watch
         self._rewarder = rewarder
         self._weights = weights
@@ -66,10 +65,10 @@ class Evaluation:
     def __call__(self, iteration: int, write: Writer) -> dict[str, Any]:
         """Return what the log says of an evaluation, as the diffusion training's log does."""
         start = time.perf_counter()
-        texts = [one.text for one in self.originals]
+        texts = list(self.prompts.values())
         answers = write(texts)
         rewarded = self._rewarder(
-            answers, self.originals, [image_seed(self._seed, one.id) for one in self.originals]
+            answers, texts, [image_seed(self._seed, name) for name in self.prompts]
         )
         reward = total(rewarded.values, self._weights)
         groups = np.arange(len(texts))
@@ -112,8 +111,8 @@ class Evaluation:
         lines = [
             json.dumps(
                 {
-                    "id": original.id,
-                    "prompt": original.text,
+                    "id": name,
+                    "prompt": text,
                     "answer": answer.text,
                     "ended": answer.ended,
                     "rewritten": rewritten,
@@ -122,8 +121,8 @@ class Evaluation:
                 },
                 ensure_ascii=False,
             )
-            for row, (original, answer, rewritten, value) in enumerate(
-                zip(self.originals, answers, rewarded.prompts, reward, strict=True)
+            for row, ((name, text), answer, rewritten, value) in enumerate(
+                zip(self.prompts.items(), answers, rewarded.prompts, reward, strict=True)
             )
         ]
         path = self._out / FOLDER / f"{iteration:06}.jsonl"
@@ -146,6 +145,6 @@ class Evaluation:
         blank = np.full((made.height, made.width, 3), 255, np.uint8)
         arrays = [blank if one is None else np.asarray(one.convert("RGB")) for one in images]
         tensor = torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2)
-        named = EvaluationSet.of({one.id: one.text for one in self.originals}, 1)
+        named = EvaluationSet.of(self.prompts, 1)
         save_samples(self._out, iteration, tensor, named)
         save_grid(self._out, iteration, tensor, self._columns)

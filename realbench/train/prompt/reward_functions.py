@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from realbench.generation.rewriting import Answer
-from realbench.train.prompt.rewarding import Original, Rewarder, group_seed, total
+from realbench.train.prompt.rewarding import Rewarder, group_seed, total
 
 NO_VARIANCE = 1e-6
 """Largest minus smallest reward of a group up to which nothing is learnt from it."""
@@ -80,10 +80,9 @@ class RewardFunctions:
             Answer(text_of(one), ended=bool(self.end_tokens.intersection(ids)))
             for one, ids in zip(completions, completion_ids, strict=True)
         ]
-        originals = [Original(*one) for one in zip(prompt_id, original, strict=True)]
         iteration = int(trainer_state.global_step) + 1
-        seeds = [group_seed(self._seed, iteration, one.id) for one in originals]
-        rewarded = self._rewarder(answers, originals, seeds)
+        seeds = [group_seed(self._seed, iteration, one) for one in prompt_id]
+        rewarded = self._rewarder(answers, original, seeds)
         self._values = rewarded.values
         own = [
             *rewarded.values.values(),

@@ -24,19 +24,6 @@ class Painter(Protocol):
     def __call__(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Original:
-    """A prompt that is rewritten.
-
-    Attributes:
-        id: its name in the suite.
-        text: itself.
-    """
-
-    id: str
-    text: str
-
-
 @dataclass(frozen=True)
 class Rewarded:
     """What n rewrites are worth.
@@ -83,13 +70,13 @@ class Rewarder:
         self.names = (*on_images, *(name for name, term in text if term is not None))
 
     def __call__(
-        self, answers: Sequence[Answer], originals: Sequence[Original], seeds: Sequence[int]
+        self, answers: Sequence[Answer], originals: Sequence[str], seeds: Sequence[int]
     ) -> Rewarded:
         """Make an image of each answer, and say what both are worth.
 
         Args:
             answers: of the language model, n.
-            originals: what each is a rewrite of.
+            originals: the prompt of which each is a rewrite.
             seeds: of the images' noise.
         """
         prompts = [clean_answer(one.text, chat=self._chat) for one in answers]
@@ -97,7 +84,7 @@ class Rewarder:
         images: list[Image.Image | None] = [None] * len(answers)
         full = [place for place, prompt in enumerate(prompts) if prompt is not None]
         for place in full:
-            terms = self._of_text(answers[place], str(prompts[place]), originals[place].text)
+            terms = self._of_text(answers[place], str(prompts[place]), originals[place])
             for name, value in terms.items():
                 values[name][place] = value
         if self._painter is not None and full:
@@ -105,7 +92,7 @@ class Rewarder:
             for place, image in zip(full, made, strict=True):
                 images[place] = image
             if self._reward is not None:
-                found = self._reward.each(made, [originals[place].text for place in full])
+                found = self._reward.each(made, [originals[place] for place in full])
                 for name, scores in found.items():
                     values[name][full] = scores
         return Rewarded(tuple(prompts), values, tuple(images))

@@ -38,16 +38,22 @@ from realbench.runs.folder import MANIFEST_FILE, SUMMARY_FILE, locked, now
 from realbench.text import printable
 from realbench.train import run_folder
 from realbench.train.evaluation import heldout_judge
+from realbench.train.machine import check_trackers, log_figures, log_grid, start_trackers
 from realbench.train.progress import Progress
 from realbench.train.prompt.config import PromptTrainConfig
 from realbench.train.prompt.evaluation import Evaluation
 from realbench.train.prompt.export import export_rewriter
-from realbench.train.prompt.prompts import Prompts, choose_prompts
 from realbench.train.prompt.reward_functions import RewardFunctions
 from realbench.train.prompt.rewarding import PipelinePainter, Rewarder
-from realbench.train.prompt.trainer import gathered, latest_checkpoint, make_trainer, trl_options
+from realbench.train.prompt.trainer import (
+    gathered,
+    latest_checkpoint,
+    make_trainer,
+    training_order,
+    trl_options,
+)
+from realbench.train.prompts import Prompts, choose_prompts, digest
 from realbench.train.summary import summarize
-from realbench.train.tracking import check_trackers, log_figures, log_grid, start_trackers
 from realbench.train.watch import HackingWatch
 
 _EVALUATED_AT_ONCE = 16
@@ -147,6 +153,7 @@ class _Run:
         self.config = config
         self.out = out
         self.prompts = prompts
+        self.texts = digest([list(prompts.training.items()), list(prompts.evaluation.items())])
         self.options = options
         self.tell = tell
         self.is_main = bool(options.should_save)
@@ -156,9 +163,7 @@ class _Run:
     def train(self) -> PromptTrainResult:
         """Go on from the last checkpoint to the end."""
         self.tell(Progress("loading"))
-        earlier = run_folder.check_continues(
-            self.out, self.values, self.prompts.sha256, kind="prompt"
-        )
+        earlier = run_folder.check_continues(self.out, self.values, self.texts, kind="prompt")
         self._check_schedule(earlier)
         checkpoint, done = latest_checkpoint(self.out)
         self._load()
@@ -258,13 +263,13 @@ class _Run:
             self.options,
             model,
             tokenizer,
-            originals=self.prompts.order(count, config.seed),
+            originals=training_order(self.prompts.training, count, config.seed),
             instruction=self.instruction,
             functions=self.functions.functions(),
             callback=RunCallback(self),
         )
         self.evaluation = Evaluation(
-            self.prompts,
+            self.prompts.evaluation,
             self.rewarder,
             config.weights,
             self.out,
@@ -328,7 +333,7 @@ class _Run:
             "kind": "prompt",
             "versions": run_folder.versions(),
             "config": self.values,
-            "prompts_sha256": self.prompts.sha256,
+            "prompts_sha256": self.texts,
             "n_prompts": len(self.prompts.training),
             "n_evaluation_prompts": len(self.prompts.evaluation),
             "model": self.config.model.source,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,6 @@ import numpy as np
 from realbench.errors import UsageError
 from realbench.generation.rewriting import is_chat, question
 from realbench.train.prompt.config import PromptTrainConfig
-from realbench.train.prompt.rewarding import Original
 from realbench.train.run_folder import CHECKPOINTS
 
 if TYPE_CHECKING:
@@ -91,7 +90,7 @@ def make_trainer(
     model: Any,
     tokenizer: Any,
     *,
-    originals: Sequence[Original],
+    originals: Sequence[tuple[str, str]],
     instruction: str,
     functions: Sequence[Callable[..., Any]],
     callback: Any,
@@ -103,7 +102,7 @@ def make_trainer(
         options: of :func:`trl_options`.
         model: loaded, without LoRA.
         tokenizer: its own.
-        originals: a group's prompt after the other's, in the order of training.
+        originals: ids and texts, a group's prompt after the other's, in the order of training.
         instruction: what the model is told.
         functions: of the reward, in the order of the config's weights.
         callback: of transformers, called as the training goes on.
@@ -115,11 +114,11 @@ def make_trainer(
     chat = is_chat(tokenizer)
     data = [
         {
-            "prompt": question(instruction, one.text, chat=chat),
-            "original": one.text,
-            "prompt_id": one.id,
+            "prompt": question(instruction, text, chat=chat),
+            "original": text,
+            "prompt_id": name,
         }
-        for one in originals
+        for name, text in originals
     ]
     trainer = GRPOTrainer(
         model=model,
@@ -132,6 +131,19 @@ def make_trainer(
     )
     trainer.remove_callback(PrinterCallback)
     return trainer
+
+
+def training_order(prompts: Mapping[str, str], count: int, seed: int) -> list[tuple[str, str]]:
+    """Return so many prompts, by id: each once in random order, then each again.
+
+    A longer list begins with the shorter one of the same seed.
+    """
+    given = list(prompts.items())
+    chosen: list[tuple[str, str]] = []
+    while len(chosen) < count:
+        rng = np.random.default_rng([seed, len(chosen)])
+        chosen += [given[place] for place in rng.permutation(len(given))]
+    return chosen[:count]
 
 
 def latest_checkpoint(out: Path) -> tuple[Path | None, int]:

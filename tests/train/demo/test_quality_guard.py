@@ -12,7 +12,7 @@ from PIL import Image, ImageFilter
 from realbench.content import content_path
 from realbench.errors import RealBenchError
 from realbench.train.demo import quality
-from realbench.train.demo.quality import MEASURES, QualityGuard, diversity
+from realbench.train.demo.quality import MEASURES, REWARDED, QualityGuard, diversity, usual_contrast
 
 
 @pytest.fixture
@@ -117,3 +117,31 @@ def test_the_shipped_bounds_are_of_the_model_s_size() -> None:
     assert guard.size == 32
     assert guard.n > 1000
     assert set(guard.ranges) == set(MEASURES)
+
+
+def _halves(dark: int, light: int) -> np.ndarray:
+    picture = np.full((32, 32, 3), dark, np.uint8)
+    picture[:16] = light
+    return picture
+
+
+def test_a_picture_of_a_photographs_contrast_has_all_of_it() -> None:
+    # Half 60 and half 190: a standard deviation of 65/255 = 0.255, above the photographs' middle.
+    assert usual_contrast([_halves(60, 190)], [""])[0] == pytest.approx(1)
+
+
+def test_the_flatter_the_less() -> None:
+    pictures = [_halves(128 - d, 128 + d) for d in (0, 15, 30, 45)]
+    found = usual_contrast(pictures, [""] * 4)
+    assert found.dtype == np.float32
+    assert (np.diff(found) > 0.02).all()
+    bounds = QualityGuard.read(content_path("models") / "small-photo" / "photographs.json").ranges
+    low, high = bounds["contrast"]
+    expected = np.exp(-(((low + high) / 2) ** 2) / (2 * ((high - low) / 4) ** 2))
+    assert found[0] == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_guard_keeps_measures_that_no_reward_looks_at() -> None:
+    guard = QualityGuard.read(content_path("models") / "small-photo" / "photographs.json")
+    assert set(REWARDED) < set(guard.ranges)
+    assert {"sharpness", "colourfulness", "clipped"} <= set(guard.ranges) - set(REWARDED)

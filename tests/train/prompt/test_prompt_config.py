@@ -14,7 +14,8 @@ from realbench.train.prompt.config import (
     PromptTrainConfig,
     load_config,
 )
-from realbench.train.prompt.prompts import choose_prompts
+from realbench.train.prompt.trainer import training_order
+from realbench.train.prompts import choose_prompts
 
 TEXT = {"model": "some/model", "text": {"form": {}}}
 
@@ -92,10 +93,12 @@ def test_the_order_of_prompts_is_the_seeds_and_begins_alike() -> None:
     )
     prompts = choose_prompts(config)
     assert len(prompts.training) == 8
-    order = prompts.order(20, seed=1)
-    assert order[:10] == prompts.order(10, seed=1)
-    assert order != prompts.order(20, seed=2)
-    assert set(order[:8]) == set(order[8:16]) == set(prompts.training)  # each once, then again
+    order = training_order(prompts.training, 20, seed=1)
+    assert order[:10] == training_order(prompts.training, 10, seed=1)
+    assert order != training_order(prompts.training, 20, seed=2)
+    assert (
+        set(order[:8]) == set(order[8:16]) == set(prompts.training.items())
+    )  # each once, then again
     with pytest.raises(UsageError, match="4 prompts are too few to set 4 apart"):
         choose_prompts(
             PromptTrainConfig.model_validate(

@@ -14,13 +14,12 @@ from realbench.generation.rewriting import Answer
 from realbench.reward.reward import WeightedReward
 from realbench.train.prompt.config import TextConfig
 from realbench.train.prompt.reward_functions import RewardFunctions, text_of
-from realbench.train.prompt.rewarding import Original, Rewarder, group_seed, total
+from realbench.train.prompt.rewarding import Rewarder, group_seed, total
 
 TEXT = TextConfig.model_validate(
     {"length": {"minimum": 2, "maximum": 4, "margin": 2}, "form": {}, "kept": {}}
 )
-FOX = Original("a", "a red fox")
-CUP = Original("b", "a blue cup")
+FOX, CUP = "a red fox", "a blue cup"
 
 
 class Painter:
@@ -110,7 +109,7 @@ def test_trl_gets_a_function_for_each_term_and_images_are_made_once() -> None:
             for text in ("a red fox", "a fox", "a cup", "a cup")
         ],
         "completion_ids": [[5, 2], [5, 6], [5, 2], [5, 2]],
-        "original": [FOX.text, FOX.text, CUP.text, CUP.text],
+        "original": [FOX, FOX, CUP, CUP],
         "prompt_id": ["a", "a", "b", "b"],
         "trainer_state": SimpleNamespace(global_step=4),
         "log_metric": None,

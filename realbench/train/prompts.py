@@ -1,4 +1,4 @@
-"""What a training is made of: its prompts, its evaluation set and its reward."""
+"""Which prompts a training learns from, and which are set apart to judge it."""
 
 from __future__ import annotations
 
@@ -6,39 +6,35 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from realbench.errors import UsageError
 from realbench.prompts import load_suite
-from realbench.reward.reward import Reward, SplitReward, build_reward, split_reward
 from realbench.train.config import DiffusionConfig
-from realbench.train.evaluation import EvaluationSet
+
+if TYPE_CHECKING:
+    from realbench.train.prompt.config import PromptTrainConfig
 
 DEFAULT_SUITE = "realbench-core"
 
 
 @dataclass(frozen=True)
 class Prompts:
-    """The texts of a training.
+    """The texts of a training, by id.
 
     Attributes:
-        training: n texts.
-        evaluation: what is evaluated.
+        training: those that are learnt from.
+        evaluation: those that are not.
     """
 
-    training: tuple[str, ...]
-    evaluation: EvaluationSet
-
-    @property
-    def sha256(self) -> str:
-        """Hex digest of the texts: a run goes on only on the same ones."""
-        text = json.dumps([self.training, self.evaluation.prompts], ensure_ascii=False)
-        return hashlib.sha256(text.encode()).hexdigest()
+    training: dict[str, str]
+    evaluation: dict[str, str]
 
 
 def choose_prompts(
-    config: DiffusionConfig,
+    config: DiffusionConfig | PromptTrainConfig,
     training: Sequence[str] | None = None,
     evaluation: Sequence[str] | None = None,
 ) -> Prompts:
@@ -67,32 +63,20 @@ def choose_prompts(
         texts = {name: text for name, text in texts.items() if name not in chosen}
     if not texts or not chosen:
         raise UsageError("there are no prompts to train on or to evaluate")
-    names = [name if _is_file_name(name) else f"{n:04}" for n, name in enumerate(chosen)]
-    named = dict(zip(names, chosen.values(), strict=True))
-    return Prompts(tuple(texts.values()), EvaluationSet.of(named, settings.images_per_prompt))
+    return Prompts(texts, chosen)
 
 
-def make_reward(
-    config: DiffusionConfig, reward: Reward | SplitReward | None, device: str
-) -> SplitReward:
-    """Return the reward that is given, or the config's, loaded.
-
-    Raises:
-        UsageError: there is neither, or the config's cannot be used.
-    """
-    if reward is not None:
-        return split_reward(reward)
-    if config.reward is None:
-        raise UsageError("the config has no [reward]: say what the images are rewarded for")
-    return build_reward(config.reward, device=device)
+def digest(texts: object) -> str:
+    """Return a hex digest of texts, as JSON values: a run goes on only on the same ones."""
+    return hashlib.sha256(json.dumps(texts, ensure_ascii=False).encode()).hexdigest()
 
 
-def _training_prompts(config: DiffusionConfig) -> dict[str, str]:
-    prompts, paired = config.prompts, config.cotraining.paired
-    if prompts.suite is None and paired is not None:
+def _training_prompts(config: DiffusionConfig | PromptTrainConfig) -> dict[str, str]:
+    prompts = config.prompts
+    if isinstance(config, DiffusionConfig) and config.cotraining.paired and not prompts.suite:
         from realbench.train.paired import PairedImages
 
-        return _numbered(PairedImages(paired).captions[: prompts.limit])
+        return _numbered(PairedImages(config.cotraining.paired).captions[: prompts.limit])
     return _suite(prompts.suite or DEFAULT_SUITE, prompts.form, prompts.limit)
 
 
@@ -115,7 +99,3 @@ def _spread(texts: Mapping[str, str], count: int) -> dict[str, str]:
     names = list(texts)
     places = np.linspace(0, len(names) - 1, min(count, len(names))).round().astype(int)
     return {names[place]: texts[names[place]] for place in places.tolist()}
-
-
-def _is_file_name(name: str) -> bool:
-    return not (set(name) & set("/\\\0\n\r")) and not name.startswith(".")
