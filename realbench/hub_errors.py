@@ -1,12 +1,19 @@
-"""Why something of the Hugging Face hub could not be loaded, in one line."""
+"""Models of the Hugging Face hub: why one cannot be loaded, in a line, and that none runs code."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 _UNREACHED = {
     *("ConnectError", "ConnectTimeout", "ConnectionError", "ReadTimeout", "ProxyError"),
     *("OfflineModeIsEnabled", "LocalEntryNotFoundError", "ConnectTimeoutError"),
 }
 _LENGTH = 500
+NEEDS_ITS_OWN_CODE = (
+    "it needs Python code of its own, which is never run; use a model that the library itself knows"
+)
 
 
 def hub_reason(error: BaseException) -> str:
@@ -20,9 +27,31 @@ def hub_reason(error: BaseException) -> str:
         seen.add(id(link))
         if _UNREACHED & {one.__name__ for one in type(link).__mro__}:
             return "the hub cannot be reached, and it is not in the local cache"
+        if "trust_remote_code" in str(link):
+            return NEEDS_ITS_OWN_CODE
         link = link.__cause__ or link.__context__
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= _LENGTH else f"{text[: _LENGTH - 1]}…"
+
+
+@contextmanager
+def without_own_code() -> Iterator[None]:
+    """Refuse to run Python code that comes with a model, whatever its settings say.
+
+    For libraries that pass a model's own settings on to transformers: ``trust_remote_code`` may be
+    one of them, and where nobody gives it, transformers asks at the terminal.
+    """
+    from transformers import dynamic_module_utils as module
+
+    def refuse(*_: object, **__: object) -> Any:
+        raise ValueError(NEEDS_ITS_OWN_CODE)
+
+    before = module.get_class_in_module, module.TIME_OUT_REMOTE_CODE
+    module.get_class_in_module, module.TIME_OUT_REMOTE_CODE = refuse, 0
+    try:
+        yield
+    finally:
+        module.get_class_in_module, module.TIME_OUT_REMOTE_CODE = before
 
 
 def quiet_hub() -> None:

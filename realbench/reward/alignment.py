@@ -145,12 +145,12 @@ def _loaded(config: AlignmentConfig) -> Any:
 @contextmanager
 def _one_line(config: AlignmentConfig) -> Iterator[None]:
     """Keep open_clip's messages from the terminal, and make its errors one line."""
-    from realbench.hub_errors import hub_reason
+    from realbench.hub_errors import hub_reason, without_own_code
 
     before = logging.root.manager.disable
     logging.disable(logging.ERROR)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), without_own_code():
             warnings.simplefilter("ignore")
             yield
     except RealBenchError:

@@ -83,6 +83,30 @@ def test_weights_that_are_pickled_are_not_read(tmp_path: Path) -> None:
     assert "safetensors" in str(error.value)
 
 
+@pytest.mark.parametrize("trained", [False, True])
+def test_code_that_comes_with_a_model_is_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trained: bool
+) -> None:
+    """Not even where somebody would answer transformers' question at the terminal."""
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    marker = tmp_path / "it ran"
+    (tmp_path / "mine.py").write_text(f"open({str(marker)!r}, 'w')")
+    own = {"AutoConfig": "mine.Config", "AutoModelForCausalLM": "mine.Model"}
+    own |= {"AutoTokenizer": ["mine.Tokenizer", None]}
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "mine", "auto_map": own}))
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"auto_map": own}))
+    if trained:
+        record = {"rewriter_format": 1, "base": None, "instruction": "", "instruction_text": ""}
+        (tmp_path / "rewriter.json").write_text(json.dumps(record | {"max_tokens": 9}))
+    with pytest.raises(RealBenchError) as raised:
+        load_language_model(str(tmp_path), revision=None, dtype="float32", device="cpu")
+    assert str(raised.value) == (
+        f"cannot load the rewriter {tmp_path}: it needs Python code of its own, which is never "
+        "run; use a model that the library itself knows"
+    )
+    assert not marker.exists()
+
+
 def test_a_trained_rewriter_says_what_it_was_told(tmp_path: Path) -> None:
     folder = tmp_path / "run" / "rewriter"
     folder.mkdir(parents=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from pathlib import Path
 
@@ -61,6 +62,41 @@ def cosines(weights: Path, images: list[np.ndarray], prompts: list[str]) -> np.n
             y = model.encode_text(tokenize([prompt]))[0]
             found.append(float(torch.nn.functional.cosine_similarity(x, y, dim=0)))
     return np.array(found)
+
+
+@pytest.mark.parametrize("where", ["tokenizer", "text model"])
+def test_code_that_comes_with_a_model_is_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """Not even where its own settings, or somebody at the terminal, say that it may."""
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    marker = tmp_path / "it ran"
+    text = {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1}
+    if where == "tokenizer":
+        text |= {"hf_tokenizer_name": "x", "tokenizer_kwargs": {"trust_remote_code": True}}
+    else:
+        text |= {"hf_model_name": str(tmp_path), "hf_proj_type": "linear"}
+    vision = {"image_size": 32, "layers": 1, "width": 64, "patch_size": 16, "head_width": 32}
+    model = {"embed_dim": 16, "vision_cfg": vision, "text_cfg": text}
+    (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": model}))
+    (tmp_path / "mine.py").write_text(f"open({str(marker)!r}, 'w')")
+    own = {"AutoConfig": "mine.Config", "AutoModel": "mine.Model"}
+    own |= {"AutoTokenizer": ["mine.Tokenizer", None]}
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "mine", "auto_map": own}))
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"auto_map": own}))
+    if where == "tokenizer":
+        architecture = tmp_path / "architecture"
+        architecture.mkdir()
+        plain = {key: value for key, value in text.items() if "tokenizer" not in key}
+        name = "test-clip-of-realbench-2"
+        (architecture / f"{name}.json").write_text(json.dumps(model | {"text_cfg": plain}))
+        open_clip.add_model_config(architecture)
+        network = open_clip.create_model(name, load_weights=False)
+        save_file(network.state_dict(), tmp_path / "open_clip_model.safetensors")
+    config = AlignmentConfig.model_validate({"model": f"local-dir:{tmp_path}"})
+    with pytest.raises(RealBenchError, match="needs Python code of its own, which is never run"):
+        AlignmentComponent(config, "cpu")
+    assert not marker.exists()
 
 
 def test_it_is_clipscore_cut_to_0_and_1(tiny: Path) -> None:

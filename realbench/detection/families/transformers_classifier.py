@@ -16,6 +16,7 @@ from realbench.detection.cards import Card
 from realbench.detection.families.views import ViewsDetector
 from realbench.detection.vlm import quiet
 from realbench.errors import RealBenchError, UsageError
+from realbench.hub_errors import NEEDS_ITS_OWN_CODE
 
 
 class LabelledClassifier(nn.Module):
@@ -123,6 +124,8 @@ def loaded(kind: str, folder: Path, **options: Any) -> Any:
             "get the authors' files, or convert them where you trust them"
         ) from error
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
+        if "trust_remote_code" in str(error):
+            raise RealBenchError(f"{folder} cannot be loaded: {NEEDS_ITS_OWN_CODE}") from error
         first = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise RealBenchError(
             f"{folder} cannot be loaded by transformers' {kind} ({first}); fetch it again, or "

@@ -189,6 +189,6 @@ def test_a_model_with_code_of_its_own_is_refused(tmp_path: Path) -> None:
     config |= {"model_type": "mine", "auto_map": {"AutoConfig": "mine.Config"}}
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "mine.py").write_text(f"open({str(tmp_path / 'owned')!r}, 'w')")
-    with pytest.raises(RealBenchError, match="cannot be loaded"):
+    with pytest.raises(RealBenchError, match="it needs Python code of its own, which is never run"):
         realbench.load_detector("sdxl-detector", weights=folder)
     assert not (tmp_path / "owned").exists()
