@@ -14,6 +14,7 @@ from realbench.arena.results import ArenaRun, latest_digests, rate_run, verify_r
 from realbench.arena.vote_log import Entry, standing, write_log
 from realbench.arena.votes import Retraction, Vote
 from realbench.errors import RealBenchError, UsageError
+from realbench.runs.files import output_folder
 from realbench.text import printable
 
 
@@ -52,6 +53,7 @@ def merge(runs: Sequence[str | Path], out: str | Path) -> Merge:
             differ between runs, or two different votes have one id; or files that cannot be read
             or written.
     """
+    target = output_folder(out)
     folders = [Path(run) for run in runs]
     if len(folders) < 2:
         raise UsageError("a merge needs two runs or more: name their folders")
@@ -69,7 +71,6 @@ def merge(runs: Sequence[str | Path], out: str | Path) -> Merge:
     shown = Counter(_showing_of(vote) for vote in votes if vote.verdict != "invalid")
     valid = sum(vote.verdict != "invalid" for vote in votes)
     manifest["counts"] = {"votes": len(shown), "invalid": len(votes) - valid}
-    target = Path(out)
     manifest["notes"] += [
         f"{printable(folder)}: {note}"
         for folder, one in zip(folders, contents, strict=True)

@@ -16,7 +16,7 @@ from realbench.arena.vote_log import VOTES_FILE, LogContents, accept_edits, read
 from realbench.arena.votes import Vote
 from realbench.errors import UsageError
 from realbench.images import find_images
-from realbench.runs.files import checked, json_bytes, make_folder, write_atomically
+from realbench.runs.files import checked, json_bytes, make_folder, output_folder, write_atomically
 from realbench.runs.folder import read_record
 from realbench.text import cell
 
@@ -115,7 +115,7 @@ class ArenaRun:
         Raises:
             RealBenchError: a file cannot be written; the message names it.
         """
-        folder = Path(out)
+        folder = output_folder(out)
         make_folder(folder)
         write_manifest(folder, self.manifest)
         _write_ratings(self, folder)

@@ -27,6 +27,7 @@ from realbench.arena.vote_log import Seal, VoteLog
 from realbench.arena.votes import Vote
 from realbench.errors import RealBenchError, UsageError
 from realbench.prompts import load_suite
+from realbench.runs.files import output_folder
 from realbench.scoring.cache import cache_path, open_cache
 from realbench.text import printable
 
@@ -94,6 +95,7 @@ def arena(
     """
     started = datetime.now(UTC)
     tell = progress or (lambda _: None)
+    given = None if out is None else output_folder(out)
     _check(schedule, max_votes=max_votes, max_cost=max_cost, seed=seed, resamples=resamples)
     suite = load_suite(prompts) if prompts is not None else None
     asked = [judge] if isinstance(judge, str | Judge) else judge
@@ -102,10 +104,8 @@ def arena(
         options = replace(options, max_cost=max_cost)
     judges = _make_judges(asked, options)
     with ExitStack() as stack:
-        folder = Path(
+        folder = given or Path(
             stack.enter_context(tempfile.TemporaryDirectory(prefix="realbench-arena-"))
-            if out is None
-            else out
         )
         inputs = [*folders, *([] if reference is None else [reference])]
         log = stack.enter_context(

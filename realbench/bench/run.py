@@ -21,7 +21,14 @@ from realbench.detection.registry import DEFAULT_DETECTORS
 from realbench.detection.specs import Precision
 from realbench.errors import RealBenchError, UsageError
 from realbench.images import DEFAULT_MAX_PIXELS, ImageFile, UnreadableImage, read_image
-from realbench.runs.files import checked, json_bytes, make_folder, table_csv, write_atomically
+from realbench.runs.files import (
+    checked,
+    json_bytes,
+    make_folder,
+    output_folder,
+    table_csv,
+    write_atomically,
+)
 from realbench.runs.folder import make_run_folder
 from realbench.runs.versions import package_versions
 from realbench.scoring import shortcuts
@@ -71,7 +78,7 @@ class BenchRun:
         """
         from realbench.bench.report import write_bench_report
 
-        folder = Path(out)
+        folder = output_folder(out)
         make_folder(folder)
         write_atomically(folder / "bench.csv", table_csv(self.table))
         write_atomically(folder / "bench.json", json_bytes(self.results))
@@ -154,7 +161,7 @@ def bench(
     files, overlaps = apart(names, every, files)
     problems += overlaps
     if out is not None:
-        make_run_folder(Path(out), "realbench detectors bench", every)
+        make_run_folder(output_folder(out), "realbench detectors bench", every)
     networks = Networks(cards, device=device, batch_size=batch_size)
     parts = _sampled(files, names, sample, seed) if perturb else []
     total = len(files) + len(parts) * len(DEGRADATIONS)

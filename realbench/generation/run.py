@@ -24,7 +24,7 @@ from realbench.generation.manifest import (
 from realbench.generation.pipeline import Pipeline, PipelineOptions, choose_dtype
 from realbench.generation.rewriting import RewriterOptions, rewrite
 from realbench.prompts import Suite, load_suite
-from realbench.runs.files import json_bytes, write_atomically
+from realbench.runs.files import json_bytes, output_folder, write_atomically
 from realbench.runs.folder import locked, now
 from realbench.text import printable
 
@@ -115,7 +115,7 @@ def generate(
     suite = suite if isinstance(suite, Suite) else load_suite(suite)
     _check(options)
     texts = _texts(suite, options)
-    folder = Path(out)
+    folder = output_folder(out)
     with locked(folder, LOCK_FILE, holder="realbench generate"):
         earlier = read_generation(folder)
         _check_strangers(folder, earlier, texts)

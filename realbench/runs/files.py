@@ -57,6 +57,17 @@ def json_bytes(value: object) -> bytes:
     return (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
+def output_folder(out: str | Path) -> Path:
+    """Return the path of a folder for results, as a program names it.
+
+    Raises:
+        UsageError: the name is empty, which would be the working folder.
+    """
+    if not str(out).strip():
+        raise UsageError("out is empty: name a folder ('.' is the working folder)")
+    return Path(out)
+
+
 def make_folder(folder: Path) -> None:
     """Make a folder for results where it is missing.
 

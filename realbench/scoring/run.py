@@ -24,7 +24,14 @@ from realbench.errors import RealBenchError, RealBenchWarning, UsageError
 from realbench.images import DEFAULT_MAX_PIXELS, ImageFile
 from realbench.prompts import load_suite
 from realbench.quality.cards import find_measures
-from realbench.runs.files import checked, json_bytes, make_folder, table_csv, write_atomically
+from realbench.runs.files import (
+    checked,
+    json_bytes,
+    make_folder,
+    output_folder,
+    table_csv,
+    write_atomically,
+)
 from realbench.runs.folder import make_run_folder
 from realbench.scoring.cache import cache_path, open_cache
 from realbench.scoring.engine import FileScores, Networks, Protocol, score_files
@@ -135,7 +142,7 @@ class ScoreRun:
         """
         from realbench.scoring.report import write_score_report
 
-        folder = Path(out)
+        folder = output_folder(out)
         make_folder(folder)
         write_atomically(folder / "scores.csv", table_csv(self.table))
         write_atomically(folder / "summary.json", json_bytes(self.summary))
@@ -197,6 +204,8 @@ def score(
         RealBenchError: weights or results that cannot be read or written.
     """
     started = datetime.now(UTC)
+    run_folder = None if out is None else output_folder(out)
+    run_folder = None if out is None else output_folder(out)
     check_bound(max_false_alarm)
     _check_numbers(max_pixels=max_pixels, workers=workers, batch_size=batch_size, seed=seed + 1)
     if not folders:
@@ -214,11 +223,11 @@ def score(
     if suite is not None and prompts is not None:
         warn_of_other_prompts(suite, prompts, inputs.files)
     caches = [cache_path()] if cache else []
-    if out is not None:
-        make_run_folder(Path(out), "realbench score", inputs.folders.values())
-        _warn_of_replacement(Path(out), list(inputs.folders))
+    if run_folder is not None:
+        make_run_folder(run_folder, "realbench score", inputs.folders.values())
+        _warn_of_replacement(run_folder, list(inputs.folders))
         if cache:
-            caches.append(Path(out) / ".scores.sqlite")  # where the usual place cannot be used
+            caches.append(run_folder / ".scores.sqlite")  # where the usual place cannot be used
     protocol = Protocol(matched=matched)
     networks = Networks(cards, measures, device=device, batch_size=batch_size)
     texts = {} if suite is None else {key: one.prompt for key, one in suite.prompts.items()}

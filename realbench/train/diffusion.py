@@ -31,6 +31,7 @@ from realbench.reward.reward import (
     build_reward,
     split_reward,
 )
+from realbench.runs.files import output_folder
 from realbench.runs.folder import MANIFEST_FILE, SUMMARY_FILE, locked, now
 from realbench.train import run_folder
 from realbench.train.advantages import advantages
@@ -143,11 +144,12 @@ def train(
         UsageError: the config cannot be used, or ``out`` holds another run.
         RealBenchError: a model or detector cannot be loaded or fails; checkpoints are kept.
     """
+    given = None if out is None else output_folder(out)
     check_trackers(config.tracking)
     chosen = choose_prompts(config, prompts, evaluation_prompts)
     tell = progress or (lambda _: None)
     with contextlib.ExitStack() as stack:
-        folder = Path(out or stack.enter_context(tempfile.TemporaryDirectory()))
+        folder = given or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         accelerator = stack.enter_context(start_accelerator(config, folder))
         if accelerator.is_main_process:
             stack.enter_context(locked(folder, holder="training"))

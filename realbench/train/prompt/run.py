@@ -34,6 +34,7 @@ from realbench.generation.rewriting import (
     likeliest_answers,
 )
 from realbench.reward.reward import build_reward
+from realbench.runs.files import output_folder
 from realbench.runs.folder import MANIFEST_FILE, SUMMARY_FILE, locked, now
 from realbench.text import printable
 from realbench.train import run_folder
@@ -106,6 +107,7 @@ def train(
     """
     import torch
 
+    folder = output_folder(out)
     check_trackers(config.tracking)
     prompts = choose_prompts(config)
     instruction_text(config.writing.instruction)
@@ -114,7 +116,6 @@ def train(
             f"{printable(config.model.source)} is a trained rewriter: train its base model, with "
             "another --out"
         )
-    folder = Path(out)
     options = trl_options(config, folder, dtype=_dtype(config))
     run = _Run(config, folder, prompts, options, progress or (lambda _: None))
     try:
