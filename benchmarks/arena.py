@@ -22,7 +22,7 @@ from realbench.arena import bradley_terry
 from realbench.arena.active import ActiveSchedule
 from realbench.arena.ratings import rate
 from realbench.arena.tally import Tally, tally
-from realbench.arena.verdicts import Comparison
+from realbench.arena.votes import Comparison
 
 PROMPT_EFFECT = 0.5  # standard deviation in log-odds of a model's effect on a prompt
 BATCH = 30

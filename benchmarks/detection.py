@@ -73,9 +73,8 @@ def pipeline(
     from realbench.allocator import keep_freed_memory
     from realbench.detection.ensemble import probability
     from realbench.images import DEFAULT_MAX_PIXELS
-    from realbench.scoring.batch_size import find_batch_sizes
     from realbench.scoring.cache import open_cache
-    from realbench.scoring.layout import choose_layout, decoding_threads
+    from realbench.scoring.layout import choose_layout, decoding_threads, find_batch_sizes
     from realbench.scoring.pipeline import Engine, Outcome, Pipeline
 
     keep_freed_memory()
@@ -200,7 +199,7 @@ class Same:
 
 def sharing(images: Path, heads: int, rounds: int) -> None:
     """Print what ``heads`` detectors of one backbone save by sharing their preprocessing."""
-    from realbench.detection.preparation import prepare_for
+    from realbench.detection.detector import prepare_for
     from realbench.detection.registry import find_card
     from realbench.images import read_image
 
@@ -235,7 +234,7 @@ def ceiling(detector: str, device: str) -> None:
     The ceiling is the best that a product of square matrices reaches here: in bfloat16 on a GPU,
     in float32 on a CPU.
     """
-    from realbench.scoring.batch_size import find_batch_sizes
+    from realbench.scoring.layout import find_batch_sizes
 
     on_gpu = device == "cuda"
     side, dtype = (8192, torch.bfloat16) if on_gpu else (2048, torch.float32)

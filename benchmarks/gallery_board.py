@@ -25,7 +25,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from realbench.arena.judges.cross_fit import Fold, read_folds
+from realbench.arena.judges.detectors import Fold, read_folds
 from realbench.content import content_path
 from realbench.detection.training.data import read_manifest
 from realbench.detection.training.folds import FOLDS_FILE

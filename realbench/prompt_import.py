@@ -13,7 +13,7 @@ from typing import Any
 from realbench.errors import RealBenchError, UsageError
 from realbench.hub_errors import hub_reason, quiet_hub
 from realbench.prompt_records import Prompt, Suite, collect_prompts, json_lines, read_file
-from realbench.runs.versions import install_command
+from realbench.runs.folder import install_command
 from realbench.text import cell_text, printable
 
 DATASET_PREFIX = "hf:"

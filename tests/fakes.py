@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from realbench.detection.cards import Card
-from realbench.detection.families.network import TimmNetwork
+from realbench.detection.families.embedded import TimmNetwork
 from realbench.detection.specs import Level
 
 ARCHITECTURE = "test_efficientnet"  # timm's own network for tests

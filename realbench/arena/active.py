@@ -26,7 +26,7 @@ import numpy as np
 
 from realbench.arena import bradley_terry, ranking
 from realbench.arena.tally import FloatArray, IndexArray, Tally, tally
-from realbench.arena.verdicts import Comparison
+from realbench.arena.votes import Comparison
 
 OPENING_ROUNDS = 2
 """Rounds of the opening; each links everybody in a random circle."""
@@ -260,9 +260,7 @@ def separated(counted: Tally) -> bool:
     draws = np.concatenate(
         [
             bradley_terry.resampled(
-                counted,
-                ratings,
-                *bradley_terry.with_virtual_results(counted, scores, counts, rng),
+                counted, ratings, *bradley_terry.with_virtual_results(counted, scores, counts, rng)
             )
             for scores, counts in counted.resamples(rng, RESAMPLES)
         ]

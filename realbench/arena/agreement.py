@@ -1,8 +1,8 @@
-"""How far the judges of a run agree, with each other and with people."""
+"""How far judges agree, with each other and with people, and whether they prefer a place."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import combinations
 from typing import Any
 
@@ -10,9 +10,9 @@ import numpy as np
 
 from realbench import stats
 from realbench.arena.tally import FloatArray, IndexArray
-from realbench.arena.verdicts import Comparison
+from realbench.arena.votes import Comparison, Vote
 from realbench.stats import Interval
-from realbench.stats.record import estimate
+from realbench.stats.record import Estimate, estimate
 
 HUMAN = "human"
 """The judge that is a person; several are told apart as ``human:NAME``."""
@@ -61,11 +61,7 @@ def judge_agreement(
         for judge in judges
         if people.any() and not is_human(judge)
     }
-    return {
-        "krippendorff_alpha": estimate(alpha),
-        "pairs": pairs,
-        "with_human": with_human or None,
-    }
+    return {"krippendorff_alpha": estimate(alpha), "pairs": pairs, "with_human": with_human or None}
 
 
 def is_human(judge: str) -> bool:
@@ -90,4 +86,40 @@ def _share_of_same(
     common = said.any(axis=0) & ~np.isnan(scores)
     return stats.bootstrap_share(
         scores[common] == most[common], prompts[common], resamples=resamples, seed=seed
+    )
+
+
+def position_bias(
+    votes: Iterable[Vote], comparisons: Iterable[Comparison], *, resamples: int, seed: int
+) -> dict[str, Any]:
+    """Return ``first_share`` and ``inconsistent_share`` with intervals over prompts.
+
+    ``first_share`` is the share of decisive votes for the picture shown first, 0.5 without bias;
+    ``inconsistent_share`` that of the pairs, among those asked in both orders, on which the two
+    orders did not say the same. Where both orders are asked for, they balance each other, and the
+    interval of ``first_share``, which takes no credit for that, is wider than it need be.
+    """
+    decisive = [vote for vote in votes if vote.verdict in ("first", "second")]
+    double = [one for one in comparisons if one.consistent is not None]
+    return {
+        "first_share": _share(
+            [vote.verdict == "first" for vote in decisive],
+            [vote.prompt_id for vote in decisive],
+            resamples,
+            seed,
+        ),
+        "inconsistent_share": _share(
+            [not one.consistent for one in double],
+            [one.prompt_id for one in double],
+            resamples,
+            seed,
+        ),
+    }
+
+
+def _share(values: Sequence[bool], prompts: Sequence[str], resamples: int, seed: int) -> Estimate:
+    if not values:
+        return estimate(None)
+    return estimate(
+        stats.bootstrap_share(np.array(values), prompts, resamples=resamples, seed=seed)
     )

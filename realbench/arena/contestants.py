@@ -228,9 +228,7 @@ class _Content:
 
 
 def _read_all(
-    paths: Sequence[Path],
-    cache: ScoreCache | None,
-    on_read: Callable[[int, int], None] | None,
+    paths: Sequence[Path], cache: ScoreCache | None, on_read: Callable[[int, int], None] | None
 ) -> dict[Path, _Content | UnreadableImage]:
     """Return what each file holds, or why it cannot be read."""
     store = cache or ScoreCache(None)

@@ -8,8 +8,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from realbench.arena.manifest import MANIFEST_FORMAT, read_manifest, write_manifest
-from realbench.arena.records import ArenaManifest, ContestantUsed, JudgeUsed
+from realbench.arena.records import (
+    MANIFEST_FORMAT,
+    ArenaManifest,
+    ContestantUsed,
+    JudgeUsed,
+    read_manifest,
+    write_manifest,
+)
 from realbench.arena.results import ArenaRun, latest_digests, rate_run, verify_run
 from realbench.arena.vote_log import Entry, standing, write_log
 from realbench.arena.votes import Retraction, Vote
@@ -102,9 +108,7 @@ def _joined_entries(
 
 
 def _check_pictures(
-    folders: Sequence[Path],
-    manifests: Sequence[ArenaManifest],
-    logs: Sequence[Sequence[Entry]],
+    folders: Sequence[Path], manifests: Sequence[ArenaManifest], logs: Sequence[Sequence[Entry]]
 ) -> None:
     """Refuse runs in which one name means different pictures."""
     seen: dict[tuple[str, str], tuple[str, Path]] = {}

@@ -10,9 +10,15 @@ import numpy as np
 from scipy import special
 
 from realbench import stats
-from realbench.arena.estimates import CONFIDENCE, from_draws, without_interval
 from realbench.arena.records import RatedPair, WinMatrix
-from realbench.arena.tally import FloatArray, IndexArray, Tally
+from realbench.arena.tally import (
+    CONFIDENCE,
+    FloatArray,
+    IndexArray,
+    Tally,
+    from_draws,
+    without_interval,
+)
 from realbench.stats.record import rounded
 
 SIGNIFICANCE = 1 - CONFIDENCE
@@ -131,10 +137,7 @@ def comparisons_needed(difference: float, error: float, n: float, tests: int) ->
 
 
 def ranks(
-    ratings: FloatArray,
-    order: Sequence[int],
-    components: IndexArray,
-    pairs: Sequence[RatedPair],
+    ratings: FloatArray, order: Sequence[int], components: IndexArray, pairs: Sequence[RatedPair]
 ) -> dict[int, tuple[int | None, int | None, int | None]]:
     """Rank, best and worst rank of each contestant within its component; None if never compared.
 

@@ -12,13 +12,17 @@ from collections.abc import Sequence
 import numpy as np
 
 from realbench.arena import bradley_terry, elo, ranking, true_skill
-from realbench.arena.agreement import judge_agreement
-from realbench.arena.bias import position_bias
-from realbench.arena.estimates import from_draws, share_from_draws, without_interval
+from realbench.arena.agreement import judge_agreement, position_bias
 from realbench.arena.records import Rating, Ratings, Standing
-from realbench.arena.tally import FloatArray, Tally, tally
-from realbench.arena.verdicts import Comparison
-from realbench.arena.votes import Vote
+from realbench.arena.tally import (
+    FloatArray,
+    Tally,
+    from_draws,
+    share_from_draws,
+    tally,
+    without_interval,
+)
+from realbench.arena.votes import Comparison, Vote
 from realbench.stats import Interval
 from realbench.stats.record import Estimate, estimate, rounded
 

@@ -1,4 +1,4 @@
-"""What an arena's files hold, typed: ``run.json`` and ``ratings.json``.
+"""What an arena's files hold, typed, and its ``run.json`` made, written and read.
 
 Written as they are; read by :meth:`ArenaRun.read` alone, which checks them. Keys that a later
 version adds are kept. ``docs/schemas`` publishes them as JSON Schema; the votes have their own
@@ -7,17 +7,33 @@ model, :class:`realbench.arena.votes.Vote`.
 
 from __future__ import annotations
 
-from typing import (
-    Any,
-    Literal,
-    NotRequired,  # pydantic takes typing's from Python 3.12
-)
+import platform
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final, Literal, NotRequired, cast
 
-from pydantic import with_config
+from pydantic import ValidationError, with_config
 from typing_extensions import TypedDict
 
-from realbench.runs.folder import Open
+from realbench.arena.contestants import Lineup
+from realbench.arena.judges.judge import Judge
+from realbench.arena.vote_log import Seal
+from realbench.errors import RealBenchError, UsageError
+from realbench.prompts import Suite
+from realbench.runs.files import json_bytes, write_atomically
+from realbench.runs.folder import (
+    MANIFEST_FILE,
+    Open,
+    installed_versions,
+    package_versions,
+    read_json,
+    read_record,
+)
 from realbench.stats.record import Estimate
+from realbench.text import printable
 
 
 @with_config(Open)
@@ -148,3 +164,142 @@ class Ratings(TypedDict):
     combined: Standing | None
     agreement: dict[str, Any] | None
     notes: list[str]
+
+
+MANIFEST_FORMAT: Final = 1
+MISSING = "name a folder that arena wrote (--out)"
+AGAIN = "run the arena again with the same --out"
+_PACKAGES = ("evalica", "trueskill", "openai", "transformers")
+
+
+def describe_arena(
+    lineup: Lineup,
+    judges: Mapping[str, JudgeUsed],
+    *,
+    arguments: Mapping[str, Any],
+    suite: Suite | None,
+    schedule: str,
+    seed: int,
+    resamples: int,
+    started: datetime,
+    notes: Sequence[str],
+    votes_log: Seal,
+) -> ArenaManifest:
+    """Return the manifest of a run that begins: it counts as interrupted until it has ended."""
+    return {
+        "arena_format": MANIFEST_FORMAT,
+        "versions": package_versions() | installed_versions(_PACKAGES),
+        "platform": platform.platform(),
+        "arguments": dict(arguments),
+        "argv": [without_credentials(printable(part)) for part in sys.argv],
+        "suite": None if suite is None else suite.describe(),
+        "schedule": schedule,
+        "seed": seed,
+        "resamples": resamples,
+        "contestants": _contestants(lineup),
+        "reference": lineup.reference,
+        "prompts": {
+            "shared": len(lineup.prompts),
+            "dropped": {name: ids for name, ids in lineup.dropped.items() if ids},
+            "missing": {name: ids for name, ids in lineup.missing.items() if ids},
+            "texts": lineup.prompts,
+        },
+        "judges": dict(judges),
+        "notes": list(notes),
+        "started": started.isoformat(timespec="seconds"),
+        "finished": None,
+        "stop_reason": "interrupted",
+        "counts": {},
+        "votes_log": votes_log.model_dump(),
+    }
+
+
+def describe_judge(judge: Judge, stop_reason: str | None = None) -> JudgeUsed:
+    """Return what the manifest says of a judge, and of how its turn ended, if it has."""
+    about: JudgeUsed = {
+        "fingerprint": judge.fingerprint,
+        "orders": judge.orders,
+        "is_vlm": judge.is_vlm,
+    }
+    if stop_reason is not None:
+        about["stop_reason"] = stop_reason
+    return cast(JudgeUsed, {**judge.describe(), **about})
+
+
+def write_manifest(run: Path, manifest: ArenaManifest) -> None:
+    """Write a run's ``run.json``.
+
+    Raises:
+        RealBenchError: it cannot be written.
+    """
+    write_atomically(run / MANIFEST_FILE, json_bytes(manifest))
+
+
+def read_manifest(run: Path) -> ArenaManifest:
+    """Read a run's ``run.json``.
+
+    Raises:
+        UsageError: the folder is missing, or no arena ran in it.
+        RealBenchError: the file is damaged, or cannot be read.
+    """
+    path = run / MANIFEST_FILE
+    if not run.is_dir():
+        raise UsageError(
+            f"no such folder: {printable(run)}; name a folder that arena wrote (--out)"
+        )
+    found = read_json(path, AGAIN)
+    if found is not None and found.get("arena_format") != MANIFEST_FORMAT:
+        raise UsageError(
+            f"{printable(path)} is not of an arena that this version of RealBench can read: "
+            "name a folder that arena wrote (--out)"
+        )
+    return read_record(path, ArenaManifest, missing=MISSING, mend=AGAIN)
+
+
+def seal_of(manifest: ArenaManifest) -> Seal | None:
+    """Return what a manifest says of the votes; None where version 0.1.0 wrote it.
+
+    Raises:
+        RealBenchError: it is damaged.
+    """
+    try:
+        return Seal.model_validate(manifest["votes_log"]) if "votes_log" in manifest else None
+    except ValidationError as error:
+        raise RealBenchError(
+            f"{MANIFEST_FILE} is damaged (votes_log): bring it back as it was"
+        ) from error
+
+
+def without_credentials(text: str) -> str:
+    """Return an argument without what an address in it may carry: user, password and query."""
+    text = re.sub(r"(\w://)[^/\s@]*@", r"\1", text)
+    return re.sub(r"(\w://[^\s?#]*)[?#]\S*", r"\1", text)
+
+
+def _contestants(lineup: Lineup) -> list[ContestantUsed]:
+    return [
+        {
+            "name": name,
+            "folder": printable(lineup.folders[name]),
+            "path": printable(lineup.folders[name].absolute()),
+            "n_images": lineup.n_images[name],
+            "is_reference": name == lineup.reference,
+            "unreadable": lineup.unreadable[name],
+            "doubles": lineup.doubles[name],
+            "copies": lineup.copies.get(name, 0),
+            "stands_in": _stand_ins(lineup) if name == lineup.reference else {},
+        }
+        for name in lineup.contestants
+    ]
+
+
+def _stand_ins(lineup: Lineup) -> dict[str, str]:
+    """Return each prompt's drawn photograph, by its path in the reference's folder."""
+    if not lineup.stand_ins or lineup.reference is None:
+        return {}
+    root = lineup.folders[lineup.reference]
+    return {
+        prompt: printable(picture.path.relative_to(root).as_posix())
+        for (name, prompt), picture in lineup.pictures.items()
+        if name == lineup.reference
+    }

@@ -9,11 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from realbench.arena.manifest import AGAIN, MISSING, read_manifest, seal_of, write_manifest
-from realbench.arena.records import ArenaManifest, JudgeUsed, Ratings
-from realbench.arena.verdicts import Comparison, compare
+from realbench.arena.records import (
+    AGAIN,
+    MISSING,
+    ArenaManifest,
+    JudgeUsed,
+    Ratings,
+    read_manifest,
+    seal_of,
+    write_manifest,
+)
 from realbench.arena.vote_log import VOTES_FILE, LogContents, accept_edits, read_log
-from realbench.arena.votes import Vote
+from realbench.arena.votes import Comparison, Vote, compare
 from realbench.errors import UsageError
 from realbench.images import find_images
 from realbench.runs.files import checked, json_bytes, make_folder, output_folder, write_atomically
@@ -272,11 +279,7 @@ def verify_run(run: str | Path) -> LogContents:
 
 
 def rate_run(
-    run: str | Path,
-    *,
-    resamples: int | None = None,
-    seed: int | None = None,
-    edited: bool = False,
+    run: str | Path, *, resamples: int | None = None, seed: int | None = None, edited: bool = False
 ) -> ArenaRun:
     """Rate the votes of a run's folder again, and write its ratings and its report.
 

@@ -12,15 +12,16 @@ from pathlib import Path
 from realbench.arena.contestants import Lineup, line_up
 from realbench.arena.judges import JudgeOptions, make_judge
 from realbench.arena.judges.judge import Judge
-from realbench.arena.manifest import (
+from realbench.arena.pairing import count_pairs
+from realbench.arena.records import (
+    ArenaManifest,
+    JudgeUsed,
     describe_arena,
     describe_judge,
     read_manifest,
     seal_of,
     write_manifest,
 )
-from realbench.arena.pairing import count_pairs
-from realbench.arena.records import ArenaManifest, JudgeUsed
 from realbench.arena.results import ArenaRun, comparisons_of, counting, rate_votes
 from realbench.arena.turn import SCHEDULES, Progress, Schedule, Turn
 from realbench.arena.vote_log import Seal, VoteLog

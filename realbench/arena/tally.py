@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,8 +11,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from realbench.arena.verdicts import Comparison
-from realbench.stats.bootstrap import draw_weights, row_blocks
+from realbench.arena.votes import Comparison
+from realbench.stats import Interval
+from realbench.stats.bootstrap import (
+    clustered_wilson,
+    draw_weights,
+    expanded_percentiles,
+    row_blocks,
+)
+from realbench.stats.record import Estimate, estimate
 
 FloatArray = npt.NDArray[np.float64]
 IndexArray = npt.NDArray[np.intp]
@@ -138,3 +146,29 @@ def tally(comparisons: Sequence[Comparison], contestants: Sequence[str]) -> Tall
     return Tally(
         list(contestants), prompts, first, second, prompt[order], pair[order], score[order]
     )
+
+
+CONFIDENCE = 0.95
+
+
+def without_interval(value: float, n: int, prompts: int) -> Estimate:
+    """Return an estimate over too few prompts for an interval."""
+    return estimate(Interval(value, math.nan, math.nan, n, prompts))
+
+
+def from_draws(value: float, draws: FloatArray, n: int, prompts: int) -> Estimate:
+    """An estimate with the expanded percentile interval of its resamples; none under 2 prompts."""
+    if prompts < 2 or not math.isfinite(value):
+        return without_interval(value, n, prompts)
+    low, high = expanded_percentiles(draws, prompts, CONFIDENCE)
+    # Rounding must not part an estimate from its interval.
+    return estimate(Interval(value, min(low, value), max(high, value), n, prompts))
+
+
+def share_from_draws(share: float, draws: FloatArray, n: int, prompts: int) -> Estimate:
+    """A mean score in [0, 1] with Wilson's interval, see :func:`stats.bootstrap_share`."""
+    if prompts < 2 or not math.isfinite(share):
+        return without_interval(share, n, prompts)
+    deviation = float(np.nanstd(draws))
+    low, high = clustered_wilson(share, deviation, n, prompts, CONFIDENCE)
+    return estimate(Interval(share, low, high, n, prompts))

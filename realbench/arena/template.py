@@ -21,7 +21,7 @@ from pydantic import (
     model_validator,
 )
 
-from realbench.config.toml_text import first_problem, read_toml
+from realbench.config.config_files import first_problem, read_toml
 from realbench.content import content_path
 from realbench.errors import RealBenchError, UsageError
 from realbench.text import printable

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Literal
 from realbench.arena.contestants import Lineup
 from realbench.arena.judges.judge import BudgetSpentError, Judge, Judgment, Showing
 from realbench.arena.pairing import Pair, all_pairs, count_pairs, shown_orders
-from realbench.arena.verdicts import compare
 from realbench.arena.vote_log import VoteLog
-from realbench.arena.votes import Vote
+from realbench.arena.votes import Vote, compare
 
 if TYPE_CHECKING:
     from realbench.arena.active import ActiveSchedule

@@ -13,10 +13,11 @@ import os
 import re
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Self
+from typing import BinaryIO, Self
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -24,11 +25,8 @@ from realbench.arena.votes import Retraction, Vote
 from realbench.errors import RealBenchError
 from realbench.files import unique_keys
 from realbench.runs.files import checked, write_atomically
-from realbench.runs.folder import make_run_folder
+from realbench.runs.folder import locked, make_run_folder
 from realbench.text import printable
-
-if TYPE_CHECKING:
-    from filelock import BaseFileLock
 
 VOTES_FILE = "votes.jsonl"
 _LOCK_FILE = ".votes.lock"
@@ -228,11 +226,7 @@ def _is_entry(line: bytes) -> bool:
 
 
 def _take(
-    entry: Entry,
-    number: int,
-    path: Path,
-    seen: dict[str, tuple[int, Entry]],
-    entries: list[Entry],
+    entry: Entry, number: int, path: Path, seen: dict[str, tuple[int, Entry]], entries: list[Entry]
 ) -> None:
     """Add an entry unless it is an exact duplicate."""
     key = f"retracts {entry.retracts}" if isinstance(entry, Retraction) else entry.id
@@ -274,8 +268,9 @@ class VoteLog:
         notes: Of what was read on opening.
 
     Raises:
-        UsageError: the folder cannot be this run's (:func:`make_run_folder`).
-        RealBenchError: another run holds the log, or it cannot be read or written.
+        UsageError: the folder cannot be this run's (:func:`make_run_folder`), or another run holds
+            the log.
+        RealBenchError: it cannot be read or written.
     """
 
     def __init__(
@@ -288,7 +283,8 @@ class VoteLog:
     ) -> None:
         make_run_folder(out, "realbench arena", inputs)
         self.path = out / VOTES_FILE
-        self._lock = _lock(out)
+        self._lock = ExitStack()
+        self._lock.enter_context(locked(out, _LOCK_FILE, holder="run"))
         self._file: BinaryIO | None = None
         self._synced = 0.0
         try:
@@ -302,7 +298,7 @@ class VoteLog:
             self._votes = {vote.id: vote for vote in contents.votes}
             checked(self.path, lambda: self._open(contents))
         except BaseException:
-            self._lock.release()
+            self._lock.close()
             raise
 
     def __enter__(self) -> Self:
@@ -363,7 +359,7 @@ class VoteLog:
                 os.fsync(file.fileno())
             finally:
                 file.close()
-                self._lock.release()
+                self._lock.close()
 
     def _open(self, contents: LogContents) -> None:
         self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115 - closed in close()
@@ -431,37 +427,15 @@ def _written_anew(path: Path, contents: LogContents) -> LogContents:
     return LogContents(contents.entries, len(data), 0, False, seal, contents.edit)
 
 
-def _lock(out: Path) -> BaseFileLock:
-    """Take the run's lock, which the system lets go when the process ends, however it ends."""
-    from filelock import FileLock, Timeout
-
-    lock = FileLock(out / _LOCK_FILE, timeout=0)
-    try:
-        lock.acquire()
-    except Timeout as error:  # an OSError, too
-        raise RealBenchError(
-            f"another run is writing to {printable(out)}: wait until it has ended, stop it, or "
-            "give another --out"
-        ) from error
-    except OSError as error:
-        raise RealBenchError(
-            f"cannot write to {printable(out)} ({error.strerror or error}): give another --out"
-        ) from error
-    return lock
-
-
 def accept_edits(out: Path, seal: Seal | None) -> LogContents:
     """Read a log that was edited on purpose, and write it anew, with its own digests.
 
     Raises:
         RealBenchError: as :func:`read_log`; or another run holds it, or it cannot be written.
     """
-    lock = _lock(out)
-    try:
+    with locked(out, _LOCK_FILE, holder="run"):
         contents = read_log(out / VOTES_FILE, seal, accept_edits=True)
         return _written_anew(out / VOTES_FILE, contents) if contents.edit else contents
-    finally:
-        lock.release()
 
 
 def write_log(out: Path, entries: Sequence[Entry]) -> Seal:
@@ -471,13 +445,10 @@ def write_log(out: Path, entries: Sequence[Entry]) -> Seal:
         RealBenchError: there is one already, or it cannot be written.
     """
     make_run_folder(out, "realbench arena")
-    lock = _lock(out)
-    try:
-        path = out / VOTES_FILE
+    path = out / VOTES_FILE
+    with locked(out, _LOCK_FILE, holder="run"):
         if path.exists() and path.stat().st_size:
             raise RealBenchError(f"{printable(path)} exists already: give another --out")
         data, seal = _lines_of(entries)
         write_atomically(path, data)
-    finally:
-        lock.release()
     return seal

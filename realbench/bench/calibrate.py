@@ -19,13 +19,12 @@ from realbench.detection.calibration import (
 )
 from realbench.detection.cards import Card
 from realbench.detection.ensemble import probability
-from realbench.detection.ensembles import choose_cards
+from realbench.detection.ensembles import choose_cards, find_cards
 from realbench.detection.registry import list_detectors
-from realbench.detection.specs import CARD_FILE, CalibrationSpec
+from realbench.detection.specs import CARD_FILE, CalibrationSpec, Precision
 from realbench.detection.verdict import ConformalSample
 from realbench.errors import UsageError
 from realbench.runs.files import check_folder
-from realbench.scoring.run import find_cards
 from realbench.stats import Interval, bootstrap_auc, bootstrap_mean, detection_measures
 from realbench.stats.record import estimate
 from realbench.text import printable
@@ -43,6 +42,7 @@ def calibrate(
     out: Path | None = None,
     prior: float = 0.5,
     weights: Mapping[str, Mapping[str, str | Path]] | None = None,
+    precision: Precision = "float32",
     matched: bool = False,
     seed: int = 0,
     **options: Any,
@@ -62,6 +62,7 @@ def calibrate(
         prior: the share of photographs that P(real) shall suppose, between 0 and 1.
         matched: as for :func:`score_labelled`.
         weights: the user's own files, by detector and part.
+        precision: as for :func:`realbench.score`; a calibration serves either.
         options: the others of :func:`score_labelled`.
 
     Returns:
@@ -75,7 +76,7 @@ def calibrate(
     """
     if not 0 < prior < 1:
         raise UsageError(f"--prior must be between 0 and 1, not {prior:g}")
-    cards = [card.to_calibrate() for card in find_cards(detectors, weights or {})]
+    cards = [one.to_calibrate() for one in find_cards(detectors, weights, precision)]
     folders = [_folder(one, card, out) for one, card in zip(_flat(detectors), cards, strict=True)]
     for folder, _ in folders:
         check_folder(folder)

@@ -13,10 +13,16 @@ import numpy.typing as npt
 from realbench.bench.labelled import Labelled, log_losses, score_labelled
 from realbench.detection.cards import Card
 from realbench.detection.ensemble import weights as level_weights
-from realbench.detection.ensembles import Ensemble, add_ensemble, check_free, choose_cards
+from realbench.detection.ensembles import (
+    Ensemble,
+    add_ensemble,
+    check_free,
+    choose_cards,
+    find_cards,
+)
 from realbench.detection.registry import list_detectors
+from realbench.detection.specs import Precision
 from realbench.errors import UsageError
-from realbench.scoring.run import find_cards
 from realbench.stats import auc, bootstrap_auc, bootstrap_mean
 from realbench.stats.bootstrap import Interval, expanded_percentiles
 from realbench.stats.record import estimate
@@ -34,6 +40,7 @@ def fuse(
     name: str,
     out: Path,
     weights: Mapping[str, Mapping[str, str | Path]] | None = None,
+    precision: Precision = "float32",
     seed: int = 0,
     **options: Any,
 ) -> dict[str, Any]:
@@ -48,6 +55,7 @@ def fuse(
         name: of the ensemble.
         out: the ``ensembles.toml`` that receives it.
         weights: the user's own files, by detector and part.
+        precision: as for :func:`realbench.score`.
         options: those of :func:`score_labelled`.
 
     Returns:
@@ -59,7 +67,7 @@ def fuse(
         UsageError: fewer than two detectors or 50 images of a class; the name is taken.
     """
     check_free(out, name)
-    cards = find_cards(detectors, weights or {})
+    cards = find_cards(detectors, weights, precision)
     if len(cards) < 2:
         raise UsageError("fusion needs at least two detectors: repeat --detector")
     members = [_member(one, out) for one in _sources(detectors)]

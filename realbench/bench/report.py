@@ -14,7 +14,6 @@ from realbench.report.page import render_page, write_page
 from realbench.report.wording import is_number, number, span
 from realbench.stats.classification import MEASURES
 
-SHAPES = ("circle", "diamond", "square", "triangle")
 TITLES = {
     "auc": "AUC",
     "average_precision": "Average precision",
@@ -49,7 +48,7 @@ def render_bench_report(results: Mapping[str, Any]) -> str:
         "results": results,
         "facts": _facts(results),
         "few_prompts": _few_prompts(results),
-        "legend": list(zip(judges, SHAPES, _classes(judges), strict=False)),
+        "legend": plots.series(judges),
         "ranking": _ranking(results, judges),
         "titles": TITLES,
         "measures": MEASURES,
@@ -88,10 +87,6 @@ def headline(results: Mapping[str, Any]) -> str:
     return f"{text}; the {overlap.format(wording.listing(level, 3))}"
 
 
-def _classes(judges: list[str]) -> list[str]:
-    return [f"series{n % MAX_SERIES}" for n in range(len(judges))]
-
-
 def _facts(results: Mapping[str, Any]) -> list[tuple[str, str]]:
     images = sum(one["n"] for one in results["generated"])
     folders = wording.count(len(results["generated"]), "generator")
@@ -116,21 +111,11 @@ def _few_prompts(results: Mapping[str, Any]) -> int | None:
 def _ranking(results: Mapping[str, Any], judges: list[str]) -> dict[str, Any]:
     """One row per generator with every judge's AUC, on one axis."""
     entries = results["results"]
-    ends = [one["auc"][end] for one in entries for end in ("estimate", "low", "high")]
-    axis = plots.fitted_axis(ends, landmark=0.5)
+    axis = plots.fitted_axis(plots.ends(one["auc"] for one in entries), landmark=0.5)
     rows = []
     for generator in dict.fromkeys(one["generator"] for one in entries):
         mine = {one["detector"]: one for one in entries if one["generator"] == generator}
-        marks = [
-            (
-                mine[judge]["auc"]["estimate"],
-                mine[judge]["auc"]["low"],
-                mine[judge]["auc"]["high"],
-                SHAPES[n % len(SHAPES)],
-                f"series{n % MAX_SERIES}",
-            )
-            for n, judge in enumerate(judges)
-        ]
+        marks = [(mine[judge]["auc"], *shape) for judge, *shape in plots.series(judges)]
         name = generator or "all generators"
         label = f"AUC on {name}"
         plot = plots.marker_row(marks, axis, label=label, reference=0.5)

@@ -12,11 +12,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from realbench.bench.check import images_per_second
 from realbench.bench.labelled import check_apart
-from realbench.bench.measures import ENSEMBLE, correlations, measure, robustness
-from realbench.bench.protocol import DEGRADATIONS, Degradation
-from realbench.bench.speed import images_per_second
+from realbench.bench.measures import (
+    DEGRADATIONS,
+    ENSEMBLE,
+    Degradation,
+    correlations,
+    measure,
+    robustness,
+)
 from realbench.detection.ensemble import combine, fused_terms, probability
+from realbench.detection.ensembles import find_cards
 from realbench.detection.registry import DEFAULT_DETECTORS
 from realbench.detection.specs import Precision
 from realbench.errors import RealBenchError, UsageError
@@ -29,14 +36,12 @@ from realbench.runs.files import (
     table_csv,
     write_atomically,
 )
-from realbench.runs.folder import make_run_folder
-from realbench.runs.versions import package_versions
+from realbench.runs.folder import make_run_folder, package_versions
 from realbench.scoring import shortcuts
 from realbench.scoring.cache import ScoreCache, cache_path, open_cache
 from realbench.scoring.engine import Networks, Protocol, score_files
 from realbench.scoring.folders import apart, display_names, find_files, mark_copies
 from realbench.scoring.pipeline import Progress
-from realbench.scoring.run import find_cards
 from realbench.text import printable
 
 if TYPE_CHECKING:
@@ -130,7 +135,7 @@ def bench(
         weights: the user's own files, by detector and part.
         matched: bring every image to the same shape, size and format first (see
             :func:`realbench.detection.perturbations.matched`).
-        perturb: measure robustness under :data:`realbench.bench.protocol.DEGRADATIONS`, too.
+        perturb: measure robustness under :data:`realbench.bench.measures.DEGRADATIONS`, too.
         sample: images of each folder that are degraded, drawn by ``seed``.
         out: folder that receives the files of :meth:`BenchRun.write`.
         resamples, seed: of the bootstrap.
@@ -147,7 +152,7 @@ def bench(
     if sample < 2:
         raise UsageError("sample must be at least 2")
     started, clock = datetime.now(UTC), time.perf_counter()
-    cards = [card.with_precision(precision) for card in find_cards(detectors, weights or {})]
+    cards = find_cards(detectors, weights, precision)
     if any(card.name == ENSEMBLE for card in cards):
         raise UsageError(
             f"a detector is named {ENSEMBLE!r}, which is what all of them together are"

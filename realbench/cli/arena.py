@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import warnings
-from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -12,9 +11,8 @@ import typer
 from typer.core import TyperGroup
 
 from realbench.cli import options
-from realbench.cli.ending import INTERRUPTED
-from realbench.cli.program import Command, Program
-from realbench.cli.progress import stage_bar
+from realbench.cli.program import INTERRUPTED, Command, Program
+from realbench.cli.terminal import StageBar, progress_bar, show
 from realbench.errors import RealBenchError, UsageError
 from realbench.text import printable
 
@@ -26,11 +24,11 @@ _SUBCOMMANDS = ("merge", "rate", "verify")
 # The command that takes folders; its name is one that no shell passes and no folder has.
 _FOLDERS = "\0"
 
-_ENDPOINT = "Judge openai:MODEL, an endpoint"
-_MODEL = "Judges openai:MODEL and hf:MODEL"
-_LOCAL = "Judge hf:MODEL, a local model"
-_DETECTORS = "Judge detectors"
-_HUMAN = "Judge human"
+_endpoint = partial(typer.Option, rich_help_panel="Judge openai:MODEL, an endpoint")
+_model = partial(typer.Option, rich_help_panel="Judges openai:MODEL and hf:MODEL")
+_local = partial(typer.Option, rich_help_panel="Judge hf:MODEL, a local model")
+_detectors = partial(typer.Option, rich_help_panel="Judge detectors")
+_human = partial(typer.Option, rich_help_panel="Judge human")
 _ACCEPT_EDITS = Annotated[
     bool,
     typer.Option(
@@ -103,84 +101,55 @@ def arena_command(
         float | None, typer.Option(min=0, help="What each judge's votes may cost; needs prices.")
     ] = None,
     price_in: Annotated[
-        float | None,
-        typer.Option(min=0, help="Price of a million input tokens.", rich_help_panel=_ENDPOINT),
+        float | None, _endpoint(min=0, help="Price of a million input tokens.")
     ] = None,
     price_out: Annotated[
-        float | None,
-        typer.Option(min=0, help="Price of a million output tokens.", rich_help_panel=_ENDPOINT),
+        float | None, _endpoint(min=0, help="Price of a million output tokens.")
     ] = None,
     base_url: Annotated[
-        str | None,
-        typer.Option(
-            metavar="URL", help="The endpoint, such as http://host/v1.", rich_help_panel=_ENDPOINT
-        ),
+        str | None, _endpoint(metavar="URL", help="The endpoint, such as http://host/v1.")
     ] = None,
     api_key_env: Annotated[
         str | None,
-        typer.Option(
+        _endpoint(
             metavar="NAME",
             help="The environment variable that has its key. Without it, OPENAI_API_KEY goes to "
             "api.openai.com, and no key to any other server.",
-            rich_help_panel=_ENDPOINT,
         ),
     ] = None,
-    concurrency: Annotated[
-        int | None, typer.Option(min=1, help="Requests at once.", rich_help_panel=_ENDPOINT)
-    ] = None,
+    concurrency: Annotated[int | None, _endpoint(min=1, help="Requests at once.")] = None,
     timeout: Annotated[
-        float | None,
-        typer.Option(min=0, help="Seconds that a request may take.", rich_help_panel=_ENDPOINT),
+        float | None, _endpoint(min=0, help="Seconds that a request may take.")
     ] = None,
     max_retries: Annotated[
-        int | None,
-        typer.Option(
-            min=0, help="How often a failed request is tried again.", rich_help_panel=_ENDPOINT
-        ),
+        int | None, _endpoint(min=0, help="How often a failed request is tried again.")
     ] = None,
     answer_retries: Annotated[
-        int | None,
-        typer.Option(
-            min=0, help="How often an unusable answer is asked again.", rich_help_panel=_ENDPOINT
-        ),
+        int | None, _endpoint(min=0, help="How often an unusable answer is asked again.")
     ] = None,
     max_output_tokens: Annotated[
-        int | None,
-        typer.Option(min=1, help="Most tokens of an answer.", rich_help_panel=_ENDPOINT),
+        int | None, _endpoint(min=1, help="Most tokens of an answer.")
     ] = None,
     template: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME|FILE", help="The instructions that it gets.", rich_help_panel=_MODEL
-        ),
+        str | None, _model(metavar="NAME|FILE", help="The instructions that it gets.")
     ] = None,
     image_size: Annotated[
-        int | None,
-        typer.Option(
-            min=1, help="Longest side of what it sees, in pixels.", rich_help_panel=_MODEL
-        ),
+        int | None, _model(min=1, help="Longest side of what it sees, in pixels.")
     ] = None,
     image_format: Annotated[
-        Literal["jpeg", "png"] | None,
-        typer.Option(help="How images are sent.", rich_help_panel=_ENDPOINT),
+        Literal["jpeg", "png"] | None, _endpoint(help="How images are sent.")
     ] = None,
-    temperature: Annotated[
-        float | None, typer.Option(min=0, help="Of the sampling.", rich_help_panel=_ENDPOINT)
-    ] = None,
+    temperature: Annotated[float | None, _endpoint(min=0, help="Of the sampling.")] = None,
     device: options.Device = "auto",
     precision: Annotated[
-        Literal["auto", "float32", "bfloat16", "float16"],
-        typer.Option(help="What it computes in.", rich_help_panel=_LOCAL),
+        Literal["auto", "float32", "bfloat16", "float16"], _local(help="What it computes in.")
     ] = "auto",
-    revision: Annotated[
-        str | None, typer.Option(help="Branch, tag or commit of the model.", rich_help_panel=_LOCAL)
-    ] = None,
+    revision: Annotated[str | None, _local(help="Branch, tag or commit of the model.")] = None,
     trust_remote_code: Annotated[
         bool,
-        typer.Option(
+        _local(
             "--trust-remote-code",
             help="Run Python code that comes with the model. Nothing confines it.",
-            rich_help_panel=_LOCAL,
         ),
     ] = False,
     batch_size: options.BatchSize = None,
@@ -190,35 +159,23 @@ def arena_command(
     weights: options.Weights = None,
     cross_fit: Annotated[
         Path | None,
-        typer.Option(
+        _detectors(
             metavar="FILE",
             help="TOML that names each contestant's detectors, which never saw its pictures.",
-            rich_help_panel=_DETECTORS,
         ),
     ] = None,
     margin: Annotated[
-        float,
-        typer.Option(
-            min=0, help="Logits of difference that are a tie still.", rich_help_panel=_DETECTORS
-        ),
+        float, _detectors(min=0, help="Logits of difference that are a tie still.")
     ] = 0.1,
     no_cache: options.NoCache = False,
     host: Annotated[
-        str,
-        typer.Option(
-            help="Where the page listens; 0.0.0.0 lets others on the network in.",
-            rich_help_panel=_HUMAN,
-        ),
+        str, _human(help="Where the page listens; 0.0.0.0 lets others on the network in.")
     ] = "127.0.0.1",
     port: Annotated[
-        int,
-        typer.Option(
-            min=0, max=65535, help="Port of the page; 0 takes a free one.", rich_help_panel=_HUMAN
-        ),
+        int, _human(min=0, max=65535, help="Port of the page; 0 takes a free one.")
     ] = 0,
     no_browser: Annotated[
-        bool,
-        typer.Option("--no-browser", help="Only print the page's address.", rich_help_panel=_HUMAN),
+        bool, _human("--no-browser", help="Only print the page's address.")
     ] = False,
     seed: Annotated[
         int, options.seed("Of the order of pairs and pictures, and of the bootstrap.")
@@ -274,7 +231,7 @@ def arena_command(
     )
     interrupted = False
     try:
-        with progress_bar(shown=not quiet and not json_) as progress:
+        with progress_bar(_draw, shown=not quiet and not json_) as progress:
             run = arena(
                 *folders,
                 judge=judge or DEFAULT_JUDGES,
@@ -386,11 +343,9 @@ def finish(run: ArenaRun, *, quiet: bool, json_: bool, judged: bool = True) -> i
     """
     from realbench.cli.arena_table import print_arena
 
-    if json_:
-        import json
-
-        typer.echo(json.dumps(run.ratings))
-    elif not quiet:
+    if json_ or quiet:
+        show(run.ratings, (), quiet=quiet, json_=json_)
+    else:
         print_arena(run)
     if judged and not any(one["n_comparisons"] for one in run.ratings["judges"].values()):
         typer.echo(f"error: no pair has a result{_why_none(run)}", err=True)
@@ -407,23 +362,12 @@ def _why_none(run: ArenaRun) -> str:
     return f": {len(invalid)} answers, none usable, the first: {printable(raw)}"
 
 
-@contextlib.contextmanager
-def progress_bar(*, shown: bool) -> Iterator[Callable[[Progress], None] | None]:
-    """Yield a callback that draws a bar with votes/s and time left, on a terminal alone."""
-    with stage_bar(shown=shown) as bar:
-        if bar is None:
-            yield None
-            return
-
-        def update(progress: Progress) -> None:
-            bar.enter(f"{progress.stage} {progress.judge}".strip(), progress.total)
-            speed = bar.speed
-            parts = [f"{speed:.1f} {_UNITS[progress.stage]}/s"] if speed else []
-            parts += [f"{progress.invalid} invalid"] if progress.invalid else []
-            parts += [f"cost {progress.cost:.2f}"] if progress.cost else []
-            bar.show(progress.done, progress.total, ", ".join(parts))
-
-        yield update
+def _draw(bar: StageBar, progress: Progress) -> None:
+    bar.enter(f"{progress.stage} {progress.judge}".strip(), progress.total)
+    parts = [f"{bar.speed:.1f} {_UNITS[progress.stage]}/s"] if bar.speed else []
+    parts += [f"{progress.invalid} invalid"] if progress.invalid else []
+    parts += [f"cost {progress.cost:.2f}"] if progress.cost else []
+    bar.show(progress.done, progress.total, ", ".join(parts))
 
 
 _UNITS = {"reading": "images", "judging": "votes", "rating": "ratings"}

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from realbench.cli.tables import plain_console, print_table
+from realbench.cli.terminal import plain_console, print_table
 from realbench.report.wording import figure
 from realbench.text import printable
 

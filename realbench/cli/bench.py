@@ -1,15 +1,16 @@
-"""``realbench detectors bench``: how well do detectors find generated images?"""
+"""``realbench detectors bench``, ``check``, ``calibrate`` and ``fuse``: images of known truth."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from realbench.cli import options
-from realbench.cli.score import progress_bar
-from realbench.cli.tables import plain_console, print_table
+from realbench.cli.score import scoring_bar
+from realbench.cli.terminal import add_texts, figures_table, plain_console, print_table, show
 from realbench.report.wording import figure
 from realbench.text import printable
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from realbench.bench import BenchRun
+    from realbench.bench.check import Checked
+    from realbench.stats.record import Estimate
 
 
 def bench_command(
@@ -54,7 +57,7 @@ def bench_command(
     from realbench.detection.registry import DEFAULT_DETECTORS
     from realbench.detection.weight_files import parse_weights
 
-    with progress_bar(shown=not quiet and not json_) as progress:
+    with scoring_bar(shown=not quiet and not json_) as progress:
         run = bench(
             *generated,
             real=reference,
@@ -76,16 +79,13 @@ def bench_command(
     if not quiet:
         for line in run.results["warnings"]:
             typer.echo(f"warning: {line}", err=True)
-    if json_:
-        import json
-
-        typer.echo(json.dumps(run.results))
-    elif not quiet:
+    if json_ or quiet:
+        show(run.results, (), quiet=quiet, json_=json_)
+    else:
         _print(run, out)
 
 
 def _print(run: BenchRun, out: Path | None) -> None:
-
     console = plain_console()
     results = run.results
     print_table(console, _measures(results), names=2)
@@ -121,15 +121,11 @@ _ENDS = ("low", "high")
 
 
 def _measures(results: dict[str, Any]) -> Table:
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
+    from realbench.stats.classification import MEASURES
 
     protocol = "matched protocol" if results["matched"] else "images as they are"
-    table = Table(
-        caption=f"{protocol}; both classes weigh the same; below a figure its 95 % interval",
-        box=box.SIMPLE_HEAD,
-        padding=0,
+    table = figures_table(
+        f"{protocol}; both classes weigh the same; below a figure its 95 % interval"
     )
     table.add_column("detector", min_width=10)
     table.add_column("generator", min_width=10)
@@ -143,34 +139,22 @@ def _measures(results: dict[str, Any]) -> Table:
         first = not n or entries[n - 1]["detector"] != entry["detector"]
         cells = [entry["detector"] if first else "", entry["generator"] or "all generators"]
         cells.append(f"{entry['n_real']}+\n{entry['n_generated']}")
-        cells += [figure(entry[name]) for name in _shown()]
-        table.add_row(*map(Text, cells), end_section=last)
+        cells += [figure(entry[name]) for name in MEASURES]
+        add_texts(table, cells, end_section=last)
     return table
-
-
-def _shown() -> tuple[str, ...]:
-    from realbench.stats.classification import MEASURES
-
-    return MEASURES
 
 
 def _worst(results: dict[str, Any]) -> Table:
     """The AUC under the strongest degradation of each kind, over all generators."""
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
     several = len(results["generated"]) > 1
     entries = [one for one in results["robustness"] if not (several and one["generator"])]
     strongest: dict[tuple[str, str], dict[str, Any]] = {}
     for one in entries:  # mildest first
         strongest[one["detector"], one["perturbation"]] = one
     kinds = list(dict.fromkeys(one["perturbation"] for one in entries))
-    table = Table(
-        caption="AUC under the strongest degradation of each kind, on a sample of "
-        f"{entries[0]['n_real']}+{entries[0]['n_generated']} images",
-        box=box.SIMPLE_HEAD,
-        padding=0,
+    table = figures_table(
+        "AUC under the strongest degradation of each kind, on a sample of "
+        f"{entries[0]['n_real']}+{entries[0]['n_generated']} images"
     )
     table.add_column("detector", min_width=10)
     table.add_column("as it is", justify="right")
@@ -181,5 +165,274 @@ def _worst(results: dict[str, Any]) -> Table:
     for name in detectors:
         before = next(one for one in entries if one["detector"] == name and one["label"] == "none")
         cells = [before, *(strongest[name, kind] for kind in kinds)]
-        table.add_row(Text(name), *(Text(figure(one["auc"])) for one in cells))
+        add_texts(table, [name, *(figure(one["auc"]) for one in cells)])
     return table
+
+
+def check_command(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="NAME|CARD_DIR|ensemble:NAME", help="Detectors to try. (default: all)"
+        ),
+    ] = None,
+    weights: options.Weights = None,
+    device: options.Device = "auto",
+    precision: options.Precision = "float32",
+    quiet: options.Quiet = False,
+    json_: options.Json = False,
+) -> int:
+    """Load each detector that is complete here and have it score a test card.
+
+    realbench detectors check
+
+    realbench detectors check npr ./my_detectors/mine --device cuda
+
+    Prints P(real) of the test card (a rendered picture), images/s and memory; for a detector that
+    lacks something, what. Nothing is downloaded. The exit code is 1 if one fails that is complete.
+    """
+    from realbench.bench.check import check_detectors
+    from realbench.detection.ensembles import find_cards
+    from realbench.detection.registry import list_detectors
+    from realbench.detection.weight_files import parse_weights
+
+    cards = find_cards(names or list_detectors(), parse_weights(weights or []), precision)
+    cards = sorted(cards, key=lambda card: bool(card.whats_missing()))
+    shown = not quiet and not json_
+    found = check_detectors(cards, device=device, report=_report if shown else None)
+    failed = [one.name for one in found if one.failure]
+    usable = sum(not one.missing and not one.failure for one in found)
+    usable_here = [f"{usable} of {len(found)} can be used here"]
+    show([_as_json(one) for one in found], usable_here, quiet=quiet, json_=json_)
+    if failed:
+        typer.echo(f"error: failed though complete: {', '.join(failed)}", err=True)
+    return 1 if failed else 0
+
+
+def _as_json(one: Checked) -> dict[str, Any]:
+    tried = not (one.missing or one.failure)
+    return {
+        "name": one.name,
+        "missing": one.missing or None,
+        "failure": one.failure or None,
+        "realism": one.realism if tried else None,
+        "images_per_second": one.speed if tried else None,
+        "memory_bytes": one.memory if tried else None,
+    }
+
+
+def _report(one: Checked) -> None:
+    if one.missing:
+        typer.echo(f"{one.name}: not here: {one.missing}")
+    elif one.failure:
+        typer.echo(f"{one.name}: FAILED: {one.failure}")
+    else:
+        memory = one.memory / 2**20
+        typer.echo(
+            f"{one.name}: works: P(real) {one.realism:.3f}, {one.speed:.1f} images/s, "
+            f"{memory:.0f} MiB"
+        )
+
+
+def calibrate_command(
+    names: Annotated[
+        list[str], typer.Argument(metavar="NAME|CARD_DIR", help="Detectors to calibrate.")
+    ],
+    reference: options.References,
+    generated: options.Generated,
+    weights: options.Weights = None,
+    out: Annotated[
+        Path | None,
+        options.out(
+            "Receives NAME/calibration.toml and NAME/verdict.json. (default: beside the card of "
+            "your own folder, else calibrated-detectors)",
+            "DIR",
+        ),
+    ] = None,
+    prior: Annotated[
+        float,
+        typer.Option(help="Share of photographs that P(real) shall suppose, between 0 and 1."),
+    ] = 0.5,
+    matched: options.Matched = False,
+    device: options.Device = "auto",
+    precision: options.Precision = "float32",
+    batch_size: options.BatchSize = None,
+    workers: options.Workers = None,
+    max_pixels: options.MaxPixels = options.MAX_PIXELS,
+    no_cache: options.NoCache = False,
+    seed: Annotated[int, options.seed("Of the bootstrap.")] = 0,
+    quiet: options.Quiet = False,
+    json_: options.Json = False,
+) -> None:
+    """Fit P(real) and verdicts of detectors on your own photographs and generated images.
+
+    realbench detectors calibrate trace-lite --reference photos --generated flux-dev
+
+    realbench score ./new --detector ./calibrated-detectors/trace-lite
+
+    P(real) gets a temperature and a bias; both classes weigh the same. Verdicts are fitted on the
+    scores of these images, which the detectors must not have learned from. Only the folder that
+    is written uses them: the detector's name keeps what its card has.
+    """
+    from realbench.bench.calibrate import calibrate
+    from realbench.detection.weight_files import parse_weights
+
+    with scoring_bar(shown=not quiet and not json_) as progress:
+        results = calibrate(
+            names,
+            reference,
+            generated,
+            out=out,
+            prior=prior,
+            matched=matched,
+            weights=parse_weights(weights or []),
+            precision=precision,
+            device=device,
+            batch_size=batch_size,
+            workers=workers,
+            max_pixels=max_pixels,
+            cache=not no_cache,
+            seed=seed,
+            progress=progress,
+        )
+    lines = (line for entry in results for line in _calibration_lines(entry))
+    show(results, lines, quiet=quiet, json_=json_)
+
+
+def _calibration_lines(entry: dict[str, Any]) -> Iterator[str]:
+    fitted = entry["calibration"]
+    yield (
+        f"{entry['detector']}: temperature {fitted['temperature']:g}, bias {fitted['bias']:g}, "
+        f"from {entry['n_real']} photographs and {entry['n_generated']} generated images"
+    )
+    yield f"  AUC {in_line(entry['auc'])}, which calibration does not change"
+    for name, key in (("calibration error", "calibration_error"), ("log loss", "log_loss")):
+        before, after = entry["before"][key], entry["after"][key]
+        yield f"  {name} {in_line(before)} before, {in_line(after)} after"
+    saved = entry["log_loss_saved"]
+    yield f"  log loss saved {in_line(saved)}{_doubt(saved)}"
+    yield "  (cross-validated by prompt, at even odds; 95 % intervals over prompts)"
+    if fitted["prior"] != 0.5:
+        yield f"  P(real) supposes that {fitted['prior']:.0%} are photographs"
+    yield f"  {_called(entry['verdict'])}"
+    yield from (f"  Note: {note}" for note in entry["notes"])
+    yield f"  Use: --detector {as_folder(entry['folder'])}"
+
+
+def _called(basis: dict[str, Any]) -> str:
+    """Say what is called what, at the default bound."""
+    parts = [f"verdicts at --max-false-alarm {basis['max_false_alarm']:g}:"]
+    low, high = basis["generated_below"], basis["photograph_above"]
+    parts.append("none is called generated," if low is None else f"generated below {low:.3f},")
+    parts.append("none a photograph" if high is None else f"photograph above {high:.3f}")
+    spread = basis["photographs_called_generated"]
+    if spread:
+        parts.append(
+            f"(photographs of a source left out: median {spread['median']:.2f} called generated, "
+            f"at worst {spread['largest']:.2f}, {printable(spread['of'])}, n = {spread['n']})"
+        )
+    return " ".join(parts)
+
+
+def _doubt(saved: dict[str, Any]) -> str:
+    if saved["low"] is None or saved["low"] > 0:
+        return ""
+    return ": worse than before" if saved["high"] < 0 else ": no more than chance would save"
+
+
+def in_line(value: Estimate) -> str:
+    """Return an estimate with its interval, in one line."""
+    return figure(value, 3, inline=True)
+
+
+def as_folder(path: str | Path) -> str:
+    """Return a path that no detector's name could be taken for."""
+
+    text = printable(path)
+    return text if text.startswith((".", "/")) else f"./{text}"
+
+
+def fuse_command(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What the ensemble is called.")],
+    reference: options.References,
+    generated: options.Generated,
+    detector: options.Detector = None,
+    weights: options.Weights = None,
+    out: Annotated[
+        Path | None,
+        options.out("File that receives it. (default: ensembles.toml in this folder)", "FILE"),
+    ] = None,
+    matched: options.Matched = False,
+    device: options.Device = "auto",
+    precision: options.Precision = "float32",
+    batch_size: options.BatchSize = None,
+    workers: options.Workers = None,
+    max_pixels: options.MaxPixels = options.MAX_PIXELS,
+    no_cache: options.NoCache = False,
+    seed: Annotated[int, options.seed("Of the bootstrap.")] = 0,
+    quiet: options.Quiet = False,
+    json_: options.Json = False,
+) -> None:
+    """Fit the weights of an ensemble, and compare it with the plain average on held-out images.
+
+    realbench detectors fuse mine --detector trace-lite --detector ./my_detectors/mine
+    --reference photos --generated flux-dev --generated sdxl
+
+    realbench score ./new --detector ensemble:mine
+
+    Weights are at least 0. Use images that the detectors did not learn from.
+    """
+    from realbench.bench.fuse import fuse
+    from realbench.detection.ensembles import own_file
+    from realbench.detection.registry import DEFAULT_DETECTORS
+    from realbench.detection.weight_files import parse_weights
+
+    with scoring_bar(shown=not quiet and not json_) as progress:
+        found = fuse(
+            detector or DEFAULT_DETECTORS,
+            reference,
+            generated,
+            name=name,
+            out=out or own_file(),
+            matched=matched,
+            weights=parse_weights(weights or []),
+            precision=precision,
+            device=device,
+            batch_size=batch_size,
+            workers=workers,
+            max_pixels=max_pixels,
+            cache=not no_cache,
+            seed=seed,
+            progress=progress,
+        )
+    show(found, _fusion_lines(found), quiet=quiet, json_=json_)
+
+
+FUSION_VERDICTS = {
+    (True, True): "The fusion is better than the plain average, in ranks and probabilities.",
+    (True, False): "The fusion ranks better than the plain average; its probabilities are no "
+    "better.",
+    (False, True): "The fusion is not better at ranking than the plain average, but its "
+    "probabilities are: for rankings and rewards the average will do.",
+    (False, False): "The fusion is not better than the plain average on these images: prefer that.",
+}
+
+
+def _fusion_lines(found: dict[str, Any]) -> Iterator[str]:
+    shown = ", ".join(f"{name} {weight:g}" for name, weight in found["weights"].items())
+    yield f"ensemble:{found['name']}: {shown}, bias {found['bias']:g}"
+    for key, label in (("average", "plain average"), ("fusion", "fusion")):
+        one = found[key]
+        yield f"  {label}: AUC {in_line(one['auc'])}, log loss {in_line(one['log_loss'])}"
+    yield (
+        f"  the fusion gains {in_line(found['auc_gained'])} of AUC and saves "
+        f"{in_line(found['log_loss_saved'])} of log loss"
+    )
+    yield (
+        f"  ({found['n_real']} photographs, {found['n_generated']} generated images, fitted "
+        f"without their {found['held_out']}; 95 % intervals over prompts)"
+    )
+    yield f"  {FUSION_VERDICTS[found['ranks_better'], found['better_probabilities']]}"
+    yield from (f"  Note: {note}" for note in found["notes"])
+
+    yield f"  Saved in {printable(found['path'])}; use: --detector ensemble:{found['name']}"

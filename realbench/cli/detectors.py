@@ -9,13 +9,15 @@ from typing import Annotated, Any
 import typer
 
 from realbench.cli import options
-from realbench.cli.bench import bench_command
-from realbench.cli.calibrate import as_folder, calibrate_command
-from realbench.cli.check import check_command
-from realbench.cli.fuse import fuse_command
+from realbench.cli.bench import (
+    as_folder,
+    bench_command,
+    calibrate_command,
+    check_command,
+    fuse_command,
+)
 from realbench.cli.program import Program
-from realbench.cli.progress import stage_bar
-from realbench.cli.tables import plain_console
+from realbench.cli.terminal import plain_console, show, show_card, stage_bar
 from realbench.text import printable
 
 app = Program(help="List, check, measure, calibrate, fuse and train detectors.")
@@ -28,8 +30,6 @@ app.command("check")(check_command)
 @app.command("list")
 def list_command(json_: options.Json = False) -> None:
     """List the detectors that have a card, and which of them have their weights here."""
-    import json
-
     from realbench.detection.ensembles import list_ensembles
     from realbench.detection.registry import (
         DEFAULT_DETECTORS,
@@ -52,7 +52,7 @@ def list_command(json_: options.Json = False) -> None:
         entry = {key: getattr(card, key) for key in ("name", "level", "family", "description")}
         entries.append(entry | {"weights": weights, "missing": missing or None})
     if json_:
-        typer.echo(json.dumps({"detectors": entries, "ensembles": ensembles}))
+        show({"detectors": entries, "ensembles": ensembles}, (), quiet=False, json_=True)
     else:
         _print_detectors(entries, ensembles)
     for line in left_out:
@@ -92,16 +92,14 @@ def show_command(
     name: Annotated[
         str, typer.Argument(metavar="NAME|CARD_DIR", help="A detector's name, or a card's folder.")
     ],
+    json_: options.Json = False,
 ) -> None:
     """Print a detector's card and fingerprint."""
     from realbench.detection.registry import find_card
     from realbench.detection.specs import CARD_FILE
 
     card = find_card(name)
-    typer.echo((card.path / CARD_FILE).read_text(encoding="utf-8").rstrip())
-    missing = card.whats_missing()
-    state = f"not usable here yet: {missing}" if missing else f"fingerprint {card.fingerprint}"
-    typer.echo(f"\n# {state}\n# in {printable(card.path)}")
+    show_card(card, card.path / CARD_FILE, json_=json_)
 
 
 @app.command("train")
@@ -150,8 +148,7 @@ def train_command(
         "trained-detectors"
     ),
     work: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="What is done so far. (default: OUT/.work)"),
+        Path | None, typer.Option(metavar="DIR", help="What is done so far. (default: OUT/.work)")
     ] = None,
     training_views: Annotated[
         int | None, typer.Option(min=1, help="Fewer or more views of an image than the recipe's.")
@@ -199,7 +196,6 @@ def train_command(
 
     Run it again with the same OUT to go on after an interruption.
     """
-    import json
     import sys
 
     from realbench.detection.registry import DEFAULT_DETECTORS
@@ -247,11 +243,7 @@ def train_command(
             report=(lambda _: None) if quiet else lambda line: typer.echo(line, err=True),
             watch=watch,
         )
-    if json_:
-        typer.echo(json.dumps(results))
-    elif not quiet:
-        for line in _trained(results, out):
-            typer.echo(line)
+    show(results, _trained(results, out), quiet=quiet, json_=json_)
 
 
 def _trained(results: dict[str, Any], out: Path) -> Iterator[str]:

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import shlex
 import warnings
-from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from realbench.cli import options
-from realbench.cli.progress import stage_bar
+from realbench.cli.terminal import StageBar, progress_bar, show
 from realbench.errors import UsageError
 
 if TYPE_CHECKING:
     from realbench.generation import Progress
 
-_MODEL = "Model"
-_REWRITER = "Rewriting of prompts"
+_model = partial(typer.Option, rich_help_panel="Model")
+_rewriter = partial(typer.Option, rich_help_panel="Rewriting of prompts")
 
 
 def generate(
@@ -44,74 +43,47 @@ def generate(
     ] = None,
     quiet: options.Quiet = False,
     json_: options.Json = False,
-    revision: Annotated[
-        str | None, typer.Option(help="Branch, tag or commit.", rich_help_panel=_MODEL)
-    ] = None,
+    revision: Annotated[str | None, _model(help="Branch, tag or commit.")] = None,
     lora: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="SOURCE[=SCALE]",
-            help="Safetensors file, folder or hub id; may be repeated.",
-            rich_help_panel=_MODEL,
+        _model(
+            metavar="SOURCE[=SCALE]", help="Safetensors file, folder or hub id; may be repeated."
         ),
     ] = None,
-    steps: Annotated[
-        int | None, typer.Option(min=1, help="(default: the pipeline's)", rich_help_panel=_MODEL)
-    ] = None,
-    guidance: Annotated[
-        float | None, typer.Option(help="(default: the pipeline's)", rich_help_panel=_MODEL)
-    ] = None,
-    width: Annotated[
-        int | None, typer.Option(min=1, help="(default: the pipeline's)", rich_help_panel=_MODEL)
-    ] = None,
-    height: Annotated[
-        int | None, typer.Option(min=1, help="(default: the pipeline's)", rich_help_panel=_MODEL)
-    ] = None,
-    negative_prompt: Annotated[
-        str | None,
-        typer.Option(help="What the images shall not show.", rich_help_panel=_MODEL),
-    ] = None,
+    steps: Annotated[int | None, _model(min=1, help="(default: the pipeline's)")] = None,
+    guidance: Annotated[float | None, _model(help="(default: the pipeline's)")] = None,
+    width: Annotated[int | None, _model(min=1, help="(default: the pipeline's)")] = None,
+    height: Annotated[int | None, _model(min=1, help="(default: the pipeline's)")] = None,
+    negative_prompt: Annotated[str | None, _model(help="What the images shall not show.")] = None,
     argument: Annotated[
         list[str] | None,
-        typer.Option(
+        _model(
             metavar="NAME=VALUE",
             help="Another argument of the pipeline's call, as JSON; may be repeated.",
-            rich_help_panel=_MODEL,
         ),
     ] = None,
     offload: Annotated[
-        bool,
-        typer.Option(
-            "--offload", help="Keep on the GPU only the part at work.", rich_help_panel=_MODEL
-        ),
+        bool, _model("--offload", help="Keep on the GPU only the part at work.")
     ] = False,
     rewriter: Annotated[
         str | None,
-        typer.Option(
+        _rewriter(
             metavar="RUN|FOLDER|HUB_ID|FILE.gguf",
             help="A language model that rewrites the prompts first, such as a run of "
             "realgen-train prompt.",
-            rich_help_panel=_REWRITER,
         ),
     ] = None,
-    rewriter_revision: Annotated[
-        str | None, typer.Option(help="Branch, tag or commit.", rich_help_panel=_REWRITER)
-    ] = None,
+    rewriter_revision: Annotated[str | None, _rewriter(help="Branch, tag or commit.")] = None,
     rewriter_instruction: Annotated[
         str | None,
-        typer.Option(
+        _rewriter(
             metavar="NAME|FILE",
             help="What it is told. (default: what it was trained with, else photographic-v1)",
-            rich_help_panel=_REWRITER,
         ),
     ] = None,
     rewriter_tokens: Annotated[
         int | None,
-        typer.Option(
-            min=1,
-            help="Of an answer, at most. (default: as in its training, else 256)",
-            rich_help_panel=_REWRITER,
-        ),
+        _rewriter(min=1, help="Of an answer, at most. (default: as in its training, else 256)"),
     ] = None,
 ) -> None:
     """Make a model's images of a suite, for score and arena.
@@ -150,22 +122,19 @@ def generate(
         batch_size=batch_size,
         limit=limit,
     )
-    with progress_bar(shown=not quiet and not json_) as progress:
+    with progress_bar(_draw, shown=not quiet and not json_, rates=False) as progress:
         made = make_images(prompts, out, options, progress=progress)
-    if json_:
-        typer.echo(json.dumps(made.manifest["counts"] | {"made": made.made, "kept": made.kept}))
-    elif not quiet:
-        typer.echo(f"{made.made:,} images made in {out}, {made.kept:,} were there")
-        counts = made.manifest["counts"]
-        if counts["flagged"]:
-            typer.echo(f"Note: the model's own filter flagged {counts['flagged']:,} of them")
-        if counts["not_rewritten"]:
-            typer.echo(
-                f"Note: the rewriter gave no text for {counts['not_rewritten']:,} prompts, which "
-                "were used as they are"
-            )
-        following = shlex.join(["realbench", "score", str(out), "--prompts", prompts])
-        typer.echo(f"Next: {following}")
+    counts = made.manifest["counts"]
+    lines = [f"{made.made:,} images made in {out}, {made.kept:,} were there"]
+    if counts["flagged"]:
+        lines.append(f"Note: the model's own filter flagged {counts['flagged']:,} of them")
+    if counts["not_rewritten"]:
+        lines.append(
+            f"Note: the rewriter gave no text for {counts['not_rewritten']:,} prompts, which "
+            "were used as they are"
+        )
+    lines.append(f"Next: {shlex.join(['realbench', 'score', str(out), '--prompts', prompts])}")
+    show(counts | {"made": made.made, "kept": made.kept}, lines, quiet=quiet, json_=json_)
 
 
 def _named_value(text: str) -> tuple[str, Any]:
@@ -178,16 +147,6 @@ def _named_value(text: str) -> tuple[str, Any]:
         return name, value
 
 
-@contextlib.contextmanager
-def progress_bar(*, shown: bool) -> Iterator[Callable[[Progress], None] | None]:
-    """Yield a callback that draws a bar with time left, on a terminal alone."""
-    with stage_bar(shown=shown, rates=False) as bar:
-        if bar is None:
-            yield None
-            return
-
-        def update(progress: Progress) -> None:
-            bar.enter(progress.stage, progress.total or None)
-            bar.show(progress.done, progress.total or None)
-
-        yield update
+def _draw(bar: StageBar, progress: Progress) -> None:
+    bar.enter(progress.stage, progress.total or None)
+    bar.show(progress.done, progress.total or None)

@@ -9,6 +9,7 @@ import typer
 
 from realbench.cli import options
 from realbench.cli.program import Program
+from realbench.cli.terminal import show
 from realbench.text import printable
 
 if TYPE_CHECKING:
@@ -23,21 +24,23 @@ BoardDir = Annotated[Path, typer.Argument(metavar="BOARD_DIR", help="Folder with
 def new_command(
     board: Annotated[Path, typer.Argument(metavar="BOARD_DIR", help="The board's new folder.")],
     runs: Annotated[
-        list[Path],
-        typer.Argument(metavar="RUN", help="A score run, an arena run, or one each."),
+        list[Path], typer.Argument(metavar="RUN", help="A score run, an arena run, or one each.")
     ],
     prompts: options.PromptsNeeded,
     title: Annotated[str, typer.Option(help="The board's title.")],
     min_prompts: Annotated[
         int | None, typer.Option(min=2, help="Least number of prompts. (default: nine in ten)")
     ] = None,
+    quiet: options.Quiet = False,
+    json_: options.Json = False,
 ) -> int:
     """Start a board whose entries are made as these runs were: writes its board.toml."""
-    from realbench.leaderboard.start import start_board
+    from realbench.leaderboard.entry import start_board
 
     start_board(board, runs, suite=prompts, title=title, min_prompts=min_prompts)
     path = printable(board / "board.toml")
-    typer.echo(f"Wrote {path}: add its limits, and entries with leaderboard add")
+    lines = [f"Wrote {path}: add its limits, and entries with leaderboard add"]
+    show({"board": path}, lines, quiet=quiet, json_=json_)
     return 0
 
 
@@ -76,6 +79,8 @@ def add_command(
     replace: Annotated[
         bool, typer.Option("--replace", help="Replace the entry of the same name.")
     ] = False,
+    quiet: options.Quiet = False,
+    json_: options.Json = False,
 ) -> int:
     """Write a model's entry: its figures, scores of every image, and how it was made."""
     from realbench.errors import RealBenchError, UsageError
@@ -104,14 +109,13 @@ def add_command(
             f"{printable(path)} is there already: give --replace, or the model another name"
         )
     write_entry(entry, path)
-    typer.echo(f"Wrote {printable(path)}")
+    show({"entry": printable(path)}, [f"Wrote {printable(path)}"], quiet=quiet, json_=json_)
     return 0
 
 
 @app.command("verify")
 def verify_command(
-    board: BoardDir,
-    json_: options.Json = False,
+    board: BoardDir, quiet: options.Quiet = False, json_: options.Json = False
 ) -> int:
     """Verify a board: formats, hashes, figures computed again, duplicates.
 
@@ -121,16 +125,12 @@ def verify_command(
     from realbench.leaderboard.verify import verify_board
 
     found = verify_board(load_board(board))
-    if json_:
-        import json
-
-        typer.echo(json.dumps({"n_entries": len(found.entries), "violations": found.violations}))
-    else:
-        for line in found.violations:
-            typer.echo(printable(line))
-        if not found.violations:
-            n = len(found.entries)
-            typer.echo(f"{printable(board)}: {n} {'entry' if n == 1 else 'entries'}, no violation")
+    n = len(found.entries)
+    lines = [printable(line) for line in found.violations] or [
+        f"{printable(board)}: {n} {'entry' if n == 1 else 'entries'}, no violation"
+    ]
+    record = {"n_entries": n, "violations": found.violations}
+    show(record, lines, quiet=quiet and not found.violations, json_=json_)
     return 1 if found.violations else 0
 
 
@@ -143,20 +143,25 @@ def build_command(
         Path | None,
         typer.Option(metavar="OUT", help="Also collect pages and data there for publishing."),
     ] = None,
+    quiet: options.Quiet = False,
+    json_: options.Json = False,
 ) -> int:
     """Build README.md, leaderboard.csv, leaderboard.tex and index.html from the entries.
 
     Building twice changes nothing; a board with violations is not built.
     """
-    from realbench.leaderboard.build import build_board, build_site
+    from realbench.leaderboard.page import build_board, build_site
 
+    built, lines = {}, []
     for board in boards:
-        changed = build_board(board)
-        names = ", ".join(path.name for path in changed)
-        typer.echo(f"{printable(board)}: {'wrote ' + names if names else 'nothing to change'}")
+        built[printable(board)] = names = [path.name for path in build_board(board)]
+        done = f"wrote {', '.join(names)}" if names else "nothing to change"
+        lines.append(f"{printable(board)}: {done}")
     if site is not None:
         build_site(boards, site)
-        typer.echo(f"Site: {printable(site)}")
+        lines.append(f"Site: {printable(site)}")
+    record = {"written": built, "site": None if site is None else printable(site)}
+    show(record, lines, quiet=quiet, json_=json_)
     return 0
 
 
@@ -171,10 +176,8 @@ def diff_command(
     from realbench.leaderboard.diff import diff_boards, diff_markdown, diff_text
 
     diff = diff_boards(_standings(before), _standings(after))
-    if json_:
-        typer.echo(diff.model_dump_json())
-    else:
-        typer.echo(diff_markdown(diff) if markdown else diff_text(diff))
+    text = diff_markdown(diff) if markdown else diff_text(diff)
+    show(diff.model_dump(mode="json"), [text], quiet=False, json_=json_)
     return 0
 
 
@@ -199,6 +202,8 @@ def review_command(
     allow_changes: Annotated[
         bool, typer.Option("--allow-changes", help="Anything may be changed, as maintainers do.")
     ] = False,
+    quiet: options.Quiet = False,
+    json_: options.Json = False,
 ) -> int:
     """Verify the entries that a pull request adds, and that it changes nothing else.
 
@@ -212,11 +217,9 @@ def review_command(
         from realbench.runs.files import write_atomically
 
         write_atomically(out, found.model_dump_json(indent=2).encode())
-    for line in found.violations:
-        typer.echo(printable(line))
-    if not found.violations:
-        for diff in found.boards:
-            typer.echo(diff_text(diff))
+    lines = [printable(line) for line in found.violations] or map(diff_text, found.boards)
+    record = found.model_dump(mode="json")
+    show(record, lines, quiet=quiet and not found.violations, json_=json_)
     return 1 if found.violations else 0
 
 

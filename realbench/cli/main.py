@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from realbench.cli import arena, detectors, leaderboard, prompts, quality, train
-from realbench.cli.demo import demo
 from realbench.cli.generate import generate
 from realbench.cli.program import Program, add_version
-from realbench.cli.score import score
+from realbench.cli.score import demo, score
 from realbench.cli.serve import serve
 
 app = Program(

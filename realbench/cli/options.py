@@ -21,14 +21,12 @@ References = Annotated[
     list[Path], typer.Option("--reference", metavar="PHOTOS", help=f"{_PHOTOS}; may be repeated.")
 ]
 Generated = Annotated[
-    list[Path],
-    typer.Option(metavar="DIR", help="Folder of a generator's images; may be repeated."),
+    list[Path], typer.Option(metavar="DIR", help="Folder of a generator's images; may be repeated.")
 ]
 SUITE = "SUITE|FILE"
 _SUITE = "A suite's name, or a file of prompts (JSONL, CSV, TSV, JSON, TXT, Parquet)"
 Prompts = Annotated[
-    str | None,
-    typer.Option(metavar=SUITE, help=f"{_SUITE}; an image's stem is its prompt's id."),
+    str | None, typer.Option(metavar=SUITE, help=f"{_SUITE}; an image's stem is its prompt's id.")
 ]
 PromptsNeeded = Annotated[str, typer.Option("--prompts", metavar=SUITE, help=f"{_SUITE}.")]
 Suite = Annotated[str, typer.Argument(metavar=SUITE, help=f"{_SUITE}.")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -9,28 +10,25 @@ import typer
 
 from realbench.cli import options
 from realbench.cli.program import Program
-from realbench.cli.tables import plain_console
+from realbench.cli.terminal import plain_console, show
 from realbench.text import printable
 
 app = Program(help="List, show, export and import prompt suites.")
 
-_COLUMNS = "Columns of JSON, CSV, Parquet and datasets"
-_NUMBERS = "Ids by number"
-_DATASETS = "Datasets (hf:)"
+_columns = partial(typer.Option, rich_help_panel="Columns of JSON, CSV, Parquet and datasets")
+_numbers = partial(typer.Option, rich_help_panel="Ids by number")
+_datasets = partial(typer.Option, rich_help_panel="Datasets (hf:)")
 
 
 @app.command("list")
-def list_command(
-    json_: options.Json = False,
-) -> None:
+def list_command(json_: options.Json = False) -> None:
     """List the bundled suites."""
     from realbench.prompts import list_suites, load_suite
 
     suites = [load_suite(name) for name in list_suites()]
     if json_:
-        import json
-
-        typer.echo(json.dumps([one.describe() | {"categories": one.categories} for one in suites]))
+        records = [one.describe() | {"categories": one.categories} for one in suites]
+        show(records, (), quiet=False, json_=True)
         return
     from rich.table import Table
 
@@ -131,53 +129,26 @@ def import_command(
         typer.Option("--format", help="txt: a prompt a line. (default: by the file's ending)"),
     ] = None,
     prompt_column: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="(default: prompt, Prompt, text or caption)",
-            rich_help_panel=_COLUMNS,
-        ),
+        str | None, _columns(metavar="NAME", help="(default: prompt, Prompt, text or caption)")
     ] = None,
     id_column: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="(default: id; without one, rows are numbered)",
-            rich_help_panel=_COLUMNS,
-        ),
+        str | None, _columns(metavar="NAME", help="(default: id; without one, rows are numbered)")
     ] = None,
     category_column: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="(default: category)", rich_help_panel=_COLUMNS),
+        str | None, _columns(metavar="NAME", help="(default: category)")
     ] = None,
     long_column: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="(default: prompt_long)", rich_help_panel=_COLUMNS),
+        str | None, _columns(metavar="NAME", help="(default: prompt_long)")
     ] = None,
-    tags_column: Annotated[
-        str | None, typer.Option(metavar="NAME", help="(default: tags)", rich_help_panel=_COLUMNS)
-    ] = None,
+    tags_column: Annotated[str | None, _columns(metavar="NAME", help="(default: tags)")] = None,
     number: Annotated[
-        bool,
-        typer.Option(
-            "--number", help="Number rows although they have an id.", rich_help_panel=_NUMBERS
-        ),
+        bool, _numbers("--number", help="Number rows although they have an id.")
     ] = False,
-    start: Annotated[
-        int, typer.Option(min=0, help="The first row's or line's.", rich_help_panel=_NUMBERS)
-    ] = 0,
-    digits: Annotated[
-        int, typer.Option(min=1, max=20, help="Filled with zeros.", rich_help_panel=_NUMBERS)
-    ] = 5,
-    split: Annotated[
-        str | None, typer.Option(help="(default: the only one)", rich_help_panel=_DATASETS)
-    ] = None,
-    config: Annotated[
-        str | None, typer.Option(help="(default: the only one)", rich_help_panel=_DATASETS)
-    ] = None,
-    revision: Annotated[
-        str | None, typer.Option(help="Branch, tag or commit.", rich_help_panel=_DATASETS)
-    ] = None,
+    start: Annotated[int, _numbers(min=0, help="The first row's or line's.")] = 0,
+    digits: Annotated[int, _numbers(min=1, max=20, help="Filled with zeros.")] = 5,
+    split: Annotated[str | None, _datasets(help="(default: the only one)")] = None,
+    config: Annotated[str | None, _datasets(help="(default: the only one)")] = None,
+    revision: Annotated[str | None, _datasets(help="Branch, tag or commit.")] = None,
 ) -> None:
     """Turn prompts of others into a suite's JSONL file.
 

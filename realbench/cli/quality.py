@@ -8,7 +8,7 @@ import typer
 
 from realbench.cli import options
 from realbench.cli.program import Program
-from realbench.cli.tables import plain_console
+from realbench.cli.terminal import add_texts, plain_console, show, show_card
 
 if TYPE_CHECKING:
     from realbench.quality.cards import MeasureCard
@@ -20,29 +20,19 @@ app = Program(help="List and show measures of quality and alignment.")
 def list_command(json_: options.Json = False) -> None:
     """List the measures, what they read, and which have their weights here."""
     from rich.table import Table
-    from rich.text import Text
 
     from realbench.quality.cards import find_measure, list_measures
 
     cards = [find_measure(name) for name in list_measures()]
     if json_:
-        import json
-
-        found = [
-            {
-                "name": card.name,
-                "reads": _reads(card),
-                "description": card.description,
-                "missing": card.whats_missing() or None,
-            }
-            for card in cards
-        ]
-        typer.echo(json.dumps(found))
+        keys = ("name", "reads", "description", "missing")
+        rows = [(c.name, _reads(c), c.description, c.whats_missing() or None) for c in cards]
+        show([dict(zip(keys, row, strict=True)) for row in rows], (), quiet=False, json_=True)
         return
     table = Table("measure", "reads", "weights", "what it does")
     for card in cards:
         weights = "needs them" if card.whats_missing() else "here"
-        table.add_row(*map(Text, (card.name, _reads(card), weights, card.description)))
+        add_texts(table, (card.name, _reads(card), weights, card.description))
     console = plain_console()
     console.print(table)
     console.print("Use one: realbench score FOLDER --prompts SUITE --quality NAME")
@@ -55,15 +45,12 @@ def _reads(card: MeasureCard) -> str:
 @app.command("show")
 def show_command(
     name: Annotated[
-        str,
-        typer.Argument(metavar="NAME|CARD_DIR", help="A measure's name, or a card's folder."),
+        str, typer.Argument(metavar="NAME|CARD_DIR", help="A measure's name, or a card's folder.")
     ],
+    json_: options.Json = False,
 ) -> None:
     """Print a measure's card and fingerprint, and how to get what is missing."""
     from realbench.quality.cards import MEASURE_FILE, find_measure
 
     card = find_measure(name)
-    typer.echo((card.path / MEASURE_FILE).read_text(encoding="utf-8").rstrip())
-    missing = card.whats_missing()
-    state = f"not usable here yet: {missing}" if missing else f"fingerprint {card.fingerprint}"
-    typer.echo(f"\n# {state}\n# in {card.path}")
+    show_card(card, card.path / MEASURE_FILE, json_=json_)

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from realbench.cli import options
-from realbench.cli.progress import stage_bar
-from realbench.cli.tables import plain_console, print_table
+from realbench.cli.terminal import (
+    StageBar,
+    add_texts,
+    figures_table,
+    plain_console,
+    print_table,
+    progress_bar,
+    show,
+)
 from realbench.report.wording import figure
 from realbench.text import printable
 
@@ -75,7 +82,7 @@ def score(
 
     if quiet:
         warnings.simplefilter("ignore")
-    with progress_bar(shown=not quiet and not json_) as progress:
+    with scoring_bar(shown=not quiet and not json_) as progress:
         run = score_folders(
             *folders,
             prompts=prompts,
@@ -102,11 +109,9 @@ def finish(
     run: ScoreRun, *, out: Path | None, quiet: bool, json_: bool, strict: bool = False
 ) -> int:
     """Print a run and return the exit code."""
-    if json_:
-        import json
-
-        typer.echo(json.dumps(run.summary))
-    elif not quiet:
+    if json_ or quiet:
+        show(run.summary, (), quiet=quiet, json_=json_)
+    else:
         print_run(run, out)
     failed = len(run.failures)
     if not run.n_scored:
@@ -123,20 +128,13 @@ def _first(run: ScoreRun) -> str:
     return f"{row['folder']}/{row['image']}: {row['reason']}"
 
 
-@contextlib.contextmanager
-def progress_bar(*, shown: bool) -> Iterator[Callable[[Progress], None] | None]:
-    """Yield a callback that draws a bar with images/s and time left, on a terminal alone."""
-    with stage_bar(shown=shown, stage="scoring") as bar:
-        if bar is None:
-            yield None
-            return
+def _draw(bar: StageBar, progress: Progress) -> None:
+    bar.enter("scoring", progress.total)
+    bar.show(progress.done, progress.total, f"{bar.speed:.1f} images/s" if bar.speed else "")
 
-        def update(progress: Progress) -> None:
-            bar.enter("scoring", progress.total)
-            speed = bar.speed
-            bar.show(progress.done, progress.total, f"{speed:.1f} images/s" if speed else "")
 
-        yield update
+scoring_bar = partial(progress_bar, _draw, stage="scoring")
+"""Yields a callback that draws a bar with images/s and time left, on a terminal alone."""
 
 
 # --- What is printed ---------------------------------------------------------------------------
@@ -158,14 +156,10 @@ def print_run(run: ScoreRun, out: Path | None) -> None:
 
 
 def _ranking(summary: Summary) -> Table:
-    from rich import box
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table(
-        caption="P(real) in [0, 1], higher is more real; below it the 95 % interval over prompts",
-        box=box.SIMPLE_HEAD,
-        padding=0,
+    table = figures_table(
+        "P(real) in [0, 1], higher is more real; below it the 95 % interval over prompts"
     )
     several = len(summary["folders"]) > 1
     reference = summary["reference"]
@@ -186,16 +180,12 @@ def _ranking(summary: Summary) -> Table:
         row += [figure(entry["detectors"][name]) for name in names]
         if reference:
             row.append("" if is_photos else figure(entry["auc"]))
-        table.add_row(*map(Text, row), style="dim" if is_photos else None, end_section=is_photos)
+        add_texts(table, row, style="dim" if is_photos else None, end_section=is_photos)
     return table
 
 
 def _verdicts(summary: Mapping[str, Any]) -> Table:
     """The shares of verdicts, in a table of their own, and what they can be held to."""
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
     from realbench.stats import VERDICTS
 
     basis = summary["verdict"]
@@ -209,31 +199,27 @@ def _verdicts(summary: Mapping[str, Any]) -> Table:
             f" (left out by source: median {spread['median']:.2f}, at worst "
             f"{spread['largest']:.2f}, n = {spread['n']}, of {spread['n_sources']} sources)"
         )
-    table = Table(caption=caption, box=box.SIMPLE_HEAD, padding=0)
+    table = figures_table(caption)
     table.add_column("folder", min_width=11)
     for header in ("n", *VERDICTS):
         width = None if header == "n" else len("photograph")
-        table.add_column(Text(header), justify="right", min_width=width)
+        table.add_column(header, justify="right", min_width=width)
     reference = summary["reference"]
     for entry in [*([reference] if reference else []), *summary["folders"]]:
         is_photos = entry is reference
         row = [entry["folder"] + ("\nphotographs" if is_photos else ""), _count(entry)]
         row += [figure((entry["verdicts"] or {}).get(verdict)) for verdict in VERDICTS]
-        table.add_row(*map(Text, row), style="dim" if is_photos else None, end_section=is_photos)
+        add_texts(table, row, style="dim" if is_photos else None, end_section=is_photos)
     return table
 
 
 def _quality(summary: Summary, measures: list[MeasureUsed]) -> Table:
     """The means of quality measures, in a table of their own: they are not P(real)."""
-    from rich import box
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table(
-        caption="quality and alignment, no part of realism; higher is better, each on a scale of "
-        "its own; below it the 95 % interval over prompts",
-        box=box.SIMPLE_HEAD,
-        padding=0,
+    table = figures_table(
+        "quality and alignment, no part of realism; higher is better, each on a scale of "
+        "its own; below it the 95 % interval over prompts"
     )
     table.add_column("folder", min_width=11)
     for one in measures:
@@ -246,7 +232,7 @@ def _quality(summary: Summary, measures: list[MeasureUsed]) -> Table:
         for one in measures:
             value = entry["quality"][one["name"]]
             row += [figure(value), str(value["n"])]
-        table.add_row(*map(Text, row), style="dim" if is_photos else None, end_section=is_photos)
+        add_texts(table, row, style="dim" if is_photos else None, end_section=is_photos)
     return table
 
 
@@ -287,3 +273,27 @@ def _print_failures(run: ScoreRun, console: Console, limit: int = 10) -> None:
         console.print(printable(line))
     if len(failures) > limit:
         console.print(f"Unreadable: {len(failures) - limit} more, see scores.csv (--out)")
+
+
+def demo(
+    out: Annotated[Path, options.out("Receives the pictures and the run.", "DIR")] = Path(
+        "realbench-demo"
+    ),
+    quiet: options.Quiet = False,
+    json_: options.Json = False,
+) -> int:
+    """Score sample photographs against rendered pictures: no data, no download needed."""
+    from realbench.demo import make_demo_folders
+    from realbench.scoring.run import score
+
+    photographs, renders = make_demo_folders(out)
+    shown = not quiet and not json_
+    if shown:
+        typer.echo(
+            "Two sample photographs (scikit-learn) against six pictures rendered "
+            "just now: it shows how a run looks. The detectors know such renders from their "
+            "training, and these are far too few images to conclude from."
+        )
+    with scoring_bar(shown=shown) as progress:
+        run = score(renders, reference=photographs, out=out / "run", progress=progress)
+    return finish(run, out=out / "run", quiet=quiet, json_=json_)

@@ -21,6 +21,7 @@ def serve(
         typer.Option(metavar="FILE", help="TOML file with a [reward] table, as trainings have it."),
     ] = None,
     detector: options.Detector = None,
+    weights: options.Weights = None,
     host: Annotated[
         str, typer.Option(help="Address to listen on; others than loopback need a token.")
     ] = "127.0.0.1",
@@ -33,6 +34,7 @@ def serve(
         ),
     ] = None,
     device: options.Device = "auto",
+    precision: options.Precision = "float32",
     max_batch: Annotated[
         int, typer.Option(min=1, help="Images at which a forward pass is full.")
     ] = 64,
@@ -61,6 +63,7 @@ def serve(
     Requests of several clients share forward passes. SIGTERM (and Ctrl-C) lets what is under way
     finish. See docs/serve.md for the interface, the Python client and trainers.
     """
+    from realbench.detection.weight_files import parse_weights
     from realbench.reward.reward import RewardConfig, build_reward
     from realbench.reward.token import find_token
     from realbench.serve.reward_limits import Limits
@@ -85,9 +88,16 @@ def serve(
         limits=limits,
     )
     options.check()  # before detectors are loaded
-    if config is not None and detector:
-        raise UsageError("give the reward by --config or by --detector, not by both")
-    table = {"kind": "detectors", "detectors": detector or []}
+    table = {
+        "kind": "detectors",
+        "detectors": detector or [],
+        "weights": dict(one.split("=", 1) for one in weights or [] if "=" in one),
+        "precision": precision,
+    }
+    if config is not None and (detector or weights or precision != "float32"):
+        given = "--detector" if detector else "--weights" if weights else "--precision"
+        raise UsageError(f"give the reward by --config or by {given}, not by both")
+    parse_weights(weights or [])  # says what is wrong with one as every command does
     reward = build_reward(
         RewardConfig.model_validate({"components": [table]}) if config is None else _read(config),
         device=device,
@@ -107,8 +117,7 @@ def _read(file: Path) -> RewardConfig:
     Raises:
         UsageError: it cannot be read, has no such table, or the table has a mistake.
     """
-    from realbench.config.config_files import check_config
-    from realbench.config.toml_text import read_toml
+    from realbench.config.config_files import check_config, read_toml
     from realbench.reward.config import RewardConfig
 
     name = printable(file)

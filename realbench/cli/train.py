@@ -2,29 +2,201 @@
 
 from __future__ import annotations
 
+import os
 import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from realbench.cli import options, training
-from realbench.cli.ending import run as run_command
+from realbench.cli import options
 from realbench.cli.program import Program, add_version
-from realbench.cli.train_demo import demo
-from realbench.cli.train_prompt import prompt
+from realbench.cli.program import run as run_command
+from realbench.cli.terminal import StageBar, progress_bar, show
+from realbench.errors import RealBenchError
+from realbench.report import wording
+from realbench.runs.folder import install_command
 
 if TYPE_CHECKING:
     from realbench.config.config_files import Configs
     from realbench.train.diffusion import TrainResult
+    from realbench.train.progress import Progress
+    from realbench.train.prompt.run import PromptTrainResult
+
+Out = Annotated[Path | None, options.out("The run's folder; goes on there. (default: CONFIG-run)")]
+Seed = Annotated[int | None, options.seed("Of every random choice. (default: the config's)")]
+
+
+def overrides(given: Sequence[str] | None, seed: int | None) -> list[str]:
+    """Return the values of ``--set`` and ``--seed`` as a config takes them."""
+    return [*(given or []), *([f"seed={seed}"] if seed is not None else [])]
+
+
+def check_installed(
+    packages: Sequence[str] = ("diffusers", "peft", "accelerate"), *, command: str = "realgen-train"
+) -> None:
+    """Say how to install what trains.
+
+    Raises:
+        RealBenchError: a package is missing.
+    """
+    from importlib.util import find_spec
+
+    missing = [one for one in packages if find_spec(one) is None]
+    if missing:
+        raise RealBenchError(f"{command} needs {', '.join(missing)}: {install_command('train')}")
+
+
+def training_bar(*, quiet: bool, json_: bool) -> Any:
+    """Return what yields a callback that draws a bar with time left, on a terminal alone."""
+    shown = _is_first_process() and not quiet and not json_
+    return progress_bar(_draw, shown=shown, stage="loading")
+
+
+def _draw(bar: StageBar, progress: Progress) -> None:
+    bar.enter(progress.stage, progress.total or None)
+    reward = "" if progress.reward is None else f"reward {progress.reward:.3f}"
+    bar.show(progress.done, progress.total or None, reward)
+
+
+def _is_first_process() -> bool:
+    """Return whether this is the process that prints: of several, accelerate numbers them."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def show_training(
+    summary: Mapping[str, Any], lines: Iterable[str], *, quiet: bool, json_: bool
+) -> None:
+    """Print a training's summary, in the first process: as JSON, in lines, or not at all."""
+    if _is_first_process():
+        show(summary, lines, quiet=quiet, json_=json_, indent=1)
+
+
+def _figure(summary: Mapping[str, Any], name: str) -> str:
+    """Format a figure of a training's summary, such as ``reward_start``, with its interval."""
+    low, high = summary[f"{name}_interval"]
+    return wording.figure({"estimate": summary[name], "low": low, "high": high}, 3, inline=True)
+
 
 app = Program(
     name="realgen-train",
     help="Train image models and prompt writers with the scorers as the reward.",
 )
 add_version(app, "realgen-train")
-app.command("prompt")(prompt)
-app.command("demo")(demo)
+
+
+_NEEDED = ("trl", "peft", "datasets", "accelerate", "diffusers", "filelock")
+
+
+@app.command("prompt")
+def prompt(
+    config: Annotated[
+        str, typer.Option(metavar="FILE|NAME", help="A TOML file, or qwen3-4b or smollm2-demo.")
+    ],
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="TABLE.KEY=VALUE",
+            help="Another value than the config's, such as model=FILE.gguf; may be repeated.",
+        ),
+    ] = None,
+    out: Out = None,
+    seed: Seed = None,
+    quiet: options.Quiet = False,
+    json_: options.Json = False,
+) -> None:
+    """Train a language model to rewrite prompts, by GRPO on the images of its rewrites.
+
+    Run the same command again to go on after an interruption. On several GPUs:
+    accelerate launch -m realbench.cli.train prompt ...
+    """
+    from realbench.train.prompt.config import load_config
+
+    if quiet or json_:
+        warnings.simplefilter("ignore")
+    settings = load_config(config, overrides(set_, seed))
+    check_installed(_NEEDED, command="realgen-train prompt")
+    from realbench.train.prompt.run import train
+
+    with training_bar(quiet=quiet, json_=json_) as progress:
+        result = train(settings, out=out or Path(f"{Path(config).stem}-run"), progress=progress)
+    lines = _rewriter_lines(result, has_images=settings.pipeline is not None)
+    show_training(result.summary, lines, quiet=quiet, json_=json_)
+
+
+def _rewriter_lines(result: PromptTrainResult, *, has_images: bool) -> Iterator[str]:
+    summary = result.summary
+    yield from _rewards(summary, 12)
+    for name, before in summary["components_start"].items():
+        after = summary["components_end"][name]
+        yield f"  {name:10} {_with_interval(before)} -> {_with_interval(after)}"
+    yield (
+        f"On {summary['n_prompts']} prompts that were not trained on, the same before and after "
+        f"{summary['iterations']} iterations; in brackets 95 % intervals"
+    )
+    if not has_images:
+        yield "No image was made: the reward is of the texts alone"
+    if result.stop_reason == "hacking":
+        yield _HACKED
+    yield f"Rewriter: {result.rewriter}"
+    yield f"Report: {result.out / 'report.html'}"
+    yield f"Next: realbench generate --rewriter {result.out} --prompts ... --model ... --out ..."
+
+
+def _with_interval(value: dict[str, Any]) -> str:
+    if value["low"] is None:
+        return f"{value['mean']:.3f} (no interval)"
+    return f"{value['mean']:.3f} ({value['low']:.3f}–{value['high']:.3f})"
+
+
+@app.command("demo")
+def demo(
+    out: Annotated[Path, options.out("The run's folder; goes on there.")] = Path("realgen-demo"),
+    seed: Annotated[int, options.seed("Of every random choice.")] = 0,
+    iterations: Annotated[
+        int | None, typer.Option(min=1, help="Fewer or more than the config's.")
+    ] = None,
+    quiet: options.Quiet = False,
+    json_: options.Json = False,
+) -> None:
+    """Improve a small text-to-image model by Flow-GRPO, on a CPU in minutes.
+
+    The model (32 pixels), the detector that rewards it and the judge that does not are shipped;
+    nothing is downloaded.
+    """
+    check_installed()
+    if quiet or json_:
+        warnings.simplefilter("ignore")
+    from realbench.train.demo.run import run_demo
+
+    with training_bar(quiet=quiet, json_=json_) as progress:
+        summary = run_demo(out, seed=seed, iterations=iterations, progress=progress)
+    show_training(summary, _demo_lines(summary, out), quiet=quiet, json_=json_)
+
+
+def _demo_lines(summary: dict[str, Any], out: Path) -> Iterator[str]:
+    yield from _rewards(summary, 9)
+    quality = summary["quality"]
+    failed = [name for name, one in quality["measures"].items() if not one["passed"]]
+    yield (
+        f"{'quality':9} {quality['usual_start']:.3f} -> {quality['usual_end']:.3f} of a picture's "
+        "measures are within the range of photographs; "
+        + (f"further from it than before: {', '.join(failed)}" if failed else "none got worse")
+    )
+    yield (
+        f"On {summary['n_images']} pictures of {summary['n_prompts']} prompts that were not "
+        f"trained on, before and after {summary['iterations']} iterations; in "
+        "brackets 95 % intervals"
+    )
+    yield (
+        f"Iterations and evaluations took {summary['seconds']:.0f} s, this command "
+        f"{summary['wall_seconds']:.0f} s in all; made again by: {summary['command']}"
+    )
+    for one in summary["warnings"]:
+        yield f"warning: iteration {one['iteration']}: {one['warning']}"
+    yield f"Report: {out / 'report.html'}"
 
 
 @app.command()
@@ -35,9 +207,7 @@ def diffusion(
     set_: Annotated[
         list[str] | None,
         typer.Option(
-            "--set",
-            metavar="TABLE.KEY=VALUE",
-            help="Another value than the config's; repeatable.",
+            "--set", metavar="TABLE.KEY=VALUE", help="Another value than the config's; repeatable."
         ),
     ] = None,
     paired: Annotated[
@@ -46,8 +216,8 @@ def diffusion(
             metavar="DIR", help="Real images with captions: the reward's detectors train, too."
         ),
     ] = None,
-    out: training.Out = None,
-    seed: training.Seed = None,
+    out: Out = None,
+    seed: Seed = None,
     quiet: options.Quiet = False,
     json_: options.Json = False,
 ) -> None:
@@ -60,21 +230,16 @@ def diffusion(
 
     if quiet or json_:
         warnings.simplefilter("ignore")
-    values = training.overrides(set_, seed)
+    values = overrides(set_, seed)
     if paired is not None:
         values.append(f"cotraining.paired={str(paired)!r}")
     settings = load_config(config, values)
-    training.check_installed()
+    check_installed()
     from realbench.train.diffusion import train
 
-    folder = out or Path(f"{Path(config).stem}-run")
-    first = training.is_first_process()
-    with training.progress_bar(shown=first and not quiet and not json_) as progress:
-        result = train(settings, out=folder, progress=progress)
-    if first and json_:
-        training.print_json(result.summary)
-    elif first and not quiet:
-        print_result(result)
+    with training_bar(quiet=quiet, json_=json_) as progress:
+        result = train(settings, out=out or Path(f"{Path(config).stem}-run"), progress=progress)
+    show_training(result.summary, print_result(result), quiet=quiet, json_=json_)
 
 
 @app.command()
@@ -117,22 +282,28 @@ def report(
     typer.echo(f"Report: {write(run)}")
 
 
-def print_result(result: TrainResult) -> None:
-    """Print where the rewards began and ended, warnings, and where the files are."""
+_HACKED = "Stopped: the reward rose while the held-out score fell (stop_on_hacking)"
+
+
+def print_result(result: TrainResult) -> Iterator[str]:
+    """Yield where the rewards began and ended, and where the files are."""
     summary = result.summary
-    for label, name in {"reward": "reward", "held-out": "heldout"}.items():
-        if summary[f"{name}_start"] is None:
-            continue
-        start, end = (training.figure(summary, f"{name}_{when}") for when in ("start", "end"))
-        typer.echo(f"{label:9} {start} -> {end}")
-    typer.echo(
+    yield from _rewards(summary, 9)
+    yield (
         f"On {summary['n_images']} images of {summary['n_prompts']} prompts, the same before and "
         f"after {summary['iterations']} iterations; in brackets 95 % intervals"
     )
     if result.stop_reason == "hacking":
-        typer.echo("Stopped: the reward rose while the held-out score fell (stop_on_hacking)")
-    typer.echo(f"LoRA: {result.out / 'lora'}")
-    typer.echo(f"Report: {result.out / 'report.html'}")
+        yield _HACKED
+    yield f"LoRA: {result.out / 'lora'}"
+    yield f"Report: {result.out / 'report.html'}"
+
+
+def _rewards(summary: Mapping[str, Any], width: int) -> Iterator[str]:
+    for label, name in (("reward", "reward"), ("held-out", "heldout")):
+        if summary[f"{name}_start"] is not None:
+            start, end = (_figure(summary, f"{name}_{when}") for when in ("start", "end"))
+            yield f"{label:{width}} {start} -> {end}"
 
 
 def main() -> None:

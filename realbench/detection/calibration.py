@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from realbench.config.toml_text import first_problem, read_toml
+from realbench.config.config_files import first_problem, read_toml
 from realbench.detection.specs import CalibrationSpec
 from realbench.errors import UsageError
 from realbench.files import write_whole

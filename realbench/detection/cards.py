@@ -15,7 +15,7 @@ from typing import Any, Self, TypeVar
 
 from pydantic import Field, PrivateAttr, ValidationError, field_validator
 
-from realbench.config.toml_text import first_problem, read_toml
+from realbench.config.config_files import first_problem, read_toml
 from realbench.detection.plugins import find_family
 from realbench.detection.specs import (
     CARD_FILE,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Iterable, Mapping
 from typing import TYPE_CHECKING, Protocol, Self, runtime_checkable
 
+import numpy as np
+
 if TYPE_CHECKING:
-    import numpy as np
     import torch
 
     from realbench.detection.cards import Card
@@ -57,3 +59,43 @@ class Detector(Protocol):
 
     def to(self, device: str) -> Self:
         """Move the network to ``device`` and return the detector."""
+
+
+def prepare_for(
+    detectors: Mapping[str, Detector], names: Iterable[str], image: np.ndarray
+) -> dict[str, torch.Tensor]:
+    """Return the input of each detector for one image.
+
+    A detector may have an attribute ``preparation``, which names what its ``prepare`` does with
+    an image. Detectors with an equal one, such as several heads on one backbone, get the same
+    tensor, which they must not change; None means a preparation like no other.
+
+    Args:
+        detectors: by name.
+        names: those that the image is prepared for.
+        image: uint8 RGB of shape (H, W, 3).
+
+    Returns:
+        uint8 tensors of shape (views, 3, S, S), by name.
+    """
+    shared: dict[Hashable, torch.Tensor] = {}
+    prepared: dict[str, torch.Tensor] = {}
+    for name in names:
+        detector = detectors[name]
+        kind: Hashable = getattr(detector, "preparation", None)
+        if kind is None:
+            prepared[name] = detector.prepare(image)
+            continue
+        if kind not in shared:
+            shared[kind] = detector.prepare(image)
+        prepared[name] = shared[kind]
+    return prepared
+
+
+_SIGNS = ("out of memory", "not enough memory", "can't allocate memory")
+
+
+def is_memory_shortage(error: BaseException) -> bool:
+    """Whether an error of torch, on a GPU or a CPU, or of Python says that memory is short."""
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or any(sign in text for sign in _SIGNS)

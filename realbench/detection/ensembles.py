@@ -11,16 +11,16 @@ import difflib
 import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from realbench.config.toml_text import first_problem, read_toml
+from realbench.config.config_files import first_problem, read_toml
 from realbench.content import content_path
 from realbench.detection.cards import Card, check_name
-from realbench.detection.registry import ENSEMBLE_PREFIX, find_card
-from realbench.detection.specs import Term
+from realbench.detection.registry import ENSEMBLE_PREFIX, check_names, find_card
+from realbench.detection.specs import Precision, Term
 from realbench.errors import UsageError
 from realbench.text import printable
 
@@ -146,6 +146,34 @@ def choose_cards(detectors: Sequence[str | Path]) -> list[Card]:
             )
         cards += _members(ensemble)
     return cards
+
+
+def find_cards(
+    detectors: str | Path | Sequence[str | Path],
+    weights: Mapping[str, Mapping[str, str | Path]] | None = None,
+    precision: Precision = "float32",
+) -> list[Card]:
+    """Return :func:`choose_cards` with the user's files and precision; each once, at least one.
+
+    Args:
+        weights: the user's files, by detector and part; all must be of these detectors.
+        precision: of published networks (:meth:`Card.with_precision`).
+
+    Raises:
+        UsageError: one is unknown, given twice or not valid, or files are of none of them.
+    """
+    cards = choose_cards([detectors] if isinstance(detectors, str | Path) else detectors)
+    names = [card.name for card in cards]
+    check_names(names)
+    given = weights or {}
+    for name in given:
+        if name not in names:
+            raise UsageError(
+                f"--weights names {printable(name)!r}, which is no detector of this run "
+                f"({', '.join(names)})"
+            )
+    own = (c.with_weights(given[c.name]) if c.name in given else c for c in cards)
+    return [card.with_precision(precision) for card in own]
 
 
 def _members(ensemble: Ensemble) -> list[Card]:

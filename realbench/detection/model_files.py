@@ -4,14 +4,40 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 
-from realbench.detection.hub import hub_refusals
 from realbench.errors import RealBenchError, UsageError
 from realbench.files import files_sha256
 from realbench.text import printable
+
+
+@contextmanager
+def hub_refusals(name: str, revision: str | None) -> Iterator[None]:
+    """Turn the hub's refusal of a repository's terms or revision into one line.
+
+    Args:
+        name: the repository's id.
+        revision: what was asked for.
+
+    Raises:
+        RealBenchError: its terms were not accepted.
+        UsageError: it has no such revision.
+    """
+    from huggingface_hub.errors import GatedRepoError, RevisionNotFoundError
+
+    try:
+        yield
+    except GatedRepoError as error:
+        raise RealBenchError(
+            f"{name} is given only to those who accepted its terms on the hub; accept them there "
+            "and run: hf auth login"
+        ) from error
+    except RevisionNotFoundError as error:
+        raise UsageError(f"{name} has no revision {revision!r}") from error
+
 
 # Everything but weights, and never a pickle; code is fetched by those alone who trust it.
 _SMALL_FILES = ["*.json", "*.jinja", "*.txt", "*.model"]

@@ -13,20 +13,20 @@ CARD_FILE = "card.toml"
 # Raise it when the code changes what an unchanged card scores: old cache entries then miss.
 SCORING_VERSION = 1
 
-# Each is built by the module of its name in detection/families; other names are plug-ins'.
-FAMILIES = (
-    "clip-experts",
-    "clip-linear",
-    "clip-svd",
-    "clip-zeroshot",
-    "dino-experts",
-    "native-crops",
-    "timm-classifier",
-    "trace-cnn",
-    "transformers-classifier",
-    "vlm",
-    "whole-image",
-)
+# By the module of detection/families that builds them; other names are plug-ins'.
+FAMILIES = {
+    "clip-experts": "experts",
+    "clip-linear": "clip",
+    "clip-svd": "clip",
+    "clip-zeroshot": "clip",
+    "dino-experts": "experts",
+    "native-crops": "embedded",
+    "timm-classifier": "published",
+    "trace-cnn": "trace_cnn",
+    "transformers-classifier": "transformers_classifier",
+    "vlm": "vlm",
+    "whole-image": "embedded",
+}
 
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Triple = tuple[float, float, float]

@@ -12,7 +12,7 @@ from typing import Any, Literal, Self
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from realbench.config.toml_text import first_problem
+from realbench.config.config_files import first_problem
 from realbench.detection.calibration import calibrated
 from realbench.detection.cards import Card
 from realbench.detection.ensemble import combine, fused_terms
@@ -157,10 +157,7 @@ class ConformalSample(BaseModel):
 
 
 def verdict_basis(
-    rule: VerdictRule,
-    photographs: BySource,
-    generated: BySource,
-    pictures: str,
+    rule: VerdictRule, photographs: BySource, generated: BySource, pictures: str
 ) -> dict[str, Any]:
     """Return what verdicts rest on, as ``summary.json`` has it.
 

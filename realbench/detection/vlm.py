@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
-from realbench.detection.memory import is_memory_shortage
+from realbench.detection.detector import is_memory_shortage
 from realbench.detection.model_files import ModelFiles, first_line
 from realbench.errors import RealBenchError, UsageError
 from realbench.text import printable

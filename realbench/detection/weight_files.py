@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import platformdirs
 
 from realbench import files
-from realbench.detection.hub import hub_refusals
+from realbench.detection.model_files import hub_refusals
 from realbench.errors import RealBenchError, UsageError
 from realbench.text import printable
 

@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+import argparse
+import pickle
+import warnings
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from realbench.errors import RealBenchError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from realbench.detection.cards import Card
+    from realbench.detection.cards import Card, NetworkCard
 
 _SCALE = "::scale"  # of the int8 tensor whose name stands before it
 _WORTH_PACKING = 16_384  # values; smaller tensors stay in half precision
+
+
+def card_tensors(card: NetworkCard, part: str = "weights") -> dict[str, Tensor]:
+    """Check a file of the card against its hash and return the tensors that the card names.
+
+    Raises:
+        RealBenchError: it is missing, altered, or holds more than tensors.
+    """
+    card.check_weights(part)
+    spec = card.parts[part]
+    return read_checkpoint(card.locate(part), key=spec.key, strip_prefix=spec.strip_prefix)
 
 
 def load_weights(network: nn.Module, card: Card) -> None:
@@ -26,12 +41,7 @@ def load_weights(network: nn.Module, card: Card) -> None:
         RealBenchError: the file is missing, altered, holds more than tensors, or is of another
             network.
     """
-    card.check_weights()
-    path = card.weights_path
-    from realbench.detection.checkpoints import read_checkpoint
-
-    spec = card.weights
-    state = unpack(read_checkpoint(path, key=spec.key, strip_prefix=spec.strip_prefix))
+    path, state = card.weights_path, unpack(card_tensors(card))
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
@@ -80,3 +90,66 @@ def unpack(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         else:
             unpacked[name] = value.float() if value.is_floating_point() else value
     return unpacked
+
+
+def read_checkpoint(path: Path, *, key: str = "", strip_prefix: str = "") -> dict[str, Tensor]:
+    """Return the tensors of a file by name, on the CPU.
+
+    Args:
+        path: ``.safetensors``; any other is read by ``torch.load`` with ``weights_only=True``.
+        key: entry of a torch checkpoint that holds them; dots lead into entries of entries.
+        strip_prefix: taken off the names that begin with it, such as ``"module."``.
+
+    Raises:
+        RealBenchError: the file cannot be read, holds more than tensors, or lacks the entry.
+    """
+    whole = _safetensors(path) if path.suffix == ".safetensors" else _torch(path)
+    state = whole
+    for step in key.split(".") if key else ():
+        if not isinstance(state, Mapping) or step not in state:
+            raise RealBenchError(f"{path} has no entry {key!r}: correct weights.key of the card")
+        state = state[step]
+    tensors = _tensors(state)
+    if not tensors:
+        entries = ", ".join(map(str, list(state)[:5])) if isinstance(state, Mapping) else "none"
+        raise RealBenchError(
+            f"{path} holds no tensors (its entries: {entries}): the card's weights.key says "
+            "which entry has them"
+        )
+    return {name.removeprefix(strip_prefix): value for name, value in tensors.items()}
+
+
+def _tensors(state: Any) -> dict[str, Tensor]:
+    import torch
+
+    if not isinstance(state, Mapping):
+        return {}
+    return {str(name): value for name, value in state.items() if isinstance(value, torch.Tensor)}
+
+
+def _safetensors(path: Path) -> Mapping[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise RealBenchError(f"{path} is not a safetensors file: {error}") from error
+
+
+def _torch(path: Path) -> Any:
+    import torch
+
+    try:
+        # Training scripts keep their arguments beside the weights: attributes, and no code.
+        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # on pickle protocols; what matters is raised
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise RealBenchError(
+            f"{path} is refused: it is no torch file, or holds more than tensors, which would "
+            "run code when loaded; get the authors' file, or convert it where you trust it"
+        ) from error
+    except Exception as error:  # the reader of a damaged file fails in any way
+        reason = (str(error).strip().splitlines() or ["damaged"])[0][:150]
+        raise RealBenchError(f"{path} cannot be read as torch weights: {reason}") from error

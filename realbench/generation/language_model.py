@@ -14,7 +14,7 @@ from typing import Any
 from realbench.errors import RealBenchError, UsageError
 from realbench.files import file_sha256
 from realbench.hub_errors import hub_reason, quiet_hub
-from realbench.runs.versions import install_command
+from realbench.runs.folder import install_command
 from realbench.text import printable
 
 REWRITER_FILE = "rewriter.json"

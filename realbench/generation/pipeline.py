@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from realbench.errors import RealBenchError, UsageError
 from realbench.files import file_sha256
 from realbench.hub_errors import hub_reason, quiet_hub
-from realbench.runs.versions import install_command
+from realbench.runs.folder import install_command
 from realbench.text import printable
 
 if TYPE_CHECKING:

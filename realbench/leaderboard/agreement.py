@@ -9,7 +9,7 @@ import numpy as np
 
 from realbench.arena import bradley_terry
 from realbench.arena.tally import FloatArray, Tally, tally
-from realbench.arena.verdicts import Comparison
+from realbench.arena.votes import Comparison
 from realbench.leaderboard.schema import DetectorScores, Estimate
 from realbench.stats.bootstrap import draw_weights
 

@@ -6,12 +6,7 @@ from collections.abc import Iterator, Mapping
 from itertools import combinations
 
 from realbench.leaderboard.board import Board
-from realbench.leaderboard.figures import (
-    WRITE_AGAIN,
-    estimate_problems,
-    letters_of,
-    win_rate,
-)
+from realbench.leaderboard.figures import WRITE_AGAIN, estimate_problems, letters_of, win_rate
 from realbench.leaderboard.names import slug
 from realbench.leaderboard.schema import ArenaScores, Entry
 

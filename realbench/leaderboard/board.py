@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints, ValidationError, model_validator
 
-from realbench.config.toml_text import first_problem, read_toml
+from realbench.config.config_files import first_problem, read_toml
 from realbench.errors import RealBenchError, UsageError
 from realbench.leaderboard.names import slug
 from realbench.leaderboard.schema import Fused, Key, Name, Sha256, Strict, Text

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from realbench.leaderboard.escape import code
+from realbench.leaderboard.figures import code
 from realbench.leaderboard.schema import Estimate, Name, Strict, Text
 from realbench.leaderboard.standings import Row, Standings
 from realbench.leaderboard.tables import span_text, title_of, value_text

@@ -5,31 +5,36 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from realbench.images import EXTENSIONS, thumbnail_jpeg
-from realbench.leaderboard.board import SAMPLES
-from realbench.leaderboard.standings import Row, Standings
+from realbench.leaderboard.board import SAMPLES, Board, load_board
+from realbench.leaderboard.standings import Row, Standings, rank_board
 from realbench.leaderboard.tables import (
     agreement_text,
     category_columns,
     count_text,
     ranks_text,
     reading,
+    readme,
     span_text,
     summary_columns,
+    table_csv,
+    table_tex,
     title_of,
     value_text,
 )
+from realbench.leaderboard.verify import require_valid, verify_board
 from realbench.report import plots
 from realbench.report.wording import THIN, listing
+from realbench.runs.files import make_folder, write_atomically
 from realbench.text import visible
 
 SAMPLES_SHOWN = 6
@@ -110,7 +115,9 @@ def _drawing(row: Row, main: str, axis: plots.Axis) -> Markup:
         return Markup("")
     label = f"{row.name}: {value_text(main, value)} ({span_text(main, value) or 'no interval'})"
     class_ = "photo" if row.is_anchor else "model"
-    return plots.interval_row(value.mean, value.low, value.high, axis, label=label, class_=class_)
+    return plots.interval_row(
+        value.model_dump() | {"estimate": value.mean}, axis, label=label, class_=class_
+    )
 
 
 def small_interval(value: Any) -> Markup:
@@ -186,3 +193,72 @@ def _environment() -> Environment:
     for function in (title_of, value_text, span_text, ranks_text, count_text, small_interval):
         found.globals[function.__name__] = function
     return found
+
+
+PAGE = "index.html"
+
+
+def build_board(folder: str | Path) -> list[Path]:
+    """Write a board's ``README.md``, ``leaderboard.csv``, ``leaderboard.tex`` and ``index.html``.
+
+    Files that are already as they should be are left alone.
+
+    Returns:
+        The files that changed.
+
+    Raises:
+        UsageError: there is no board.
+        RealBenchError: the board has violations, and nothing was written; or a file cannot be.
+    """
+    board = load_board(folder)
+    verified = verify_board(board)
+    require_valid(verified)
+    standings = rank_board(verified)
+    built = {
+        "README.md": readme(standings).encode(),
+        "leaderboard.csv": table_csv(standings),
+        "leaderboard.tex": table_tex(standings).encode(),
+        PAGE: render_board(standings).encode(),
+    }
+    return [path for name, data in built.items() if _write(path := board.path / name, data)]
+
+
+def build_site(folders: Sequence[str | Path], out: Path) -> list[Path]:
+    """Collect built boards for publishing: a folder each, and a page that lists them.
+
+    Raises:
+        UsageError: a folder is no board.
+        RealBenchError: a board is not built, or a file cannot be read or written.
+    """
+    boards = [load_board(folder) for folder in folders]
+    written = []
+    for board in boards:
+        place = out / board.path.resolve().name
+        make_folder(place)
+        for name in (PAGE, "leaderboard.csv", "leaderboard.tex"):
+            write_atomically(place / name, (board.path / name).read_bytes())
+        make_folder(place / "results")
+        for path in sorted((board.path / "results").glob("*.json")):
+            write_atomically(place / "results" / path.name, path.read_bytes())
+        written.append(place)
+    write_atomically(out / PAGE, _list_page(boards).encode())
+    return written
+
+
+def _list_page(boards: Sequence[Board]) -> str:
+    links = [(escape(board.path.resolve().name), escape(board.settings.title)) for board in boards]
+    items = "\n".join(f'<li><a href="{name}/">{title}</a></li>' for name, title in links)
+    return (
+        '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        '<meta name="color-scheme" content="light dark">\n'
+        f"<title>RealBench leaderboards</title>\n<h1>RealBench leaderboards</h1>\n<ul>\n{items}\n"
+        "</ul>\n</html>\n"
+    )
+
+
+def _write(path: Path, data: bytes) -> bool:
+    if path.is_file() and not path.is_symlink() and path.read_bytes() == data:
+        return False
+    write_atomically(path, data)
+    return True

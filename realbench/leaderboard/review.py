@@ -20,7 +20,7 @@ from pydantic import Field
 from realbench.errors import RealBenchError, UsageError
 from realbench.leaderboard.board import ANCHORS, BOARD_FILE, RESULTS, load_board
 from realbench.leaderboard.diff import BoardDiff, diff_boards, diff_markdown
-from realbench.leaderboard.escape import code
+from realbench.leaderboard.figures import code
 from realbench.leaderboard.schema import Strict
 from realbench.leaderboard.standings import rank_board
 from realbench.leaderboard.verify import LARGEST, verify_board

@@ -11,7 +11,7 @@ import numpy as np
 
 from realbench import stats
 from realbench.arena.records import RatedPair
-from realbench.arena.verdicts import Comparison
+from realbench.arena.votes import Comparison
 from realbench.leaderboard.agreement import RankAgreement, rank_agreement
 from realbench.leaderboard.arena_checks import told_results
 from realbench.leaderboard.board import Board

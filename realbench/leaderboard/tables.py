@@ -6,7 +6,7 @@ import csv
 import io
 from collections.abc import Sequence
 
-from realbench.leaderboard.escape import latex, markdown
+from realbench.leaderboard.figures import latex, markdown
 from realbench.leaderboard.schema import Estimate
 from realbench.leaderboard.standings import Row, Standings
 from realbench.report.wording import edge_note

@@ -1,25 +1,24 @@
-"""What a loaded quality measure is, and how one is loaded."""
+"""Loaded quality measures, the networks of their families, and how one is loaded."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
-from importlib import import_module
 from typing import Any, Protocol, Self
 
 import numpy as np
 import torch
-from torch import Tensor
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional
 
+from realbench.detection.families.clip import clip_model, image_encoder, linear
 from realbench.detection.families.published import letterbox, view
+from realbench.detection.families.transformers_classifier import loaded
 from realbench.detection.specs import InputSpec
+from realbench.detection.weights import card_tensors
 from realbench.errors import RealBenchError, UsageError
 from realbench.quality.cards import MeasureCard
-
-FAMILIES = {
-    "clip-similarity": "realbench.quality.similarity",
-    "clip-preference": "realbench.quality.preference",
-    "clip-aesthetic": "realbench.quality.aesthetic",
-}
 
 
 class Network(Protocol):
@@ -90,30 +89,6 @@ class Measure:
         return self
 
 
-def load_measure(card: MeasureCard, device: str = "cpu") -> Measure:
-    """Build and load the measure that ``card`` describes.
-
-    Raises:
-        UsageError: the card names an unknown family, or a network that cannot be built.
-        RealBenchError: the weights are missing, altered or do not fit.
-    """
-    if card.family not in FAMILIES:
-        raise UsageError(
-            f"{card.path}: unknown family {card.family!r} (known: {', '.join(sorted(FAMILIES))})"
-        )
-    build: Callable[[MeasureCard], Network] = import_module(FAMILIES[card.family]).build
-    try:
-        return Measure(card, build(card)).to(device)
-    except RealBenchError:
-        raise
-    except (RuntimeError, TypeError, ValueError, LookupError) as error:  # the libraries'
-        reason = " ".join(str(error).split())[:200]
-        raise UsageError(
-            f"{card.path}: the network {card.model.architecture!r} of its card cannot be built "
-            f"({reason}): correct [model] and [input]"
-        ) from error
-
-
 def normalized(image: np.ndarray, spec: InputSpec) -> Tensor:
     """Return the view that a published network sees of an image, normalised: float32 (3, S, S).
 
@@ -132,3 +107,222 @@ def normalized(image: np.ndarray, spec: InputSpec) -> Tensor:
         pixels = torch.from_numpy(view(image, spec)[0]).permute(2, 0, 1).float()
     mean, std = (torch.tensor(triple).view(3, 1, 1) for triple in (spec.mean, spec.std))
     return (pixels / 255 - mean) / std
+
+
+class Similarity:
+    """The cosine of an image's and its prompt's embeddings in a CLIP of open_clip, in [-1, 1].
+
+    CLIP score (Hessel et al., EMNLP 2021), Long-CLIP (Zhang et al., ECCV 2024) and HPS v2 (Wu et
+    al., 2023) are this cosine; they differ in the model, the preprocessing and the scale.
+    """
+
+    def __init__(self, card: MeasureCard, model: Any) -> None:
+        import open_clip
+
+        self._card = card
+        self._model = model
+        self._tokenizer = open_clip.get_tokenizer(
+            card.model.architecture, context_length=model.context_length
+        )
+        self._device = torch.device("cpu")
+
+    @property
+    def context(self) -> int:
+        return int(self._model.context_length)
+
+    def length(self, prompt: str) -> int:
+        return len(self._tokenizer.encode(prompt)) + 2  # start and end
+
+    def prepare(self, image: np.ndarray) -> Tensor:
+        return normalized(image, self._card.input)
+
+    def score(self, pixels: Tensor, prompts: Sequence[str]) -> Tensor:
+        each = list(dict.fromkeys(prompts))  # images of one prompt share its embedding
+        texts = self._model.encode_text(self._tokenizer(each).to(self._device), normalize=True)
+        own = texts[[each.index(prompt) for prompt in prompts]]
+        return (self._model.encode_image(pixels, normalize=True) * own).sum(dim=1)
+
+    def to(self, device: str) -> None:
+        self._device = torch.device(device)
+        self._model.to(self._device)
+
+
+def build_similarity(card: MeasureCard) -> Similarity:
+    """Build the network of a ``clip-similarity`` card: its ``weights`` are the CLIP model's."""
+    return Similarity(card, clip_model(card, "weights"))
+
+
+class Preference:
+    """The cosine of an image's and its prompt's embeddings, times the model's own scale.
+
+    Human preference by a CLIP model of transformers, as in PickScore (Kirstain et al., 2023).
+
+    Args:
+        model: a CLIPModel of transformers.
+        processor: prepares images.
+        tokenizer: turns prompts into tokens.
+    """
+
+    def __init__(self, model: Any, processor: Any, tokenizer: Any) -> None:
+        self._model = model
+        self._processor = processor
+        self._tokenizer = tokenizer
+        self._tokenizing = threading.Lock()  # its settings of truncation are the tokenizer's own
+        self._device = torch.device("cpu")
+
+    @property
+    def context(self) -> int:
+        return int(self._model.config.text_config.max_position_embeddings)
+
+    def length(self, prompt: str) -> int:
+        with self._tokenizing:
+            return len(self._tokenizer(prompt, truncation=False, verbose=False)["input_ids"])
+
+    def prepare(self, image: np.ndarray) -> Tensor:
+        batch = self._processor(images=Image.fromarray(image), return_tensors="pt")
+        pixels: Tensor = batch["pixel_values"][0]
+        return pixels
+
+    def score(self, pixels: Tensor, prompts: Sequence[str]) -> Tensor:
+        each = list(dict.fromkeys(prompts))
+        with self._tokenizing:
+            tokens = self._tokenizer(
+                each, padding=True, truncation=True, max_length=self.context, return_tensors="pt"
+            )
+        tokens = tokens.to(self._device)
+        texts = self._model.text_projection(self._model.text_model(**tokens).pooler_output)
+        pictures = self._model.visual_projection(
+            self._model.vision_model(pixel_values=pixels).pooler_output
+        )
+        own = functional.normalize(texts, dim=1)[[each.index(prompt) for prompt in prompts]]
+        cosine = (functional.normalize(pictures, dim=1) * own).sum(dim=1)
+        return self._model.logit_scale.exp() * cosine
+
+    def to(self, device: str) -> None:
+        self._device = torch.device(device)
+        self._model.to(self._device)
+
+
+def build_preference(card: MeasureCard) -> Preference:
+    """Build the network of a ``clip-preference`` card: its ``weights`` are a model's folder."""
+    folder = card.weights_path
+    if not folder.is_dir():
+        raise UsageError(f"{folder} is no model folder, which measure {card.name!r} needs")
+    kind = loaded("AutoConfig", folder).model_type
+    if kind != "clip":
+        raise RealBenchError(f"{folder} holds a model of type {kind!r}, not of CLIP")
+    model, info = loaded("CLIPModel", folder, dtype=torch.float32, output_loading_info=True)
+    missing = sorted(info["missing_keys"])
+    if missing:
+        raise RealBenchError(
+            f"in the weights of {folder}, {len(missing)} tensors are missing, such as "
+            f"{missing[0]}; fetch it again"
+        )
+    processor, tokenizer = (loaded(one, folder) for one in ("AutoImageProcessor", "AutoTokenizer"))
+    return Preference(model.eval(), processor, tokenizer)
+
+
+class Aesthetic:
+    """Linear layers, one after the other, on image features of length 1; no prompt is read.
+
+    Aesthetic predictors, such as LAION's (Schuhmann, 2022), are such layers on CLIP's features.
+    """
+
+    context = 0
+
+    def __init__(self, card: MeasureCard, encoder: nn.Module, layers: nn.Sequential) -> None:
+        self._card = card
+        self._encoder = encoder
+        self._layers = layers
+
+    def length(self, prompt: str) -> int:
+        return 0
+
+    def prepare(self, image: np.ndarray) -> Tensor:
+        return normalized(image, self._card.input)
+
+    def score(self, pixels: Tensor, prompts: Sequence[str]) -> Tensor:
+        features = functional.normalize(self._encoder(pixels), dim=1)
+        scores: Tensor = self._layers(features).squeeze(1)
+        return scores
+
+    def to(self, device: str) -> None:
+        self._encoder.to(device)
+        self._layers.to(device)
+
+
+def build_aesthetic(card: MeasureCard) -> Aesthetic:
+    """Build the network of a ``clip-aesthetic`` card.
+
+    Its ``backbone`` is the CLIP model, its ``weights`` the layers: one linear layer, or several
+    whose names hold their numbers (``layers.0.weight``, ``layers.2.weight``, ...) with nothing
+    but dropout between them.
+    """
+    if card.backbone is None:
+        raise UsageError(f"{card.path}: a clip-aesthetic card says where CLIP is: [backbone]")
+    layers = _layers(card)  # before the large file, so that a wrong small one shows at once
+    encoder = image_encoder(card, "backbone")
+    first = layers[0]
+    assert isinstance(first, nn.Linear)
+    width = getattr(encoder, "output_dim", first.in_features)
+    if width != first.in_features:
+        raise RealBenchError(
+            f"{card.weights_path} takes {first.in_features} features, but "
+            f"{card.model.architecture!r} of its card gives {width}"
+        )
+    return Aesthetic(card, encoder, layers)
+
+
+def _layers(card: MeasureCard) -> nn.Sequential:
+    state = card_tensors(card)
+    stems = {name.rpartition(".")[0] for name in state}
+    numbers = {stem: [int(part) for part in stem.split(".") if part.isdigit()] for stem in stems}
+    layers: list[nn.Linear] = []
+    for stem in sorted(stems, key=lambda stem: numbers[stem]):
+        parts = {
+            name.rpartition(".")[2]: value.float()
+            for name, value in state.items()
+            if name.rpartition(".")[0] == stem
+        }
+        if set(parts) != {"weight", "bias"} or parts["weight"].ndim != 2:
+            raise RealBenchError(f"{card.weights_path}: {stem or 'it'} is no linear layer")
+        inputs = parts["weight"].shape[1]
+        if layers and layers[-1].out_features != inputs:
+            raise RealBenchError(
+                f"{card.weights_path}: {stem} takes {inputs} values, but the layer before it "
+                f"gives {layers[-1].out_features}"
+            )
+        layers.append(linear(parts))
+    if layers[-1].out_features != 1:
+        raise RealBenchError(f"{card.weights_path}: its last layer must give one score")
+    return nn.Sequential(*layers).eval().requires_grad_(False)
+
+
+FAMILIES: dict[str, Callable[[MeasureCard], Network]] = {
+    "clip-similarity": build_similarity,
+    "clip-preference": build_preference,
+    "clip-aesthetic": build_aesthetic,
+}
+
+
+def load_measure(card: MeasureCard, device: str = "cpu") -> Measure:
+    """Build and load the measure that ``card`` describes.
+
+    Raises:
+        UsageError: the card names an unknown family, or a network that cannot be built.
+        RealBenchError: the weights are missing, altered or do not fit.
+    """
+    if card.family not in FAMILIES:
+        raise UsageError(
+            f"{card.path}: unknown family {card.family!r} (known: {', '.join(sorted(FAMILIES))})"
+        )
+    try:
+        return Measure(card, FAMILIES[card.family](card)).to(device)
+    except RealBenchError:
+        raise
+    except (RuntimeError, TypeError, ValueError, LookupError) as error:  # the libraries'
+        reason = " ".join(str(error).split())[:200]
+        raise UsageError(
+            f"{card.path}: the network {card.model.architecture!r} of its card cannot be built "
+            f"({reason}): correct [model] and [input]"
+        ) from error

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
@@ -67,6 +70,26 @@ def environment() -> Environment:
     found.globals["percent_span"] = wording.percent_span
     found.globals["is_number"] = wording.is_number
     return found
+
+
+def command_line(
+    manifest: Mapping[str, Any], command: str, options: Iterable[tuple[str, object]]
+) -> str:
+    """Return a run's command line; for a run from Python, the command that does the same.
+
+    Args:
+        manifest: of the run, with ``argv``, and its ``folders`` among ``arguments``.
+        command: such as ``"score"``.
+        options: by the names of the arguments; those without a value are left out.
+    """
+    argv = [str(part) for part in manifest["argv"]]
+    if argv and Path(argv[0]).name == "realbench":
+        return shlex.join(["realbench", *argv[1:]])
+    parts = ["realbench", command, *map(str, manifest["arguments"].get("folders") or [])]
+    for name, value in options:
+        if value not in (None, ""):
+            parts += [f"--{name.replace('_', '-')}", str(value)]
+    return shlex.join(parts)
 
 
 def bibtex() -> str:

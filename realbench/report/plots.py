@@ -18,6 +18,7 @@ from markupsafe import Markup, escape
 
 from realbench.report.wording import is_number, number
 
+SHAPES = ("circle", "diamond", "square", "triangle")
 ROW_HEIGHT = 30
 HISTOGRAM_HEIGHT = 64
 AXIS_HEIGHT = 20
@@ -160,10 +161,18 @@ def _marker(shape: str, x: float, y: float, class_: str) -> Markup:
     return _element("svg", nested, inner)
 
 
+def series(names: Iterable[str]) -> list[tuple[str, str, str]]:
+    """Return each name with the shape and the class that tell its marks from the others'."""
+    return [(name, SHAPES[n % len(SHAPES)], f"series{n % 4}") for n, name in enumerate(names)]
+
+
+def ends(values: Iterable[Mapping[str, Any]]) -> list[Any]:
+    """Return all that an axis must show of estimates: they and the ends of their intervals."""
+    return [value.get(key) for value in values for key in ("estimate", "low", "high")]
+
+
 def interval_row(
-    estimate: Any,
-    low: Any,
-    high: Any,
+    value: Mapping[str, Any],
     axis: Axis,
     *,
     label: str,
@@ -175,22 +184,21 @@ def interval_row(
     ``reference`` is a value that gets a dashed line, such as 0.5 for an AUC. Missing bounds leave
     the point alone; a missing estimate leaves the row empty.
     """
-    return marker_row(
-        [(estimate, low, high, "circle", class_)], axis, label=label, reference=reference
-    )
+    return marker_row([(value, "circle", class_)], axis, label=label, reference=reference)
 
 
 def marker_row(
-    marks: Sequence[tuple[Any, Any, Any, str, str]],
+    marks: Sequence[tuple[Mapping[str, Any], str, str]],
     axis: Axis,
     *,
     label: str,
     reference: float | None = None,
 ) -> Markup:
-    """Draw several estimates on one row; marks are ``(estimate, low, high, shape, class)``."""
+    """Draw several estimates on one row; marks are ``(value, shape, class)``."""
     height = ROW_HEIGHT if len(marks) < 2 else 12 * len(marks) + 8
     children = [_grid(axis, reference, -BLEED, height + BLEED)]
-    for index, (estimate, low, high, shape, class_) in enumerate(marks):
+    for index, (value, shape, class_) in enumerate(marks):
+        estimate, low, high = ends([value])
         y = height / 2 if len(marks) < 2 else 10 + 12 * index
         if is_number(low) and is_number(high):
             left, right = axis.percent(low), axis.percent(high)

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from realbench.config.config_files import Table
 
@@ -30,12 +36,22 @@ class DetectorsConfig(_Component):
 
     Attributes:
         detectors: Names or card folders; the embedded pair where none are given.
+        weights: Files of your own, by ``NAME`` or ``NAME:PART`` of a detector.
+        precision: Of published networks; ``bfloat16`` is meant for GPUs.
         batch_size: Images in a forward pass; by default one that suits the device.
     """
 
     kind: Literal["detectors"] = "detectors"
     detectors: tuple[str, ...] = ()
+    weights: dict[str, str] = Field(default_factory=dict)
+    precision: Literal["float32", "bfloat16"] = "float32"
     batch_size: int | None = Field(default=None, ge=1)
+
+    @model_serializer(mode="wrap")
+    def _as_written(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what runs of before 0.2 do not have, so that they can go on."""
+        usual = {"weights": {}, "precision": "float32"}
+        return {key: value for key, value in dump(self).items() if usual.get(key, self) != value}
 
 
 class AlignmentConfig(_Component):

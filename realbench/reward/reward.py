@@ -255,7 +255,7 @@ def _built(config: ComponentConfig, device: str) -> Component:
     if isinstance(config, FunctionConfig):
         return kinds.FunctionComponent(config)
     if isinstance(config, AlignmentConfig):
-        from realbench.reward.alignment import AlignmentComponent
+        from realbench.reward.components import AlignmentComponent
 
         return AlignmentComponent(config, device)
     if isinstance(config, JudgeConfig):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import platform
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,6 +18,7 @@ from realbench.errors import RealBenchError, UsageError
 from realbench.files import unique_keys
 from realbench.runs.files import make_folder
 from realbench.text import printable
+from realbench.version import __version__
 
 MANIFEST_FILE = "run.json"
 SUMMARY_FILE = "summary.json"
@@ -88,7 +91,8 @@ def locked(folder: Path, file: str = ".lock", *, holder: str) -> Iterator[None]:
         lock.acquire(timeout=0)
     except Timeout as error:
         raise UsageError(
-            f"another {holder} is at work in {printable(folder)}: give another --out"
+            f"another {holder} is writing to {printable(folder)}: wait until it has ended, stop "
+            "it, or give another --out"
         ) from error
     except OSError as error:
         raise UsageError(
@@ -160,3 +164,28 @@ def json_schema(kind: Any) -> dict[str, Any]:
 def now() -> str:
     """Return the time, in UTC to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+_PACKAGES = ("torch", "torchvision", "timm", "numpy", "pillow", "pandas", "scipy", "scikit-learn")
+
+
+def installed_versions(packages: Iterable[str]) -> dict[str, str]:
+    """Return each package's version, or ``"not installed"``; nothing of it is imported."""
+    found = {}
+    for package in packages:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def package_versions() -> dict[str, str]:
+    """Return the versions of what decides scores; nothing of it is imported."""
+    own = {"realgen": __version__, "python": platform.python_version()}
+    return own | installed_versions(_PACKAGES)
+
+
+def install_command(extra: str) -> str:
+    """Return how an extra's packages are installed: from the source, for no index has realgen."""
+    return f"python -m pip install '.[{extra}]' in a checkout of RealBench"

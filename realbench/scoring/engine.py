@@ -22,9 +22,8 @@ from realbench.detection.cards import Card
 from realbench.detection.registry import load_detector
 from realbench.images import DEFAULT_MAX_PIXELS, ImageFile
 from realbench.quality.cards import MeasureCard
-from realbench.scoring.batch_size import find_batch_sizes
 from realbench.scoring.cache import ScoreCache
-from realbench.scoring.layout import choose_layout, decoding_threads
+from realbench.scoring.layout import choose_layout, decoding_threads, find_batch_sizes
 from realbench.scoring.pipeline import Engine, Outcome, Pipeline, Progress, Timings
 
 if TYPE_CHECKING:

@@ -20,16 +20,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from realbench.detection.memory import is_memory_shortage
-from realbench.detection.preparation import prepare_for
+from realbench.detection.detector import is_memory_shortage, prepare_for
 from realbench.errors import RealBenchError
-from realbench.images import (
-    UnreadableImage,
-    decode,
-    pixel_count,
-    pixel_digest,
-    read_bytes_and_hash,
-)
+from realbench.images import UnreadableImage, decode, pixel_count, pixel_digest, read_bytes_and_hash
 from realbench.scoring.cache import ScoreCache, Stat, file_stat
 from realbench.scoring.layout import Layout, use_threads
 from realbench.text import printable

@@ -8,21 +8,23 @@ there is no script, and everything that came from a file or folder name is escap
 from __future__ import annotations
 
 import math
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from realbench.report import plots, wording
 from realbench.report.gallery import ImagePaths, disputed_pictures, folder_pictures
-from realbench.report.page import render_page, write_page
+from realbench.report.page import command_line, render_page, write_page
 from realbench.scoring.records import ScoreManifest, Summary
 from realbench.stats import VERDICTS
+
+if TYPE_CHECKING:
+    from realbench.scoring.run import ScoreRun
 
 RESAMPLES = 2000
 FEWEST_GROUPS = 5  # a bootstrap of fewer says nothing
@@ -30,30 +32,9 @@ FEWEST_GROUPS = 5  # a bootstrap of fewer says nothing
 MATRIX_LIMIT = 24
 PAIR_PLOT_LIMIT = 6
 PANEL_LIMIT = 9
-SHAPES = ("circle", "diamond", "square", "triangle")
 
 
-class ScoreReportSource(Protocol):
-    """What a report is made of; ``realbench.scoring.ScoreRun`` is one."""
-
-    @property
-    def table(self) -> pd.DataFrame:
-        """A row per image, columns as in ``scores.csv``."""
-
-    @property
-    def summary(self) -> Summary:
-        """As in ``summary.json``."""
-
-    @property
-    def manifest(self) -> ScoreManifest:
-        """As in ``run.json``."""
-
-    @property
-    def paths(self) -> ImagePaths:
-        """Where each (folder, image) of the table lies, for the thumbnails."""
-
-
-def write_score_report(run: ScoreReportSource, out: Path) -> Path:
+def write_score_report(run: ScoreRun, out: Path) -> Path:
     """Write the report of ``run`` to ``out`` (a file, or a folder that gets ``report.html``).
 
     The file appears whole or not at all.
@@ -68,12 +49,9 @@ def write_score_report(run: ScoreReportSource, out: Path) -> Path:
 
 
 def render_score_report(
-    table: pd.DataFrame,
-    summary: Summary,
-    manifest: ScoreManifest,
-    paths: ImagePaths,
+    table: pd.DataFrame, summary: Summary, manifest: ScoreManifest, paths: ImagePaths
 ) -> str:
-    """Return the report as HTML; the arguments are those of :class:`ScoreReportSource`."""
+    """Return the report as HTML; the arguments are what a :class:`ScoreRun` has."""
     detectors = detector_columns(table)
     scored = table[table["status"] == "ok"]
     folders = _in_rank_order(summary["folders"])
@@ -152,10 +130,7 @@ def _ranking(
     folders: Sequence[Mapping[str, Any]], reference: Mapping[str, Any] | None
 ) -> dict[str, Any]:
     entries = [*([reference] if reference else []), *folders]
-    intervals = [entry["realism"] for entry in entries]
-    axis = plots.fitted_axis(
-        value.get(key) for value in intervals for key in ("estimate", "low", "high")
-    )
+    axis = plots.fitted_axis(plots.ends(entry["realism"] for entry in entries))
     rows = []
     for entry in entries:
         realism = entry["realism"]
@@ -164,12 +139,7 @@ def _ranking(
             f"interval {wording.span(realism.get('low'), realism.get('high'))}"
         )
         plot = plots.interval_row(
-            realism.get("estimate"),
-            realism.get("low"),
-            realism.get("high"),
-            axis,
-            label=label,
-            class_="photo" if entry is reference else "model",
+            realism, axis, label=label, class_="photo" if entry is reference else "model"
         )
         rows.append({"entry": entry, "plot": plot, "is_reference": entry is reference})
     return {"rows": rows, "axis": axis, "labels": plots.axis_labels(axis)}
@@ -194,19 +164,17 @@ def _pairs(
     }
     if len(oriented) <= PAIR_PLOT_LIMIT:
         bounds = (-1.0, 1.0)
-        values = [pair[key] for pair in oriented for key in ("difference", "low", "high")]
-        axis = plots.fitted_axis(values, bounds=bounds, landmark=0.0)
+        values = [pair | {"estimate": pair["difference"]} for pair in oriented]
+        axis = plots.fitted_axis(plots.ends(values), bounds=bounds, landmark=0.0)
         rows = [
             plots.interval_row(
-                pair["difference"],
-                pair["low"],
-                pair["high"],
+                pair,
                 axis,
                 label=wording.pair_sentence(pair),
                 class_="tied" if pair["tied"] else "model",
                 reference=0.0,
             )
-            for pair in oriented
+            for pair in values
         ]
         result["plots"] = {"rows": rows, "labels": plots.axis_labels(axis, sign=True)}
     elif len(order) <= MATRIX_LIMIT:
@@ -232,24 +200,18 @@ def _aucs(
     with_auc = [entry for entry in folders if entry.get("auc")]
     if reference is None or not with_auc:
         return None
-    keys = ("estimate", "low", "high")
-    values = [entry["auc"].get(key) for entry in with_auc for key in keys]
-    axis = plots.fitted_axis(values, landmark=0.5)
+    axis = plots.fitted_axis(plots.ends(entry["auc"] for entry in with_auc), landmark=0.5)
     rows = []
     for entry in with_auc:
         auc = entry["auc"]
         label = f"{entry['folder']}: AUC {wording.number(auc['estimate'])}"
-        plot = plots.interval_row(
-            auc["estimate"], auc.get("low"), auc.get("high"), axis, label=label, reference=0.5
-        )
+        plot = plots.interval_row(auc, axis, label=label, reference=0.5)
         rows.append({"entry": entry, "auc": auc, "plot": plot})
     return {"rows": rows, "labels": plots.axis_labels(axis)}
 
 
 def _distributions(
-    scored: pd.DataFrame,
-    entries: Sequence[Mapping[str, Any]],
-    reference: Mapping[str, Any] | None,
+    scored: pd.DataFrame, entries: Sequence[Mapping[str, Any]], reference: Mapping[str, Any] | None
 ) -> dict[str, Any]:
     values = {
         entry["folder"]: scored.loc[scored["folder"] == entry["folder"], "realism"].to_numpy(float)
@@ -294,25 +256,20 @@ def _agreement(
     paths: ImagePaths,
 ) -> dict[str, Any]:
     """Prepare per-detector means, pairwise correlations, scatter panels and disputed images."""
-    axis = plots.UNIT_AXIS
+    axis, shapes = plots.UNIT_AXIS, plots.series(detectors)
     rows = []
     for entry in entries:
-        marks = []
-        for index, name in enumerate(detectors):
-            interval = entry["detectors"][name]
-            bounds = (interval.get("estimate"), interval.get("low"), interval.get("high"))
-            marks.append((*bounds, SHAPES[index % len(SHAPES)], f"series{index % 4}"))
+        own = entry["detectors"]
+        marks = [(own[name], shape, class_) for name, shape, class_ in shapes]
         label = f"{entry['folder']}: " + ", ".join(
-            f"{name} {wording.number(mark[0])}" for name, mark in zip(detectors, marks, strict=True)
+            f"{name} {wording.number(own[name]['estimate'])}" for name in detectors
         )
         plot = plots.marker_row(marks, axis, label=label)
         rows.append({"entry": entry, "plot": plot, "is_reference": entry is reference})
     result: dict[str, Any] = {
         "rows": rows,
         "labels": plots.axis_labels(axis),
-        "shapes": [
-            (name, SHAPES[i % len(SHAPES)], f"series{i % 4}") for i, name in enumerate(detectors)
-        ],
+        "shapes": shapes,
         "correlations": None,
         "panels": None,
         "disputed": [],
@@ -382,21 +339,14 @@ def _reproduction(manifest: Mapping[str, Any]) -> dict[str, Any]:
 
 def _command(manifest: Mapping[str, Any]) -> str:
     """Return the run's command line; for a run from Python, the command that does the same."""
-    argv = [str(part) for part in manifest.get("argv") or []]
-    if argv and Path(argv[0]).name == "realbench":
-        return shlex.join(["realbench", *argv[1:]])
-    arguments = manifest.get("arguments") or {}
-    command = ["realbench", "score", *map(str, arguments.get("folders") or [])]
-    for option in ("prompts", "reference"):
-        if arguments.get(option):
-            command += [f"--{option}", str(arguments[option])]
-    for option, default in (("precision", "float32"), ("max_false_alarm", 0.05)):
-        if arguments.get(option, default) != default:
-            command += [f"--{option.replace('_', '-')}", str(arguments[option])]
-    for option in ("detector", "quality"):
-        for one in manifest.get("detectors" if option == "detector" else option) or []:
-            command += [f"--{option}", str(one["name"])]
-    return shlex.join([*command, "--seed", str(manifest.get("seed", 0))])
+    arguments = manifest["arguments"]
+    options = [(key, arguments.get(key)) for key in ("prompts", "reference")]
+    for key, default in (("precision", "float32"), ("max_false_alarm", 0.05)):
+        given = arguments.get(key, default)
+        options.append((key, None if given == default else given))
+    options += [("detector", one["name"]) for one in manifest["detectors"]]
+    options += [("quality", one["name"]) for one in manifest.get("quality") or []]
+    return command_line(manifest, "score", [*options, ("seed", manifest["seed"])])
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,8 +16,8 @@ import pandas as pd
 
 from realbench.detection.cards import Card
 from realbench.detection.ensemble import combine, disagreement, fused_terms, probability
-from realbench.detection.ensembles import choose_cards
-from realbench.detection.registry import DEFAULT_DETECTORS, check_names
+from realbench.detection.ensembles import find_cards
+from realbench.detection.registry import DEFAULT_DETECTORS
 from realbench.detection.specs import Precision
 from realbench.detection.verdict import check_bound, doubts, find_sample
 from realbench.errors import RealBenchError, RealBenchWarning, UsageError
@@ -42,12 +42,12 @@ from realbench.scoring.folders import (
     notes_on_models,
     warn_of_other_prompts,
 )
-from realbench.scoring.manifest import describe_run
 from realbench.scoring.pipeline import Progress
 from realbench.scoring.quality import add_quality, check_measures
 from realbench.scoring.records import (
     ScoreManifest,
     Summary,
+    describe_run,
     read_manifest,
     read_summary,
     read_table,
@@ -214,8 +214,8 @@ def score(
     given = dict(weights or {})
     measures = find_measures(quality, given)
     own = {card.name for card in measures}
-    cards = find_cards(detectors, {name: parts for name, parts in given.items() if name not in own})
-    cards = [card.with_precision(precision) for card in cards]
+    files = {name: parts for name, parts in given.items() if name not in own}
+    cards = find_cards(detectors, files, precision)
     check_measures(measures, [card.name for card in cards], suite)
     held_out = find_sample(cards)
     rule = None if held_out is None else held_out.rule(cards, max_false_alarm)
@@ -322,25 +322,6 @@ def _check_numbers(**numbers: int | None) -> None:
         if number is not None and number < 1:
             least = 0 if name == "seed" else 1
             raise UsageError(f"{name} must be at least {least}")
-
-
-def find_cards(
-    detectors: str | Path | Sequence[str | Path], weights: Mapping[str, Mapping[str, str | Path]]
-) -> list[Card]:
-    """Return the cards of names or folders, with the user's files; each once, at least one."""
-    each = [detectors] if isinstance(detectors, str | Path) else detectors
-    cards = choose_cards(each)
-    names = [card.name for card in cards]
-    check_names(names)
-    for name in weights:
-        if name not in names:
-            raise UsageError(
-                f"--weights names {printable(name)!r}, which is no detector of this run "
-                f"({', '.join(names)})"
-            )
-    return [
-        card.with_weights(weights[card.name]) if card.name in weights else card for card in cards
-    ]
 
 
 def _table(

@@ -13,9 +13,9 @@ import numpy as np
 
 from realbench.allocator import keep_freed_memory
 from realbench.detection.cards import Card
+from realbench.detection.detector import prepare_for
 from realbench.detection.ensemble import combine, disagreement, fused_terms, probability
-from realbench.detection.ensembles import choose_cards
-from realbench.detection.preparation import prepare_for
+from realbench.detection.ensembles import choose_cards, find_cards
 from realbench.detection.registry import DEFAULT_DETECTORS, check_names, load_detector
 from realbench.detection.specs import Precision, Term
 from realbench.detection.verdict import check_bound, find_sample
@@ -107,6 +107,8 @@ class Scorer:
         detectors: names, ensembles (``"ensemble:NAME"``), card folders or loaded detectors.
         device: ``"auto"``, ``"cpu"``, ``"cuda:0"`` and so on, or a ``torch.device``.
         batch_size: images a forward pass; by default one that suits the device.
+        weights: the user's own files of detectors that are given by name or folder, by detector
+            and part, as for :func:`realbench.score`.
         precision: of published networks that are given by name or folder; ``"bfloat16"`` is
             meant for GPUs, and moves their scores a little.
         max_false_alarm: as for :func:`realbench.score`.
@@ -120,6 +122,7 @@ class Scorer:
         *,
         device: str | torch.device = "auto",
         batch_size: int | None = None,
+        weights: Mapping[str, Mapping[str, str | Path]] | None = None,
         precision: Precision = "float32",
         max_false_alarm: float = 0.05,
     ) -> None:
@@ -128,8 +131,7 @@ class Scorer:
             raise UsageError("batch_size must be at least 1")
         if isinstance(detectors, str | Path):
             detectors = [detectors]
-        named = _named(detectors)
-        chosen = [one.with_precision(precision) if isinstance(one, Card) else one for one in named]
+        chosen = _chosen(detectors, weights, precision)
         keep_freed_memory()
         self.device = choose_device(device)
         self.detectors = load_detectors(chosen, self.device)
@@ -187,11 +189,7 @@ class Scorer:
         arrays_of = {name: np.array(values) for name, values in logits.items()}
         return Scores.from_logits(arrays_of, self.levels, self._fused, self.rule)
 
-    def reward(
-        self,
-        images: Images,
-        prompts: Sequence[str] | None = None,
-    ) -> np.ndarray:
+    def reward(self, images: Images, prompts: Sequence[str] | None = None) -> np.ndarray:
         """Return the realism of ``images`` as a reward, float32 (n,), in [0, 1].
 
         Args:
@@ -210,12 +208,20 @@ class Scorer:
         }
 
 
-def _named(detectors: Sequence[str | Path | Detector]) -> list[Card | Detector]:
-    """Return cards for what is named; what is loaded stays."""
+def _chosen(
+    detectors: Sequence[str | Path | Card | Detector],
+    weights: Mapping[str, Mapping[str, str | Path]] | None,
+    precision: Precision,
+) -> list[Card | Detector]:
+    """Return cards for what is named; what is loaded, or a card already, stays."""
+    named = [one for one in detectors if isinstance(one, str | Path)]
+    cards = {}
+    if named or weights:
+        cards = {card.name: card for card in find_cards(named, weights, precision)}
     found: list[Card | Detector] = []
     for one in detectors:
         if isinstance(one, str | Path):
-            found += choose_cards([one])
+            found += [cards[card.name] for card in choose_cards([one])]
         else:
             found.append(one)
     if len(detectors) > 1 and any(isinstance(one, Card) and one.fused for one in found):

@@ -247,9 +247,7 @@ def _sharing_notes(parts: Mapping[str, pd.DataFrame]) -> list[str]:
 
 
 def _prompt_notes(
-    parts: Mapping[str, pd.DataFrame],
-    folders: Sequence[str],
-    prompts: Mapping[str, Prompt] | None,
+    parts: Mapping[str, pd.DataFrame], folders: Sequence[str], prompts: Mapping[str, Prompt] | None
 ) -> list[str]:
     if prompts is None:
         return []

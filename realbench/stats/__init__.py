@@ -7,16 +7,14 @@ Draws depend on the seed and the number of groups only, so equal inputs give equ
 
 from realbench.stats.agreement import cohen_kappa, krippendorff_alpha
 from realbench.stats.bootstrap import Interval, bootstrap_mean, bootstrap_share
-from realbench.stats.calibration import (
-    ReliabilityCurve,
-    brier,
-    expected_calibration_error,
-    reliability_curve,
-)
 from realbench.stats.classification import (
+    ReliabilityCurve,
     best_threshold,
+    brier,
     detection_measures,
     error_correlation,
+    expected_calibration_error,
+    reliability_curve,
 )
 from realbench.stats.conformal import (
     VERDICTS,

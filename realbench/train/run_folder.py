@@ -11,8 +11,7 @@ from typing import Any
 from realbench.errors import RealBenchError, UsageError
 from realbench.files import write_whole
 from realbench.runs.files import json_bytes, write_atomically
-from realbench.runs.folder import LOG_FILE, MANIFEST_FILE, read_json
-from realbench.runs.versions import installed_versions
+from realbench.runs.folder import LOG_FILE, MANIFEST_FILE, installed_versions, read_json
 from realbench.text import printable
 
 CHECKPOINTS = "checkpoints"

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from realbench.config.toml_text import as_toml
-from realbench.detection.families.clip_experts import ExpertLinear
+from realbench.config.config_files import as_toml
+from realbench.detection.families.experts import ExpertLinear
 from realbench.detection.families.patch_statistics import PatchStatistics
 from realbench.detection.families.views import ViewsDetector, raw_logits
 from realbench.detection.specs import CARD_FILE

@@ -14,8 +14,7 @@ from PIL import Image
 
 from realbench.arena.ratings import rate
 from realbench.arena.results import ArenaRun
-from realbench.arena.verdicts import compare
-from realbench.arena.votes import Vote
+from realbench.arena.votes import Vote, compare
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 TEMPLATE = {"name": "photorealism", "version": 1, "sha256": "b" * 64}

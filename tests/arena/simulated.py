@@ -8,7 +8,7 @@ import numpy as np
 
 from realbench.arena import bradley_terry
 from realbench.arena.tally import Tally
-from realbench.arena.verdicts import Comparison
+from realbench.arena.votes import Comparison
 
 NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(41)
 

@@ -14,7 +14,7 @@ from realbench.arena import bradley_terry
 from realbench.arena.active import ActiveSchedule
 from realbench.arena.ratings import rate
 from realbench.arena.tally import tally
-from realbench.arena.verdicts import Comparison
+from realbench.arena.votes import Comparison
 from tests.arena.simulated import names_of, simulate
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from realbench.arena.agreement import judge_agreement
-from realbench.arena.verdicts import Comparison
+from realbench.arena.votes import Comparison
 
 
 def _said(judge: str, *scores: float) -> list[Comparison]:

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from realbench.arena.judges.encoding import JPEG_QUALITY, PictureEncoder, describe_encoding
 from realbench.arena.judges.judge import Picture
+from realbench.arena.judges.pictures import JPEG_QUALITY, PictureEncoder, describe_encoding
 from realbench.images import UnreadableImage, read_bytes_and_hash
 
 

@@ -10,7 +10,7 @@ import pytest
 from realbench.arena import bradley_terry, ranking
 from realbench.arena.ratings import rate
 from realbench.arena.tally import tally
-from realbench.arena.verdicts import Comparison
+from realbench.arena.votes import Comparison
 from tests.arena.simulated import names_of, simulate
 
 

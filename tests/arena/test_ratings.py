@@ -15,11 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from realbench.arena import bradley_terry, elo, true_skill
-from realbench.arena.estimates import from_draws
 from realbench.arena.ratings import combine, rate
-from realbench.arena.tally import tally
-from realbench.arena.verdicts import Comparison
-from realbench.arena.votes import Vote
+from realbench.arena.tally import from_draws, tally
+from realbench.arena.votes import Comparison, Vote
 from tests.arena.simulated import endless_ratings, names_of, simulate
 
 

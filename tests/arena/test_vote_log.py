@@ -169,7 +169,7 @@ def test_a_second_run_on_the_same_folder_says_so_and_stops(tmp_path: Path) -> No
         other = subprocess.run(
             [sys.executable, "-c", code, tmp_path], text=True, capture_output=True, timeout=60
         )
-        assert other.returncode == 1, other.stderr
+        assert other.returncode == 2, other.stderr
         assert other.stdout.startswith("another run is writing to")
         with pytest.raises(RealBenchError, match="another run"):  # and in one process
             VoteLog(tmp_path)

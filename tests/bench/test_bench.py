@@ -14,8 +14,7 @@ from PIL import Image
 
 from realbench.bench import bench
 from realbench.bench.labelled import score_labelled
-from realbench.bench.measures import correlations, measure
-from realbench.bench.protocol import DEGRADATIONS, center_crop
+from realbench.bench.measures import DEGRADATIONS, center_crop, correlations, measure
 from realbench.detection.ensembles import choose_cards
 from realbench.detection.perturbations import matched
 from realbench.errors import RealBenchError, UsageError

@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from realbench.bench.protocol import DEGRADATIONS
+from realbench.bench.measures import DEGRADATIONS
 from realbench.bench.report import curve_panel
 
 KINDS = sorted({one.kind for one in DEGRADATIONS})

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from realbench.cli.ending import exit_code
 from realbench.cli.main import app
+from realbench.cli.program import exit_code
 
 
 def make_images(folder: Path, count: int, *, seed: int = 0, size: int = 80) -> Path:

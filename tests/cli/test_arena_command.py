@@ -180,7 +180,7 @@ def test_trouble_is_one_line_with_exit_code_1(
     from realbench.arena.vote_log import VoteLog
 
     with VoteLog(out):
-        result = realbench(*arguments, environment=environment, code=1)
+        result = realbench(*arguments, environment=environment, code=2)
         assert "another run is writing to" in error_line(result)
     realbench(*arguments, environment=environment)
     assert len(votes(out)) == 4

@@ -14,7 +14,7 @@ from PIL import Image
 
 from realbench.arena.judges import JudgeOptions
 from realbench.arena.judges.detectors import DetectorJudge
-from realbench.cli.fuse import _VERDICTS
+from realbench.cli.bench import FUSION_VERDICTS as _VERDICTS
 from realbench.content import content_path
 from realbench.detection.registry import list_detectors
 from realbench.detection.verdict import read_sample

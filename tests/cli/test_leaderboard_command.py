@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 
 from realbench.leaderboard.board import load_board
-from realbench.leaderboard.build import build_board
-from realbench.leaderboard.entry import Description, make_entry, write_entry
-from realbench.leaderboard.start import start_board
+from realbench.leaderboard.entry import Description, make_entry, start_board, write_entry
+from realbench.leaderboard.page import build_board
 from realbench.leaderboard.verify import verify_board
 from tests.cli.commands import error_line, make_images, realbench
 from tests.fakes import make_card

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from realbench.cli.arena_table import by_judge, print_arena, ranking
 from realbench.cli.bench import _measures, _worst
-from realbench.cli.tables import folded, print_table
+from realbench.cli.terminal import folded, print_table
 from realbench.stats.classification import MEASURES
 from tests.arena.arenas import TestJudge, make_arena
 

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from realbench.cli.score import _findings, _ranking, _verdicts
-from realbench.cli.tables import print_table
+from realbench.cli.terminal import print_table
 from realbench.report.wording import figure
 from realbench.scoring.summary import summarize
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from realbench.config.toml_text import first_problem, read_toml
+from realbench.config.config_files import first_problem, read_toml
 from realbench.errors import UsageError
 
 

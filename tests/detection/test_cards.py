@@ -15,8 +15,7 @@ from hypothesis import strategies as st
 import realbench
 from realbench.detection.calibration import calibrated, fit_calibration
 from realbench.detection.cards import read_card
-from realbench.detection.families.native_crops import crop_offsets, native_crops
-from realbench.detection.families.whole_image import whole_image
+from realbench.detection.families.embedded import crop_offsets, native_crops, whole_image
 from realbench.errors import RealBenchError, UsageError
 from tests.fakes import make_card
 

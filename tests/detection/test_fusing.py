@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from realbench.detection.families import fusing
+from realbench.detection.families.embedded import TimmNetwork
 from realbench.detection.families.fusing import FusedConvolution, fuse
-from realbench.detection.families.network import TimmNetwork
 
 SIZE = 64
 

@@ -14,8 +14,8 @@ from safetensors.torch import save_file
 
 import realbench
 from realbench.detection import precision
+from realbench.detection.detector import prepare_for
 from realbench.detection.families import published
-from realbench.detection.preparation import prepare_for
 from realbench.detection.registry import find_card
 from realbench.errors import RealBenchWarning
 from realbench.scoring import Scorer, score

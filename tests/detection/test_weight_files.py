@@ -22,9 +22,9 @@ from safetensors.torch import load_file
 
 import realbench as package
 from realbench.detection.cards import read_card
-from realbench.detection.checkpoints import read_checkpoint
 from realbench.detection.specs import WeightsSpec
 from realbench.detection.weight_files import digest, find_weights, parse_weights
+from realbench.detection.weights import read_checkpoint
 from realbench.errors import RealBenchError, UsageError
 from tests.cli.commands import error_line, make_images, realbench
 from tests.fakes import make_card

@@ -14,9 +14,9 @@ from PIL import Image
 
 from realbench.errors import RealBenchError, RealBenchWarning, UsageError
 from realbench.generation import GenerateOptions, Generation, Progress, generate, image_seed
-from realbench.generation.manifest import LOCK_FILE
 from realbench.generation.pipeline import Lora, PipelineOptions
 from realbench.generation.rewriting import RewriterOptions, clean_answer
+from realbench.generation.run import LOCK_FILE
 from realbench.images import find_images
 from realbench.prompts import Prompt, Suite
 from realbench.runs.folder import locked
@@ -139,7 +139,7 @@ def test_a_folder_has_images_of_one_kind(
         generate(rewritten, out, options)
     with (
         locked(out, LOCK_FILE, holder="realbench generate"),
-        pytest.raises(UsageError, match="another realbench generate is at work"),
+        pytest.raises(UsageError, match="another realbench generate is writing to"),
     ):
         generate(SUITE, out, options)
     assert (out / "generation.json").read_bytes() == before

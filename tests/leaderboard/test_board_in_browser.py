@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from realbench.leaderboard.build import build_board
+from realbench.leaderboard.page import build_board
 from tests.browser import LOWEST_CONTRAST
 from tests.leaderboard.boards import fill_board
 

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from realbench.errors import RealBenchError, UsageError
-from realbench.leaderboard.entry import parse_meta
-from realbench.leaderboard.start import start_board
+from realbench.leaderboard.entry import parse_meta, start_board
 from tests.leaderboard.boards import (
     enter,
     make_board,

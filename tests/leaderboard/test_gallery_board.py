@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from realbench.leaderboard.board import load_board
-from realbench.leaderboard.build import build_board
+from realbench.leaderboard.page import build_board
 from realbench.leaderboard.standings import Standings, rank_board
 from realbench.leaderboard.verify import Verified, verify_board
 

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from realbench import stats
 from realbench.leaderboard.board import load_board
-from realbench.leaderboard.build import build_board, build_site
-from realbench.leaderboard.escape import code, latex, markdown
+from realbench.leaderboard.entry import start_board
+from realbench.leaderboard.figures import code, latex, markdown
+from realbench.leaderboard.page import build_board, build_site
 from realbench.leaderboard.standings import Standings, rank_board
-from realbench.leaderboard.start import start_board
 from realbench.leaderboard.tables import table_csv, table_tex
 from realbench.leaderboard.verify import verify_board
 from realbench.text import visible

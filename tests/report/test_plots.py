@@ -33,7 +33,9 @@ def test_close_values_get_a_magnified_axis_and_a_landmark_stays_on_it() -> None:
 @given(units, units, units)
 def test_an_interval_is_drawn_where_its_numbers_are(a: float, b: float, c: float) -> None:
     low, estimate, high = sorted([a, b, c])
-    svg = plots.interval_row(estimate, low, high, plots.UNIT_AXIS, label="x")
+    svg = plots.interval_row(
+        {"estimate": estimate, "low": low, "high": high}, plots.UNIT_AXIS, label="x"
+    )
     tree = ElementTree.fromstring(svg)
     bar = next(e for e in tree if e.get("class", "").startswith("bar"))
     point = next(e for e in tree if e.tag == "circle")
@@ -42,7 +44,7 @@ def test_an_interval_is_drawn_where_its_numbers_are(a: float, b: float, c: float
 
 
 def test_a_missing_interval_leaves_the_point_alone() -> None:
-    tree = ElementTree.fromstring(plots.interval_row(0.5, None, None, plots.UNIT_AXIS, label="x"))
+    tree = ElementTree.fromstring(plots.interval_row({"estimate": 0.5}, plots.UNIT_AXIS, label="x"))
     assert [e.tag for e in tree if e.get("class") != "grid"] == ["circle"]
 
 
@@ -66,7 +68,9 @@ def test_a_scatter_thins_what_is_too_much_and_keeps_the_extremes() -> None:
 def test_labels_are_escaped() -> None:
     hostile = '"><script>alert(1)</script>'
     drawings = [
-        plots.interval_row(0.5, 0.4, 0.6, plots.UNIT_AXIS, label=hostile),
+        plots.interval_row(
+            {"estimate": 0.5, "low": 0.4, "high": 0.6}, plots.UNIT_AXIS, label=hostile
+        ),
         plots.histogram_row(np.array([0.5]), {"estimate": 0.5}, label=hostile),
         plots.scatter(np.array([0.5]), np.array([0.5]), label=hostile),
     ]

@@ -14,7 +14,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from realbench.errors import RealBenchError, RealBenchWarning, UsageError
-from realbench.reward.alignment import AlignmentComponent
+from realbench.reward.components import AlignmentComponent
 from realbench.reward.reward import AlignmentConfig, RewardConfig, WeightedReward, build_reward
 
 TINY = "test-clip-of-realbench"

@@ -7,8 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from realbench.detection.memory import is_memory_shortage
-from realbench.scoring.batch_size import best_batch, find_batch_sizes
+from realbench.detection.detector import is_memory_shortage
+from realbench.scoring.layout import best_batch, find_batch_sizes
 from realbench.scoring.pipeline import score_batch
 from tests.fakes import FakeDetector
 

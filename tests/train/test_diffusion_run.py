@@ -50,7 +50,7 @@ def whole(place: Path) -> Path:
 
 
 def test_the_command_trains_and_prints_its_summary(tmp_path: Path, capsys: Any) -> None:
-    from realbench.cli.ending import exit_code
+    from realbench.cli.program import exit_code
     from realbench.cli.train import app
     from tests.train.tiny_pipelines import tiny_sd3
 

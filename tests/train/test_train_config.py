@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from realbench.config.config_files import Configs, check_config
-from realbench.config.toml_text import as_toml
+from realbench.config.config_files import Configs, as_toml, check_config
 from realbench.errors import UsageError
 from realbench.train.config import CONFIGS, load_config
 

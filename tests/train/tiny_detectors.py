@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from realbench.detection.families.network import build_network
+from realbench.detection.families.embedded import build_network
 from realbench.detection.specs import InputSpec, ModelSpec
 from realbench.files import file_sha256
 

@@ -29,7 +29,7 @@ from torch.nn import functional
 
 from realbench.detection import perturbations
 from realbench.detection.calibration import calibrated
-from realbench.detection.families.network import TimmNetwork
+from realbench.detection.families.embedded import TimmNetwork
 from realbench.detection.registry import load_detector
 from realbench.detection.specs import CARD_FILE, CalibrationSpec
 from realbench.detection.training.recipe import Recipe, Shares

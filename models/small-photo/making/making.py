@@ -16,8 +16,8 @@ from photographs import captioned_photographs, centre_crop, read_small
 from pretrain import PretrainSettings, pretrain
 
 from realbench.cli import options
-from realbench.cli.ending import run
-from realbench.cli.progress import stage_bar
+from realbench.cli.program import run
+from realbench.cli.terminal import stage_bar
 from realbench.train.demo.pipeline import load_small_photo
 from realbench.train.demo.quality import QualityGuard
 from realbench.train.demo.run import GUARD_FILE

@@ -6,22 +6,80 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from realbench.arena.judges.cross_fit import Fold, read_folds
 from realbench.arena.judges.judge import JudgeOptions, Judgment, Picture, Showing, Verdict
+from realbench.config.config_files import first_problem, read_toml
 from realbench.detection.ensemble import fused_terms, probability, weights
+from realbench.detection.ensembles import find_cards
 from realbench.detection.registry import DEFAULT_DETECTORS
 from realbench.errors import UsageError
 from realbench.scoring.cache import cache_path, open_cache
 from realbench.scoring.engine import Networks, score_files
 from realbench.scoring.pipeline import Outcome
-from realbench.scoring.run import find_cards
 from realbench.text import printable
+
+
+class _Fold(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    detectors: list[str] = Field(min_length=1)
+    contestants: list[str]
+
+
+class _File(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    fold: list[_Fold] = Field(min_length=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Fold:
+    """Detectors, and the contestants whose pictures they judge.
+
+    Attributes:
+        detectors: names, or folders of cards.
+        contestants: names as in the arena.
+    """
+
+    detectors: tuple[str | Path, ...]
+    contestants: tuple[str, ...]
+
+
+def read_folds(path: Path) -> list[Fold]:
+    """Read a TOML file with ``detectors`` and ``contestants`` in each ``[[fold]]``.
+
+    Detectors are card folders relative to the file, or bundled detectors' names.
+
+    Raises:
+        UsageError: it cannot be read, or a contestant is in two folds.
+    """
+    shown = printable(path)
+    fields = read_toml(path, "file of folds")
+    try:
+        folds = _File.model_validate(fields).fold
+    except ValidationError as error:
+        raise UsageError(f"{shown}: {first_problem(error, 'folds')}: correct it") from error
+    seen: set[str] = set()
+    for name in (name for fold in folds for name in fold.contestants):
+        if name in seen:
+            raise UsageError(f"{shown}: {printable(name)} is in two folds: leave it in one")
+        seen.add(name)
+    return [
+        Fold(tuple(_located(path.parent, one) for one in fold.detectors), tuple(fold.contestants))
+        for fold in folds
+    ]
+
+
+def _located(folder: Path, detector: str) -> str | Path:
+    return folder / detector if (folder / detector).is_dir() else detector
+
 
 # Raised whenever the same detectors and margin come to another verdict.
 _VERSION = 1

@@ -165,10 +165,7 @@ class HFJudge:
         return _Batch(ready, prepared, refused)
 
     def _prepare_singly(
-        self,
-        showings: Sequence[Showing],
-        chats: Sequence[Chat],
-        refused: list[tuple[Showing, str]],
+        self, showings: Sequence[Showing], chats: Sequence[Chat], refused: list[tuple[Showing, str]]
     ) -> _Batch:
         batch = _Batch([], [], refused)
         for showing, chat in zip(showings, chats, strict=True):

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from realbench.arena.judges.judge import JudgeOptions, Judgment, Picture, Showing, Verdict
-from realbench.arena.page.voting_session import Choice, PagePicture, Pair, Request, VotingSession
+from realbench.arena.page.human_page import Choice, PagePicture, Pair, Request, VotingSession
 from realbench.images import UnreadableImage, for_browser, read_bytes_and_hash
 
 _AHEAD = 3  # the pair that is shown and those that the page loads meanwhile

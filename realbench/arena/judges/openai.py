@@ -14,15 +14,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from realbench.arena.judges.encoding import PictureEncoder, describe_encoding
 from realbench.arena.judges.judge import BudgetSpentError, JudgeOptions, Judgment, Showing
 from realbench.arena.judges.openai_answers import UnusableAnswerError, read_verdict
-from realbench.arena.judges.openai_endpoint import (
-    BackgroundLoop,
-    Dialect,
-    Endpoint,
-    EndpointError,
-)
+from realbench.arena.judges.openai_endpoint import BackgroundLoop, Dialect, Endpoint, EndpointError
 from realbench.arena.judges.openai_settings import (
     Redactor,
     account_headers,
@@ -30,6 +24,7 @@ from realbench.arena.judges.openai_settings import (
     read_key,
     read_settings,
 )
+from realbench.arena.judges.pictures import PictureEncoder, describe_encoding
 from realbench.arena.template import DEFAULT_TEMPLATE, load_template
 from realbench.errors import RealBenchError, UsageError
 from realbench.http_client import shown_url

@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from realbench.arena.report.wording import estimate_of, expected_win, shortened
-from realbench.arena.verdicts import Comparison
-from realbench.arena.votes import Vote
+from realbench.arena.votes import Comparison, Vote
 from realbench.report.gallery import thumbnails
 from realbench.report.wording import is_number, number
 

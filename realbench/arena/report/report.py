@@ -8,49 +8,25 @@ that came from a folder, a prompt or a judge is escaped.
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-from realbench.arena.records import ArenaManifest, Ratings
 from realbench.arena.report import sections
 from realbench.arena.report import wording as words
 from realbench.arena.report.examples import UPSET_GAP, Examples, find_examples
-from realbench.arena.report.plots import LEVELS
-from realbench.arena.verdicts import compare
-from realbench.arena.votes import Vote
+from realbench.arena.report.sections import LEVELS
+from realbench.arena.votes import compare
 from realbench.report import wording
-from realbench.report.page import render_page, write_page
+from realbench.report.page import command_line, render_page, write_page
+
+if TYPE_CHECKING:
+    from realbench.arena.results import ArenaRun
 
 SETTING_LENGTH = 160
 
 
-class ArenaReportSource(Protocol):
-    """What a report is made of; ``realbench.arena.run.ArenaRun`` is one."""
-
-    @property
-    def ratings(self) -> Ratings:
-        """As in ``ratings.json``."""
-
-    @property
-    def votes(self) -> Sequence[Vote]:
-        """All votes that stand, the invalid ones among them."""
-
-    @property
-    def manifest(self) -> ArenaManifest:
-        """As in ``run.json``."""
-
-    @property
-    def pictures(self) -> Mapping[tuple[str, str], Path]:
-        """Where each (contestant, prompt id) lies, for the thumbnails."""
-
-    @property
-    def prompts(self) -> Mapping[str, str | None]:
-        """The prompts' texts by id, None where no suite names one."""
-
-
-def write_arena_report(run: ArenaReportSource, out: Path) -> Path:
+def write_arena_report(run: ArenaRun, out: Path) -> Path:
     """Write the report of ``run`` to ``out`` (a file, or a folder that gets ``report.html``).
 
     The file appears whole or not at all.
@@ -64,7 +40,7 @@ def write_arena_report(run: ArenaReportSource, out: Path) -> Path:
     return write_page(render_arena_report(run), Path(out))
 
 
-def render_arena_report(run: ArenaReportSource) -> str:
+def render_arena_report(run: ArenaRun) -> str:
     """Return the report as HTML."""
     ratings, manifest = run.ratings, run.manifest
     standing = words.main_standing(ratings)
@@ -147,7 +123,7 @@ def _template(about: Mapping[str, Any]) -> str | None:
 
 
 def _facts(
-    run: ArenaReportSource, standing: Mapping[str, Any] | None, judges: Sequence[Mapping[str, Any]]
+    run: ArenaRun, standing: Mapping[str, Any] | None, judges: Sequence[Mapping[str, Any]]
 ) -> list[tuple[str, str]]:
     invalid = sum(vote.verdict == "invalid" for vote in run.votes)
     facts = [
@@ -185,7 +161,7 @@ def _has_stand_ins(manifest: Mapping[str, Any]) -> bool:
 
 
 def _examples(
-    run: ArenaReportSource, standing: Mapping[str, Any], judges: Sequence[Mapping[str, Any]]
+    run: ArenaRun, standing: Mapping[str, Any], judges: Sequence[Mapping[str, Any]]
 ) -> Examples:
     orders = {judge["name"]: int(judge["orders"]) for judge in judges}
     return find_examples(
@@ -241,16 +217,7 @@ def _setting(value: Any) -> str:
 
 def _command(manifest: Mapping[str, Any], judges: Sequence[Mapping[str, Any]]) -> str:
     """Return the run's command line; for a run from Python, the command that does the same."""
-    argv = [str(part) for part in manifest.get("argv") or []]
-    if argv and Path(argv[0]).name == "realbench":
-        return shlex.join(["realbench", *argv[1:]])
-    arguments = manifest.get("arguments") or {}
-    command = ["realbench", "arena", *map(str, arguments.get("folders") or [])]
-    for option in ("reference", "prompts"):
-        if arguments.get(option):
-            command += [f"--{option}", str(arguments[option])]
-    for judge in judges:
-        command += ["--judge", str(judge["name"])]
-    if manifest.get("schedule"):
-        command += ["--schedule", str(manifest["schedule"])]
-    return shlex.join([*command, "--seed", str(manifest.get("seed", 0))])
+    options = [(key, manifest["arguments"].get(key)) for key in ("reference", "prompts")]
+    options += [("judge", judge["name"]) for judge in judges]
+    options += [("schedule", manifest["schedule"]), ("seed", manifest["seed"])]
+    return command_line(manifest, "arena", options)

@@ -2,15 +2,112 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-from realbench.arena.report.plots import NUMBERS_LIMIT, counts_range, round_axis, win_matrix
+from markupsafe import Markup
+
 from realbench.arena.report.wording import estimate_of, rating, shortened
 from realbench.arena.votes import Vote
 from realbench.report import plots, wording
+from realbench.report.plots import Axis
+from realbench.report.wording import count, is_number, percent
+
+NUMBERS_LIMIT = 14  # contestants; more make a heat map without numbers
+MOST_STEPS = 5
+LEVELS = 11
+DEFAULT_AXIS = Axis(800.0, 1200.0, (800.0, 900.0, 1000.0, 1100.0, 1200.0))
+
+
+def round_axis(
+    values: Iterable[Any],
+    *,
+    landmark: float | None = None,
+    bounds: tuple[float, float] = (-math.inf, math.inf),
+) -> Axis:
+    """Return an axis that shows ``values`` with some air, and ``landmark``, in round steps.
+
+    It is for rating points and per cent; ``bounds`` are what it never leaves.
+    """
+    finite = [float(value) for value in values if is_number(value)]
+    if landmark is not None:
+        finite.append(landmark)
+    if not finite:
+        return DEFAULT_AXIS
+    air = max(0.04 * (max(finite) - min(finite)), 1.0)
+    low, high = max(bounds[0], min(finite) - air), min(bounds[1], max(finite) + air)
+    steps = (base * 10**power for power in range(13) for base in (1, 2, 5))
+    step, first, last = next(
+        (step, first, last)
+        for step in steps
+        if (last := math.ceil(high / step)) - (first := math.floor(low / step)) <= MOST_STEPS
+    )
+    ticks = tuple(float(index * step) for index in range(first, last + 1))
+    return Axis(ticks[0], ticks[-1], ticks)
+
+
+def win_matrix(matrix: Mapping[str, Any], *, reference: str | None) -> Markup:
+    """Draw the share of comparisons that each row won against each column, as a table.
+
+    Up to ``NUMBERS_LIMIT`` contestants the cells hold per cent; with more they are squares of
+    colour. Every cell says its pair, share and number of comparisons when pointed at.
+
+    Args:
+        matrix: ``contestants`` (n names), ``win_rate`` and ``n`` (n rows of n; a share in
+            [0, 1] or ``None``, and a count).
+        reference: the photographs' name, which is marked.
+    """
+    names = [str(name) for name in matrix["contestants"]]
+    dense = len(names) > NUMBERS_LIMIT
+    heads = Markup("").join(_head(name, "col", reference) for name in names)
+    rows = Markup("").join(
+        Markup("<tr>{}{}</tr>\n").format(
+            _head(name, "row", reference),
+            Markup("").join(
+                _cell(name, other, share, n, dense)
+                for other, share, n in zip(names, shares, counts, strict=True)
+            ),
+        )
+        for name, shares, counts in zip(names, matrix["win_rate"], matrix["n"], strict=True)
+    )
+    table = Markup('<table class="matrix heat{}"><thead>{}</thead><tbody>\n{}</tbody></table>')
+    top = Markup("<tr><td></td>{}</tr>").format(heads)
+    return table.format(" dense" if dense else "", top, rows)
+
+
+def _head(name: str, scope: str, reference: str | None) -> Markup:
+    inner = Markup('<bdi class="name">{}</bdi>').format(name)
+    class_ = Markup(' class="is-photo"') if name == reference else ""
+    return Markup('<th scope="{}"{} title="{}"><span>{}</span></th>').format(
+        scope, class_, name, inner
+    )
+
+
+def _cell(name: str, other: str, share: Any, n: int, dense: bool) -> Markup:
+    if name == other:
+        return Markup('<td class="is-self"></td>')
+    if not is_number(share):
+        return Markup('<td class="is-none" title="{} against {}: no comparison"></td>').format(
+            name, other
+        )
+    title = f"{name} against {other}: wins {percent(share)} of {count(n, 'comparison')}"
+    text = "" if dense else f"{100 * share:.0f}"
+    return Markup('<td class="w{}" title="{}">{}</td>').format(level(share), title, text)
+
+
+def level(share: float) -> int:
+    """Return which of the ``LEVELS`` colours a share in [0, 1] gets: 0 to 10, 5 is even."""
+    return round(min(1.0, max(0.0, share)) * (LEVELS - 1))
+
+
+def counts_range(counts: Sequence[Sequence[int]]) -> tuple[int, int] | None:
+    """Return the smallest and the largest number of comparisons of the pairs that have any."""
+    some = [n for row in counts for n in row if n]
+    return (min(some), max(some)) if some else None
+
 
 COMPACT = 16  # contestants; more make the ladder's rows lower
 BEYOND = 0.15  # of the span of all ratings, how far a long ladder's axis goes beyond them
@@ -18,7 +115,6 @@ VALUES_LIMIT = 3  # judges whose ratings fit beside the plot of them all
 IDS_LIMIT = 40
 INVALID_LIMIT = 10
 RAW_LENGTH = 240
-SHAPES = ("circle", "diamond", "square", "triangle")
 SYSTEMS = (("bradley_terry", "Bradley–Terry"), ("elo", "Elo"), ("trueskill", "TrueSkill"))
 
 
@@ -37,12 +133,10 @@ def ladder(standing: Mapping[str, Any], reference: str | None) -> dict[str, Any]
     for row in rows:
         name = row["contestant"]
         value, is_reference = ratings[name], name == reference
-        bounds = (value["estimate"], value["low"], value["high"])
-        label = (
-            f"{name}: rating {rating(bounds[0])}, interval {wording.span(*bounds[1:], digits=0)}"
-        )
+        interval = wording.span(value["low"], value["high"], digits=0)
+        label = f"{name}: rating {rating(value['estimate'])}, interval {interval}"
         plot = plots.marker_row(
-            [(*bounds, *(("diamond", "photo") if is_reference else ("circle", "model")))],
+            [(value, *(("diamond", "photo") if is_reference else ("circle", "model")))],
             axis,
             label=label,
             reference=top if wording.is_number(top) else None,
@@ -75,7 +169,7 @@ def ladder(standing: Mapping[str, Any], reference: str | None) -> dict[str, Any]
 
 def _ladder_axis(ratings: Sequence[Mapping[str, Any]], *, compact: bool) -> plots.Axis:
     """Return the axis of the ladder; in a long one a single wide interval does not rule it."""
-    values = [value[key] for value in ratings for key in ("estimate", "low", "high")]
+    values = plots.ends(ratings)
     estimates = [v["estimate"] for v in ratings if wording.is_number(v["estimate"])]
     if not compact or not estimates:
         return round_axis(values)
@@ -115,19 +209,13 @@ def by_judge(ratings: Mapping[str, Any]) -> dict[str, Any] | None:
         judge: {row["contestant"]: estimate_of(row["bradley_terry"]) for row in standing["ratings"]}
         for judge, standing in ratings["judges"].items()
     }
-    axis = round_axis(
-        value[key]
-        for rows in found.values()
-        for value in rows.values()
-        for key in ("estimate", "low", "high")
-    )
-    shapes = [(j, SHAPES[i % len(SHAPES)], f"series{i % 4}") for i, j in enumerate(judges)]
+    axis = round_axis(plots.ends(value for rows in found.values() for value in rows.values()))
+    shapes = plots.series(judges)
     rows = []
     for name in [row["contestant"] for row in (ratings["combined"] or {}).get("ratings", [])]:
         values = [found[judge].get(name, estimate_of(None)) for judge in judges]
         marks = [
-            (value["estimate"], value["low"], value["high"], shape, series)
-            for value, (_, shape, series) in zip(values, shapes, strict=True)
+            (value, shape, class_) for value, (_, shape, class_) in zip(values, shapes, strict=True)
         ]
         label = f"{name}: " + ", ".join(
             f"{judge} {rating(value['estimate'])}"
@@ -167,29 +255,15 @@ def judging(ratings: Mapping[str, Any], votes: Iterable[Vote]) -> dict[str, Any]
         }
         for judge, standing in ratings["judges"].items()
     }
-    axis = round_axis(
-        (
-            100 * each["first_share"][key]
-            for each in bias.values()
-            for key in ("estimate", "low", "high")
-            if wording.is_number(each["first_share"][key])
-        ),
-        landmark=50.0,
-        bounds=(0.0, 100.0),
-    )
+    places = {judge: _in_percent(each["first_share"]) for judge, each in bias.items()}
+    axis = round_axis(plots.ends(places.values()), landmark=50.0, bounds=(0.0, 100.0))
     rows = []
     for judge, standing in ratings["judges"].items():
         first = bias[judge]["first_share"]
         usage = standing["usage"] or {}
         n = answers[judge]
-        place = [
-            100 * first[key] if wording.is_number(first[key]) else None
-            for key in ("estimate", "low", "high")
-        ]
         plot = plots.interval_row(
-            place[0],
-            place[1],
-            place[2],
+            places[judge],
             axis,
             label=f"{judge}: share of decisive votes for the picture shown first "
             f"{wording.percent(first['estimate'])}",
@@ -213,6 +287,10 @@ def judging(ratings: Mapping[str, Any], votes: Iterable[Vote]) -> dict[str, Any]
         )
     paid = any(wording.is_number(v) and v > 0 for row in rows for v in row["usage"].values())
     return {"rows": rows, "labels": plots.axis_labels(axis), "paid": paid}
+
+
+def _in_percent(share: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: 100 * v if wording.is_number(v) else None for k, v in share.items()}
 
 
 def agreement(ratings: Mapping[str, Any]) -> dict[str, Any] | None:

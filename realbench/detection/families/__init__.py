@@ -1,4 +1,4 @@
-"""The detector families: one module builds every card that names it."""
+"""The detector families: of each, one function builds every card that names it."""
 
 from __future__ import annotations
 
@@ -33,8 +33,10 @@ def build(card: Card) -> Detector:
         )
     if card.weights.source == "none":
         raise UsageError(f"{card.path}: a card of family {card.family!r} needs weights")
-    module = import_module(f"{__name__}.{card.family.replace('-', '_')}")
-    family_build: Callable[[Card], Detector] = module.build
+    module = import_module(f"{__name__}.{FAMILIES[card.family]}")
+    family_build: Callable[[Card], Detector] = getattr(
+        module, f"build_{card.family}".replace("-", "_")
+    )
     try:
         return family_build(card)
     except (RuntimeError, TypeError, ValueError, LookupError) as error:  # timm's and torch's

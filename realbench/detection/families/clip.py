@@ -1,17 +1,21 @@
-"""CLIP models of open_clip with weights from a file."""
+"""CLIP from a file, of open_clip or as transformers has it, and the families of detectors on it."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-from realbench.detection.cards import NetworkCard
-from realbench.detection.checkpoints import read_checkpoint
+from realbench.detection.cards import Card, NetworkCard
+from realbench.detection.families.published import published
+from realbench.detection.families.views import ViewsDetector
+from realbench.detection.specs import ClassesSpec
+from realbench.detection.weights import card_tensors
 from realbench.errors import RealBenchError, UsageError
 
 _IMAGE = "visual."
@@ -87,10 +91,7 @@ def _unwarned() -> Iterator[None]:
 
 
 def _state(card: NetworkCard, part: str) -> dict[str, Tensor]:
-    card.check_weights(part)
-    spec = card.parts[part]
-    state = read_checkpoint(card.locate(part), key=spec.key, strip_prefix=spec.strip_prefix)
-    return _one_position_table(state)
+    return _one_position_table(card_tensors(card, part))
 
 
 def _one_position_table(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -120,12 +121,222 @@ def _load(
 
 @contextmanager
 def fitting(card: NetworkCard, part: str = "weights") -> Iterator[None]:
-    """Turn torch's report on weights of another network into one line."""
+    """Turn what shows that weights are of another network into one line."""
     try:
         yield
+    except KeyError as error:
+        raise RealBenchError(
+            f"{card.locate(part)} does not fit family {card.family!r} of its card: it has no "
+            f"tensor {error}"
+        ) from error
     except RuntimeError as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         raise RealBenchError(
             f"{card.locate(part)} does not fit {card.model.architecture!r} of its card: "
             f"{lines[min(1, len(lines) - 1)][:200]}"
         ) from error
+
+
+# Every published CLIP transformer has heads of this width.
+HEAD_WIDTH = 64
+
+_EMBEDDED_POSITIONS = "embeddings.position_ids"  # saved by older versions, computed by newer ones
+
+
+class PooledVision(nn.Module):
+    """Maps normalised pictures (n, 3, S, S) to CLIP's pooled output (n, D), before its projection.
+
+    Args:
+        state: tensors of the tower by transformers' names; their shapes say how large it is.
+    """
+
+    def __init__(self, state: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        from transformers import CLIPVisionConfig, CLIPVisionModel
+
+        width, _, patch, _ = state["embeddings.patch_embedding.weight"].shape
+        patches = len(state["embeddings.position_embedding.weight"]) - 1
+        config = CLIPVisionConfig(
+            hidden_size=width,
+            intermediate_size=len(state["encoder.layers.0.mlp.fc1.weight"]),
+            num_hidden_layers=layer_count(state, "encoder.layers."),
+            num_attention_heads=max(1, width // HEAD_WIDTH),
+            image_size=patch * round(patches**0.5),
+            patch_size=patch,
+        )
+        model = CLIPVisionModel(config)
+        self.tower: nn.Module = getattr(model, "vision_model", model)
+        kept = {name: v for name, v in state.items() if name != _EMBEDDED_POSITIONS}
+        self.tower.load_state_dict(kept)
+
+    def forward(self, x: Tensor) -> Tensor:
+        pooled: Tensor = self.tower(pixel_values=x).pooler_output
+        return pooled
+
+
+def layer_count(state: Mapping[str, Tensor], prefix: str) -> int:
+    """Return how many layers a checkpoint has, named ``prefix`` and a number from 0."""
+    numbers = {
+        int(name.removeprefix(prefix).split(".")[0]) for name in state if name.startswith(prefix)
+    }
+    return max(numbers, default=-1) + 1
+
+
+def part(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Return the tensors whose names begin with ``prefix``, without it, in float32."""
+    return {
+        name.removeprefix(prefix): value.float() if value.is_floating_point() else value
+        for name, value in state.items()
+        if name.startswith(prefix)
+    }
+
+
+def linear(state: Mapping[str, Tensor]) -> nn.Linear:
+    """Return the linear layer of ``weight`` and ``bias``."""
+    outputs, width = state["weight"].shape
+    layer = nn.Linear(width, outputs)
+    layer.load_state_dict(dict(state))
+    return layer
+
+
+def folded(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Put matrices that were split by their singular values together again.
+
+    A matrix is ``weight_main`` + ``U_residual`` diag(``S_residual``) ``V_residual``; what else a
+    training script keeps of it (``U_r`` and the like) is left out.
+    """
+    whole = {}
+    for name, value in state.items():
+        stem, _, last = name.rpartition(".")
+        if last == "weight_main":
+            residual = (f"{stem}.{letter}_residual" for letter in "USV")
+            u, s, v = (state[one] for one in residual)
+            whole[f"{stem}.weight"] = value + (u * s) @ v
+        elif not last.endswith(("_residual", "_r", "_fnorm")):
+            whole[name] = value
+    return whole
+
+
+def gates_of(logits: Tensor, active: int) -> Tensor:
+    """Return the weights of experts: a softmax over the ``active`` largest, 0 for the others.
+
+    Args:
+        logits: of shape (n, experts).
+    """
+    largest, indices = logits.topk(active, dim=-1)
+    return torch.zeros_like(logits).scatter(-1, indices, largest.softmax(dim=-1))
+
+
+class LinearProbe(nn.Module):
+    """Maps normalised pictures (n, 3, S, S) to (n, outputs), as UnivFD (Ojha et al., CVPR 2023).
+
+    Args:
+        encoder: maps them to features (n, D).
+        head: maps features to outputs.
+        unit_length: whether features are scaled to length 1 before.
+    """
+
+    def __init__(self, encoder: nn.Module, head: nn.Linear, *, unit_length: bool = False) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.head = head
+        self.unit_length = unit_length
+
+    def forward(self, x: Tensor) -> Tensor:
+        features = self.encoder(x)
+        return self.head(functional.normalize(features, dim=1) if self.unit_length else features)
+
+
+def build_clip_linear(card: Card) -> ViewsDetector:
+    """Build the detector of a ``clip-linear`` card.
+
+    Its ``backbone`` is the CLIP model, its ``weights`` the linear layer, ``weight`` (outputs, D)
+    and ``bias`` (outputs,). With ``unit_length = true`` in ``model.options`` the features are
+    scaled to length 1.
+    """
+    if card.backbone is None:
+        raise UsageError(
+            f"{card.path}: a clip-linear card says where the CLIP model is: [backbone]"
+        )
+    options = dict(card.model.options)
+    unit_length = bool(options.pop("unit_length", False))
+    head = _head(card)  # before the large file, so that a wrong small one shows at once
+    model = card.model.model_copy(update={"options": options})
+    encoder = image_encoder(card.changed(model=model), "backbone")
+    width = getattr(encoder, "output_dim", head.in_features)
+    if width != head.in_features:
+        raise RealBenchError(
+            f"{card.weights_path} takes {head.in_features} features, but "
+            f"{card.model.architecture!r} of its card gives {width}"
+        )
+    probe = LinearProbe(encoder, head, unit_length=unit_length)
+    return published(card, probe, head.out_features)
+
+
+def _head(card: Card) -> nn.Linear:
+    path, state = card.weights_path, card_tensors(card)
+    if set(state) != {"weight", "bias"} or state["weight"].ndim != 2:
+        raise RealBenchError(
+            f"{path} is no linear layer: it should hold weight and bias, but holds "
+            f"{', '.join(list(state)[:5])}"
+        )
+    return linear({name: value.float() for name, value in state.items()})
+
+
+class ZeroShot(nn.Module):
+    """Maps normalised pictures (n, 3, S, S) to the logits of the two classes (n, 2), real first.
+
+    A class is the mean of its prompts' embeddings, each of length 1, scaled to length 1 again
+    (prompt ensembling of Radford et al., 2021). Its logit is the cosine to the picture's
+    embedding times the model's own scale, so that the softmax is CLIP's.
+    """
+
+    classes: Tensor
+    scale: Tensor
+
+    def __init__(self, model: Any, tokenize: Any, prompts: ClassesSpec) -> None:
+        super().__init__()
+        self.encoder = model.visual
+        embedded = [
+            _embedding(model, tokenize, texts) for texts in (prompts.real, prompts.generated)
+        ]
+        self.register_buffer("classes", torch.stack(embedded))
+        self.register_buffer("scale", model.logit_scale.detach().exp())
+
+    def forward(self, x: Tensor) -> Tensor:
+        features = functional.normalize(self.encoder(x), dim=-1)
+        return self.scale * features @ self.classes.T
+
+
+@torch.no_grad()
+def _embedding(model: Any, tokenize: Any, texts: tuple[str, ...]) -> Tensor:
+    each = functional.normalize(model.encode_text(tokenize(list(texts))), dim=-1)
+    return functional.normalize(each.mean(dim=0), dim=-1)
+
+
+def build_clip_zeroshot(card: Card) -> ViewsDetector:
+    """Build the detector of a ``clip-zeroshot`` card: its ``weights`` are the CLIP model's."""
+    import open_clip
+
+    if card.prompts is None:
+        raise UsageError(f"{card.path}: a clip-zeroshot card has [prompts] with real and generated")
+    if card.output.kind != "classes" or card.output.real != 0:
+        raise UsageError(f'{card.path}: [output] must be kind = "classes", real = 0 (real first)')
+    model = clip_model(card, "weights")
+    network = ZeroShot(model, open_clip.get_tokenizer(card.model.architecture), card.prompts)
+    return published(card, network, 2)
+
+
+def build_clip_svd(card: Card) -> ViewsDetector:
+    """Build the detector of a ``clip-svd`` card: its weights are ``backbone.*`` and ``head.*``.
+
+    It is CLIP with tuned singular residuals, as in Effort (Yan et al., ICML 2025): the matrices of
+    its self-attention are split by their singular values into a frozen principal part and a
+    residual of rank 1, which was trained with a layer of two classes. For a score the split does
+    not matter, so the parts are added up once.
+    """
+    state = card_tensors(card)
+    with fitting(card):
+        tower = PooledVision(folded(part(state, "backbone.")))
+        head = linear(part(state, "head."))
+    return published(card, LinearProbe(tower, head), head.out_features)

@@ -122,9 +122,7 @@ def _foldable(norm: nn.BatchNorm2d) -> bool:
 
 
 def _fold(
-    network: nn.Module,
-    pairs: list[tuple[nn.Conv2d, nn.BatchNorm2d]],
-    with_activations: bool,
+    network: nn.Module, pairs: list[tuple[nn.Conv2d, nn.BatchNorm2d]], with_activations: bool
 ) -> None:
     """Fold the batch norms of ``pairs`` and put what is left of them in their places."""
     replaced: dict[int, nn.Module] = {}

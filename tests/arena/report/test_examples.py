@@ -9,8 +9,7 @@ from pathlib import Path
 from PIL import Image
 
 from realbench.arena.report.examples import EXAMPLES, PER_PROMPT, Examples, find_examples
-from realbench.arena.verdicts import compare
-from realbench.arena.votes import Vote
+from realbench.arena.votes import Vote, compare
 
 RATINGS = {"high": 1300.0, "middle": 1000.0, "low": 700.0}
 

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from realbench.arena.judges.cross_fit import read_folds
+from realbench.arena.judges.detectors import read_folds
 from realbench.cli.detectors import app
 from realbench.detection import perturbations
 from realbench.detection.calibration import calibrated

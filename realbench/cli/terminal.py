@@ -1,14 +1,28 @@
-"""Prints tables of figures whole on any terminal: split into parts rather than cropped."""
+"""What commands print: tables whole on any terminal, bars of progress, results as JSON or lines."""
 
 from __future__ import annotations
 
+import contextlib
+import json
 import re
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import typer
+
+from realbench.text import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.progress import Progress
     from rich.table import Column, Table
+
+    from realbench.detection.cards import NetworkCard
+
+P = TypeVar("P")
 
 _LEAST_NAME = len("photographs")  # columns of text that a name is given before it is folded further
 
@@ -117,3 +131,97 @@ def _part(
         ]
         part.add_row(*map(Text, texts), style=row.style, end_section=row.end_section)
     return part
+
+
+class StageBar:
+    """A bar for work in stages, each with a speed and a total of its own."""
+
+    def __init__(self, bar: Progress, stage: str) -> None:
+        self._bar = bar
+        self._stage = stage
+        self._task = bar.add_task(stage, total=None, rate="")
+
+    @property
+    def speed(self) -> float | None:
+        """Steps a second of the present stage, None while it is not known."""
+        return self._bar.tasks[0].speed
+
+    def enter(self, stage: str, total: int | None) -> None:
+        """Begin a stage, unless it is the present one."""
+        if stage != self._stage:
+            self._stage = stage
+            self._bar.reset(self._task, total=total, description=stage, rate="")
+
+    def show(self, done: int, total: int | None, rate: str = "") -> None:
+        """Draw how far the stage is, and ``rate`` beside it."""
+        self._bar.update(self._task, completed=done, total=total, rate=rate)
+
+
+@contextlib.contextmanager
+def stage_bar(*, shown: bool, stage: str = "", rates: bool = True) -> Iterator[StageBar | None]:
+    """Yield a bar with time left; None where it is not wanted, or there is no terminal.
+
+    Args:
+        stage: What it says before the first stage is entered.
+        rates: Whether there is room for a rate.
+    """
+    if not shown or not sys.stderr.isatty():
+        yield None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from rich.progress import TimeRemainingColumn as TimeLeft
+
+    rate = [TextColumn("{task.fields[rate]}", markup=False)] if rates else []
+    name = TextColumn("{task.description}", markup=False)
+    columns = [name, BarColumn(), MofNCompleteColumn(), *rate, TimeLeft()]
+    with Progress(*columns, console=plain_console(stderr=True), transient=True) as bar:
+        yield StageBar(bar, stage)
+
+
+@contextlib.contextmanager
+def progress_bar(
+    draw: Callable[[StageBar, P], None], *, shown: bool, stage: str = "", rates: bool = True
+) -> Iterator[Callable[[P], None] | None]:
+    """Yield a callback that has ``draw`` show a progress; None where :func:`stage_bar` is."""
+    with stage_bar(shown=shown, stage=stage, rates=rates) as bar:
+        yield None if bar is None else partial(draw, bar)
+
+
+def show(
+    found: Any, lines: Iterable[str], *, quiet: bool, json_: bool, indent: int | None = None
+) -> None:
+    """Print what a command found: as JSON, in lines, or not at all."""
+    if json_:
+        typer.echo(json.dumps(found, indent=indent))
+    elif not quiet:
+        for line in lines:
+            typer.echo(line)
+
+
+def figures_table(caption: str) -> Table:
+    """Return an empty table for texts and figures, which ``caption`` explains."""
+    from rich import box
+    from rich.table import Table
+
+    return Table(caption=caption, box=box.SIMPLE_HEAD, padding=0)
+
+
+def add_texts(table: Table, cells: Iterable[str], **settings: Any) -> None:
+    """Add a row of texts, none of which is markup."""
+    from rich.text import Text
+
+    table.add_row(*map(Text, cells), **settings)
+
+
+def show_card(card: NetworkCard, file: Path, *, json_: bool) -> None:
+    """Print the file of a card, and its fingerprint or what is missing."""
+    missing = card.whats_missing()
+    fingerprint = None if missing else card.fingerprint
+    state = f"not usable here yet: {missing}" if missing else f"fingerprint {fingerprint}"
+    record = card.model_dump(mode="json", exclude_none=True) | {
+        "fingerprint": fingerprint,
+        "missing": missing or None,
+        "folder": printable(card.path),
+    }
+    lines = [file.read_text(encoding="utf-8").rstrip(), f"\n# {state}\n# in {record['folder']}"]
+    show(record, lines, quiet=False, json_=json_)
