@@ -172,7 +172,7 @@ def measure(arguments: argparse.Namespace) -> None:
         evaluation_prompts=["a tree"],
         progress=interleaved,
     )
-    laps = [one["seconds"] for one in result.log if "seconds" in one][1:]  # the first warms up
+    laps = [one.seconds for one in result.trained][1:]  # the first warms up
     report(laps, bare[: len(laps)], weights, config)
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from realbench.prompts import list_suites, load_suite
     from realbench.reward.reward import Reward
     from realbench.scoring import Scorer, ScoreRun, Scores, score
+    from realbench.train.records import TrainRun
 
 _HOMES = {
     "ArenaRun": "realbench.arena.results",
@@ -33,6 +34,7 @@ _HOMES = {
     "Scorer": "realbench.scoring",
     "Scores": "realbench.scoring",
     "ScoreRun": "realbench.scoring",
+    "TrainRun": "realbench.train.records",
     "score": "realbench.scoring",
 }
 
@@ -44,6 +46,7 @@ __all__ = [
     "ScoreRun",
     "Scorer",
     "Scores",
+    "TrainRun",
     "__version__",
     "arena",
     "generate",

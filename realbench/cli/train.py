@@ -21,8 +21,8 @@ from realbench.runs.folder import install_command
 if TYPE_CHECKING:
     from realbench.config.config_files import Configs
     from realbench.train.diffusion import TrainResult
-    from realbench.train.progress import Progress
     from realbench.train.prompt.run import PromptTrainResult
+    from realbench.train.run import Progress
 
 Out = Annotated[Path | None, options.out("The run's folder; goes on there. (default: CONFIG-run)")]
 Seed = Annotated[int | None, options.seed("Of every random choice. (default: the config's)")]
@@ -130,8 +130,9 @@ def _rewriter_lines(result: PromptTrainResult, *, has_images: bool) -> Iterator[
     summary = result.summary
     yield from _rewards(summary, 12)
     for name, before in summary["components_start"].items():
-        after = summary["components_end"][name]
-        yield f"  {name:10} {_with_interval(before)} -> {_with_interval(after)}"
+        ends = (before, summary["components_end"][name])
+        start, end = (wording.figure(one, 3, inline=True) for one in ends)
+        yield f"  {name:10} {start} -> {end}"
     yield (
         f"On {summary['n_prompts']} prompts that were not trained on, the same before and after "
         f"{summary['iterations']} iterations; in brackets 95 % intervals"
@@ -143,12 +144,6 @@ def _rewriter_lines(result: PromptTrainResult, *, has_images: bool) -> Iterator[
     yield f"Rewriter: {result.rewriter}"
     yield f"Report: {result.out / 'report.html'}"
     yield f"Next: realbench generate --rewriter {result.out} --prompts ... --model ... --out ..."
-
-
-def _with_interval(value: dict[str, Any]) -> str:
-    if value["low"] is None:
-        return f"{value['mean']:.3f} (no interval)"
-    return f"{value['mean']:.3f} ({value['low']:.3f}–{value['high']:.3f})"
 
 
 @app.command("demo")
@@ -273,13 +268,9 @@ def report(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, finished or not.")],
 ) -> None:
     """Write a run's report.html anew."""
-    from realbench.train.record import TrainRun
-    from realbench.train.report.diffusion import write_train_report
-    from realbench.train.report.prompt import write_prompt_report
+    from realbench.train.report import write_report
 
-    kind = TrainRun.read(run).manifest.kind
-    write = write_prompt_report if kind == "prompt" else write_train_report
-    typer.echo(f"Report: {write(run)}")
+    typer.echo(f"Report: {write_report(run)}")
 
 
 _HACKED = "Stopped: the reward rose while the held-out score fell (stop_on_hacking)"

@@ -32,10 +32,13 @@ class _Estimate(TypedDict):
     n_groups: NotRequired[int]
 
 
+_NOW = {"mean": "estimate", "n_prompts": "n_groups"}
+
+
 def _as_now(value: Any) -> Any:
     """Read the form of version 0.1.0, which called most estimates means."""
     if isinstance(value, dict) and "mean" in value:
-        value = {"estimate" if key == "mean" else key: one for key, one in value.items()}
+        value = {_NOW.get(key, key): one for key, one in value.items()}
     return value
 
 

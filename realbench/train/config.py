@@ -14,12 +14,13 @@ from realbench.seeds import MAX_SEED
 
 
 class ModelConfig(Table):
-    """``[model]``: the pipeline.
+    """``[model]``: what is trained.
 
     Attributes:
-        source: a diffusers folder, a hub id, or the name of a model that is shipped.
+        source: a folder or a hub id; of a diffusers pipeline, or the name of a model that is
+            shipped; of a language model, or a ``.gguf`` file, or ``package:NAME/FILE``, a file
+            within an installed Python package.
         revision: of the hub: a branch, tag or commit.
-        adapter: ``"module:Class"`` for a pipeline class of the user's own (docs/flow-models.md).
         dtype: of the frozen weights and of the arithmetic; ``"auto"`` is bfloat16 on CUDA, else
             float32. The trained weights are always float32.
         device: ``"auto"`` leaves it to accelerate, ``"cpu"`` keeps off the accelerator.
@@ -27,13 +28,28 @@ class ModelConfig(Table):
 
     source: str
     revision: str | None = None
-    adapter: str | None = None
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     device: Literal["auto", "cpu"] = "auto"
 
+    def dtype_on(self, device: str) -> str:
+        """Return the dtype on a kind of device, such as ``"cuda"``."""
+        if self.dtype != "auto":
+            return self.dtype
+        return "bfloat16" if device == "cuda" else "float32"
+
+
+class PipelineModelConfig(ModelConfig):
+    """``[model]`` of a pipeline.
+
+    Attributes:
+        adapter: ``"module:Class"`` for a pipeline class of the user's own (docs/flow-models.md).
+    """
+
+    adapter: str | None = None
+
 
 class PromptsConfig(Table):
-    """``[prompts]``: what images are made of in training.
+    """``[prompts]``: what images are made of in training, or what is rewritten.
 
     Attributes:
         suite: a bundled suite's name or a file of prompts; None takes the captions of
@@ -181,10 +197,9 @@ class EvaluationConfig(Table):
     """``[evaluation]``: fixed prompts and seeds, and judges that are no part of the reward.
 
     Attributes:
-        every: iterations between evaluations; the first is before the training.
+        every: iterations between evaluations; the first is before the training, one after it.
         suite: of its prompts; None takes them from the training suite, and out of the training.
         prompts: how many, spread evenly over the suite.
-        images_per_prompt: of each.
         heldout: detectors (names or card folders) that take no part in the reward.
         stop_on_hacking: end the run when the reward rises while the held-out score falls.
         stop_at_rise: end it at the first evaluation whose mean reward is so much above the first.
@@ -194,11 +209,20 @@ class EvaluationConfig(Table):
     every: int = Field(default=10, ge=1)
     suite: str | None = None
     prompts: int = Field(default=16, ge=1)
-    images_per_prompt: int = Field(default=1, ge=1)
     heldout: tuple[str, ...] = ()
     stop_on_hacking: bool = False
     stop_at_rise: float | None = Field(default=None, gt=0)
     columns: int = Field(default=8, ge=1)
+
+
+class ImageEvaluationConfig(EvaluationConfig):
+    """``[evaluation]`` of an image model.
+
+    Attributes:
+        images_per_prompt: of each prompt.
+    """
+
+    images_per_prompt: int = Field(default=1, ge=1)
 
 
 class CheckpointsConfig(Table):
@@ -294,7 +318,7 @@ class DiffusionConfig(Table):
 
     description: str = ""
     seed: int = Field(default=0, ge=0, le=MAX_SEED)
-    model: ModelConfig
+    model: PipelineModelConfig
     prompts: PromptsConfig = PromptsConfig()
     sampling: SamplingConfig = SamplingConfig()
     training: TrainingConfig = TrainingConfig()
@@ -302,7 +326,7 @@ class DiffusionConfig(Table):
     loss: LossConfig = LossConfig()
     ema: EmaConfig = EmaConfig()
     reward: RewardConfig | None = None
-    evaluation: EvaluationConfig = EvaluationConfig()
+    evaluation: ImageEvaluationConfig = ImageEvaluationConfig()
     checkpoints: CheckpointsConfig = CheckpointsConfig()
     memory: MemoryConfig = MemoryConfig()
     tracking: TrackingConfig = TrackingConfig()

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from realbench.errors import RealBenchError, RealBenchWarning, UsageError
+from realbench.errors import RealBenchWarning, UsageError
 from realbench.reward.reward import (
     Reward,
     SplitReward,
@@ -32,8 +32,6 @@ from realbench.reward.reward import (
     split_reward,
 )
 from realbench.runs.files import output_folder
-from realbench.runs.folder import MANIFEST_FILE, SUMMARY_FILE, locked, now
-from realbench.train import run_folder
 from realbench.train.advantages import advantages
 from realbench.train.checkpoint import (
     State,
@@ -46,9 +44,8 @@ from realbench.train.ema import Ema
 from realbench.train.evaluation import (
     EvaluationSet,
     Probe,
-    by_prompt,
-    estimate,
     heldout_judge,
+    judged,
     probe,
     save_grid,
     save_samples,
@@ -66,14 +63,12 @@ from realbench.train.machine import (
     start_accelerator,
     start_trackers,
 )
-from realbench.train.progress import Progress
 from realbench.train.prompts import Prompts, choose_prompts, digest
-from realbench.train.report.diffusion import write_train_report
+from realbench.train.records import TrainEvaluation, TrainIteration, TrainRun
 from realbench.train.rollout import Experience, collect, encode, sample
+from realbench.train.run import Progress, Run, Tell, at_work
 from realbench.train.sharding import gathered
-from realbench.train.summary import summarize
 from realbench.train.update import update
-from realbench.train.watch import HackingWatch
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -83,31 +78,14 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class TrainResult:
+class TrainResult(TrainRun):
     """What a training came to.
 
     Attributes:
-        out: the run's folder.
-        log: the lines of ``log.jsonl``: iteration 0 is the evaluation before the training.
-        summary: as in ``summary.json``.
-        stop_reason: ``"complete"``, ``"hacking"`` or ``"risen"``.
         model: with the trained weights (their running mean, where there is one).
     """
 
-    out: Path
-    log: list[dict[str, Any]]
-    summary: dict[str, Any]
-    stop_reason: str
     model: FlowModel
-
-    @property
-    def evaluations(self) -> list[dict[str, Any]]:
-        """Each evaluation, with its ``iteration``."""
-        return [
-            {"iteration": one["iteration"]} | one["evaluation"]
-            for one in self.log
-            if one.get("evaluation")
-        ]
 
 
 def train(
@@ -151,29 +129,28 @@ def train(
     with contextlib.ExitStack() as stack:
         folder = given or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         accelerator = stack.enter_context(start_accelerator(config, folder))
-        if accelerator.is_main_process:
-            stack.enter_context(locked(folder, holder="training"))
-        tell(Progress("loading"))
-        try:
-            training = _Training(
-                config,
+        stack.enter_context(
+            at_work(
                 folder,
-                chosen,
-                accelerator,
-                model,
-                reward,
-                heldout,
-                probes or {},
-                cotraining,
-                tell,
+                is_main=accelerator.is_main_process,
+                remedy="lower sampling.batch_size and training.batch_size, or set "
+                "memory.gradient_checkpointing and the other options of [memory]",
             )
-            return training.run()
-        except torch.OutOfMemoryError as error:
-            raise RealBenchError(
-                f"not enough memory on {accelerator.device}: lower sampling.batch_size and "
-                "training.batch_size, or set memory.gradient_checkpointing and the other options "
-                "of [memory]; checkpoints are kept"
-            ) from error
+        )
+        tell(Progress("loading"))
+        training = _Training(
+            config,
+            folder,
+            chosen,
+            accelerator,
+            model,
+            reward,
+            heldout,
+            probes or {},
+            cotraining,
+            tell,
+        )
+        return training.train()
 
 
 class _Training:
@@ -190,28 +167,31 @@ class _Training:
         heldout: Reward | None,
         probes: Mapping[str, Probe],
         cotraining: Cotraining | None,
-        tell: Callable[[Progress], None],
+        tell: Tell,
     ) -> None:
         self.config = config
-        self.out = out
         self.prompts = list(prompts.training.values())
         self.evaluated = EvaluationSet.of(prompts.evaluation, config.evaluation.images_per_prompt)
         self.accelerator = accelerator
         self.probes = probes
-        self.tell = tell
         self.plan_images(0)  # before anything large is loaded: can the images be shared out?
         device = str(accelerator.device)
-        values = config.model_dump(mode="json")
-        texts = digest([self.prompts, self.evaluated.prompts])
-        earlier = run_folder.check_continues(out, values, texts)
+        self.run = Run(
+            out,
+            "diffusion",
+            config,
+            digest([self.prompts, self.evaluated.prompts]),
+            is_main=accelerator.is_main_process,
+            tell=tell,
+        )
         if reward is not None:
             self.reward = split_reward(reward)
         elif config.reward is not None:
             self.reward = build_reward(config.reward, device=device)
         else:
             raise UsageError("the config has no [reward]: say what the images are rewarded for")
-        if earlier is not None:
-            run_folder.check_reward(out, earlier["reward"], self.reward.describe())
+        described = self.reward.describe()
+        self.run.check_reward(described)
         self.heldout = heldout or heldout_judge(config.evaluation.heldout, self.reward, device)
         if self.heldout is not None and len(prompts.evaluation) < 2:
             raise UsageError("a held-out judge needs two evaluation prompts at least")
@@ -222,143 +202,76 @@ class _Training:
             if config.ema.enabled
             else None
         )
-        self.watch = HackingWatch() if self.heldout is not None else None
         self.cotraining = cotraining or _cotraining(config, self.reward)
         self.told_rounding = False
-        self.log: list[dict[str, Any]] = []
-        self.manifest: dict[str, Any] = {
-            "train_format": run_folder.FORMAT,
-            "kind": "diffusion",
-            "versions": run_folder.versions(),
-            "config": values,
-            "prompts_sha256": texts,
+        self.facts = {
             "n_prompts": len(self.prompts),
             "n_evaluation_prompts": len(prompts.evaluation),
             "model": repr(self.model),
-            "reward": self.reward.describe(),
+            "reward": described,
             "trained_parameters": sum(p.numel() for p in self.parameters.values()),
             "device": device,
             "processes": accelerator.num_processes,
-            "started": (earlier or {}).get("started") or now(),
-            "finished": None,
-            "stop_reason": "interrupted",
         }
 
     # --- Beginning and end ----------------------------------------------------------------------
 
-    def run(self) -> TrainResult:
+    def train(self) -> TrainResult:
         """Go on from the last checkpoint to the end."""
-        total = self.config.training.iterations
-        first = self._resume() + 1
-        if self.is_main:
-            run_folder.write_json(self.out / MANIFEST_FILE, self.manifest)
-        start_trackers(
-            self.accelerator,
-            self.config.tracking,
-            str(self.out),
-            self.manifest["config"],
-            first,
-        )
-        for iteration in range(first, total + 1):
-            if self._stop_reason() is not None:
-                break
-            self.tell(Progress("training", max(0, iteration - 1), total, self._last_reward()))
-            record: dict[str, Any] = {"iteration": iteration}
-            if iteration:
-                record |= self.iterate(iteration)
-            evaluated = iteration % self.config.evaluation.every == 0 or iteration == total
-            if evaluated:
-                record["evaluation"] = self.evaluate(iteration)
-            self._write_down(record)
-            if evaluated and self.is_main:
-                write_train_report(self.out)
-            if iteration % self.config.checkpoints.every == 0 or iteration == total:
-                self._save(iteration)
-        return self._finish()
-
-    @property
-    def is_main(self) -> bool:
-        """Whether this process writes files."""
-        return bool(self.accelerator.is_main_process)
-
-    def _state(self) -> State:
-        extra: dict[str, Any] = {}
-        if self.watch is not None:
-            extra["watch"] = self.watch
-        if self.cotraining is not None:
-            extra["cotraining"] = self.cotraining
-        return State(self.parameters, self.optimizer, self.ema, extra)
-
-    def _resume(self) -> int:
-        """Return the iteration after which the run stands; -1 at its very beginning."""
-        path = latest_checkpoint(self.out)
+        run, config, total = self.run, self.config, self.config.training.iterations
+        path = latest_checkpoint(run.out)
         done = -1
         if path is not None:
             done = load_checkpoint(path, self._state(), accelerator=self.accelerator)
-        if self.is_main:
-            self.log = run_folder.rewind_log(self.out, done)
-        self.accelerator.wait_for_everyone()
-        if not self.is_main:
-            self.log = run_folder.read_log(self.out)
-        return done
+        run.rewind(done, self.accelerator.wait_for_everyone)
+        run.begin(**self.facts)
+        start_trackers(self.accelerator, config.tracking, str(run.out), run.config, first=done + 1)
+        for iteration in range(done + 1, total + 1):
+            if run.stop_reason() is not None:
+                break
+            run.tell("training", iteration - 1)
+            figures = self.iterate(iteration) if iteration else {}
+            if run.is_evaluated(iteration):
+                figures["evaluation"] = self.evaluate(iteration)
+            record = TrainIteration(iteration=iteration, **figures)
+            run.write_down(record)
+            log_figures(self.accelerator, record)
+            if iteration % config.checkpoints.every == 0 or iteration == total:
+                self._save(iteration)
+        return self._finish()
+
+    def _state(self) -> State:
+        extra = {} if self.cotraining is None else {"cotraining": self.cotraining}
+        return State(self.parameters, self.optimizer, self.ema, extra)
 
     def _save(self, iteration: int) -> None:
         save_checkpoint(
-            self.out,
+            self.run.out,
             iteration,
             self._state(),
             accelerator=self.accelerator,
             keep=self.config.checkpoints.keep,
         )
         weights = gathered(self.ema.mean if self.ema is not None else self.parameters)
-        if self.is_main:
-            write_lora(self.model, weights, self.config.lora, self.out / "lora")
-
-    def _is_hacked(self) -> bool:
-        return self.config.evaluation.stop_on_hacking and any(
-            (one.get("evaluation") or {}).get("warning") for one in self.log
-        )
-
-    def _stop_reason(self) -> str | None:
-        """Return why the run ends before its last iteration, None where it goes on."""
-        if self._is_hacked():
-            return "hacking"
-        wanted = self.config.evaluation.stop_at_rise
-        rewards = [one["evaluation"]["reward"]["mean"] for one in self.log if "evaluation" in one]
-        if wanted is not None and rewards and rewards[-1] - rewards[0] >= wanted:
-            return "risen"
-        return None
-
-    def _last_reward(self) -> float | None:
-        return next((one["reward"] for one in reversed(self.log) if "reward" in one), None)
-
-    def _write_down(self, record: dict[str, Any]) -> None:
-        self.log.append(record)
-        if self.is_main:
-            run_folder.append_log(self.out, record)
-        log_figures(self.accelerator, record)
+        if self.run.is_main:
+            write_lora(self.model, weights, self.config.lora, self.run.out / "lora")
 
     def _finish(self) -> TrainResult:
-        stopped = self._stop_reason()
-        last = self.log[-1]["iteration"]
-        if stopped == "risen" or (stopped and latest_checkpoint(self.out) is None):
-            self._save(last)
-        summary = summarize(self.log, self.manifest["config"])
-        summary["stop_reason"] = self.manifest["stop_reason"] = stopped or "complete"
-        self.manifest["finished"] = now()
-        if self.is_main:
-            if self.cotraining is not None:
-                self.cotraining.save_detectors(self.out / "detectors")
-                self.manifest["reward_end"] = self.reward.describe()
-            run_folder.write_json(self.out / SUMMARY_FILE, summary)
-            run_folder.write_json(self.out / MANIFEST_FILE, self.manifest)
-            write_train_report(self.out)
+        run, facts = self.run, {}
+        stopped = run.stop_reason()
+        if stopped == "risen" or (stopped and latest_checkpoint(run.out) is None):
+            self._save(run.log[-1].iteration)
+        if self.cotraining is not None:
+            facts["reward_end"] = self.reward.describe()
+            if run.is_main:
+                self.cotraining.save_detectors(run.out / "detectors")
+        run.finish(**facts)
         self.accelerator.wait_for_everyone()
         self.model.transformer = self.accelerator.unwrap_model(self.model.transformer)
         if self.ema is not None:
             for name, parameter in self.parameters.items():
                 parameter.data.copy_(self.ema.mean[name])
-        return TrainResult(self.out, self.log, summary, summary["stop_reason"], self.model)
+        return TrainResult(run.out, run.manifest, tuple(run.log), run.summary(), self.model)
 
     def _prepare(self) -> tuple[dict[str, torch.nn.Parameter], Any]:
         """Add LoRA, and let accelerate wrap the model and the optimiser."""
@@ -395,7 +308,7 @@ class _Training:
         )
 
     def iterate(self, iteration: int) -> dict[str, Any]:
-        """Make images, reward them and train on them; return what the log says of it."""
+        """Make images, reward them and train on them; return the figures for the log."""
         clock = Clock(self.accelerator.device)
         plan = self.plan_images(iteration)
         own = plan.of_process(self.accelerator.process_index)
@@ -429,7 +342,7 @@ class _Training:
         )
         clock.lap("update")
         rounding = figures.rounding_warning(self.config.loss.clip)
-        if rounding and self.is_main and not self.told_rounding:
+        if rounding and self.run.is_main and not self.told_rounding:
             self.told_rounding = True  # once a run: the next iterations are no better
             warnings.warn(RealBenchWarning(f"iteration {iteration}: {rounding}"), stacklevel=2)
         record = {
@@ -491,35 +404,25 @@ class _Training:
 
     # --- Evaluation -----------------------------------------------------------------------------
 
-    def evaluate(self, iteration: int) -> dict[str, Any]:
-        """Make the evaluation's images, judge and save them; return what the log says of it."""
-        self.tell(
-            Progress("evaluating", iteration, self.config.training.iterations, self._last_reward())
-        )
-        start = time.perf_counter()
-        evaluated = self.evaluated
+    def evaluate(self, iteration: int) -> TrainEvaluation:
+        """Make the evaluation's images, judge and save them; return the record for the log."""
+        self.run.tell("evaluating", iteration)
+        started = time.perf_counter()
         images, rewards, heldout = self._judged()
-        total = self.reward.total(rewards)
-        groups = evaluated.groups
-        found: dict[str, Any] = {
-            "reward": estimate(total, groups),
-            "components": {name: estimate(one, groups) for name, one in rewards.items()},
-            "heldout": None if heldout is None else estimate(heldout, groups),
-            "probes": probe(self.probes, images, evaluated) if self.is_main else {},
-            "warning": None,
-            "by_prompt": {"reward": by_prompt(total, groups).tolist()},
-        }
-        if heldout is not None and self.watch is not None:
-            judged = by_prompt(heldout, groups)
-            found["by_prompt"]["heldout"] = judged.tolist()
-            found["warning"] = self.watch.observe(iteration, by_prompt(total, groups), judged)
-        if self.is_main:
-            save_samples(self.out, iteration, images, evaluated)
-            grid = save_grid(self.out, iteration, images, self.config.evaluation.columns)
-            log_grid(self.accelerator, grid, iteration)
-            if found["warning"]:
-                warnings.warn(str(found["warning"]), RealBenchWarning, stacklevel=2)
-        return found | {"seconds": round(time.perf_counter() - start, 3)}
+        if self.run.is_main:
+            folder, columns = self.run.out, self.config.evaluation.columns
+            save_samples(folder, iteration, images, self.evaluated)
+            log_grid(self.accelerator, save_grid(folder, iteration, images, columns), iteration)
+        return judged(
+            iteration,
+            self.run.evaluations,
+            reward=self.reward.total(rewards),
+            components=rewards,
+            heldout=heldout,
+            probes=probe(self.probes, images, self.evaluated) if self.run.is_main else {},
+            groups=self.evaluated.groups,
+            started=started,
+        )
 
     def _judged(self) -> tuple[Tensor, dict[str, np.ndarray], np.ndarray | None]:
         """Return all images (n, 3, H, W), the reward's components and the held-out score."""

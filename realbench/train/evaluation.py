@@ -6,6 +6,7 @@ import io
 import json
 import math
 import shutil
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +16,10 @@ import numpy as np
 
 from realbench.errors import RealBenchError, UsageError
 from realbench.files import write_whole
-from realbench.stats.bootstrap import bootstrap_mean
+from realbench.stats.record import Estimate
 from realbench.text import printable
+from realbench.train.records import TrainEvaluation, mean_over
+from realbench.train.watch import hacking_warning
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -71,27 +74,50 @@ def _is_file_name(name: str) -> bool:
     return not (set(name) & set("/\\\0\n\r")) and not name.startswith(".")
 
 
-def estimate(values: np.ndarray, groups: np.ndarray) -> dict[str, Any]:
-    """Return a mean with its 95 % interval over prompts: mean, low, high, n, n_prompts."""
-    found = bootstrap_mean(values, groups)
-    low, high = (v if math.isfinite(v) else None for v in (found.low, found.high))
-    return {
-        "mean": found.estimate,
-        "low": low,
-        "high": high,
-        "n": found.n,
-        "n_prompts": found.n_groups,
+def judged(
+    iteration: int,
+    earlier: Mapping[int, TrainEvaluation],
+    *,
+    reward: np.ndarray,
+    components: Mapping[str, np.ndarray],
+    heldout: np.ndarray | None,
+    probes: Mapping[str, Estimate],
+    groups: np.ndarray,
+    started: float,
+) -> TrainEvaluation:
+    """Return the record of an evaluation, with the hacking watch's warning.
+
+    Args:
+        iteration: after which it is made.
+        earlier: those before it.
+        reward, components, heldout: of n images, float (n,) each.
+        probes: further figures.
+        groups: int (n,), each image's prompt.
+        started: when, by ``time.perf_counter``.
+
+    Raises:
+        RealBenchError: a held-out score is no number.
+    """
+    values = {"reward": reward} | ({} if heldout is None else {"heldout": heldout})
+    by_prompt = {
+        name: (np.bincount(groups, weights=one) / np.bincount(groups)).tolist()
+        for name, one in values.items()
     }
-
-
-def by_prompt(values: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """Return each prompt's mean over its images, float64 (prompts,)."""
-    return np.bincount(groups, weights=values) / np.bincount(groups)
+    watched = {n: one.by_prompt for n, one in earlier.items() if "heldout" in one.by_prompt}
+    return TrainEvaluation(
+        reward=mean_over(reward, groups),
+        components={name: mean_over(one, groups) for name, one in components.items()},
+        heldout=None if heldout is None else mean_over(heldout, groups),
+        probes=dict(probes),
+        warning=None if heldout is None else hacking_warning(watched | {iteration: by_prompt}),
+        by_prompt=by_prompt,
+        seconds=round(time.perf_counter() - started, 3),
+    )
 
 
 def probe(
     probes: Mapping[str, Probe], images: Tensor, evaluated: EvaluationSet
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, Estimate]:
     """Ask further judges about the images.
 
     Args:
@@ -104,13 +130,18 @@ def probe(
     Raises:
         RealBenchError: one returns neither.
     """
-    found = {}
+    found: dict[str, Estimate] = {}
     for name, one in probes.items():
         values = np.asarray(one(images, evaluated.prompts), np.float64)
         if values.shape == (len(evaluated),):
-            found[name] = estimate(values, evaluated.groups)
+            found[name] = mean_over(values, evaluated.groups)
         elif values.ndim == 0:
-            found[name] = {"mean": float(values), "low": None, "high": None, "n": len(evaluated)}
+            found[name] = {
+                "estimate": float(values),
+                "low": None,
+                "high": None,
+                "n": len(evaluated),
+            }
         else:
             raise RealBenchError(f"the probe {name} gave shape {values.shape}: give (n,) or ()")
     return found

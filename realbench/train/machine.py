@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from realbench.train.flow_models.flow_model import FlowModel
+    from realbench.train.records import TrainIteration
 
 
 @contextlib.contextmanager
@@ -40,7 +41,7 @@ def start_accelerator(config: DiffusionConfig, out: Path) -> Iterator[Accelerato
     cpu = config.model.device == "cpu"
     sharded = deepspeed.launched()
     state = deepspeed.start_processes(cpu) if sharded else PartialState(cpu=cpu)
-    half = _dtype(config, state.device.type) == "bfloat16"
+    half = config.model.dtype_on(state.device.type) == "bfloat16"
     passes = config.passes_per_step(state.num_processes)
     clip = config.training.max_grad_norm
     AcceleratorState._reset_state()  # else a second training in a process could not differ
@@ -68,7 +69,7 @@ def load_model(config: DiffusionConfig, device: str) -> FlowModel:
 
     return load_flow_model(
         config.model.source,
-        dtype=_dtype(config, device.partition(":")[0]),
+        dtype=config.model.dtype_on(device.partition(":")[0]),
         device=device,
         revision=config.model.revision,
         adapter=config.model.adapter,
@@ -130,12 +131,6 @@ def _parts(model: FlowModel, prefix: str) -> list[torch.nn.Module]:
     ]
 
 
-def _dtype(config: DiffusionConfig, device: str) -> str:
-    if config.model.dtype != "auto":
-        return config.model.dtype
-    return "bfloat16" if device == "cuda" else "float32"
-
-
 def check_trackers(config: TrackingConfig) -> None:
     """Refuse trackers whose packages are missing.
 
@@ -177,13 +172,13 @@ def start_trackers(
     )
 
 
-def log_figures(accelerator: Accelerator, record: Mapping[str, Any]) -> None:
+def log_figures(accelerator: Accelerator, record: TrainIteration) -> None:
     """Log the numbers of a line of the run's log; those that are not finite are left out."""
-    shown = _flat({key: value for key, value in record.items() if key != "iteration"})
+    values = record.values_set()
+    step = values.pop("iteration")
+    shown = _flat(values)
     figures = {k: float(v) for k, v in shown.items() if not isinstance(v, str | bool)}
-    accelerator.log(
-        {k: v for k, v in figures.items() if math.isfinite(v)}, step=record["iteration"]
-    )
+    accelerator.log({k: v for k, v in figures.items() if math.isfinite(v)}, step=step)
 
 
 def log_grid(accelerator: Accelerator, grid: Image.Image, iteration: int) -> None:

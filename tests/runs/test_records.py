@@ -20,6 +20,7 @@ from realbench.runs.folder import json_schema
 from realbench.scoring.records import ScoreManifest, Summary
 from realbench.scoring.report import render_score_report
 from realbench.scoring.run import ScoreRun
+from realbench.train.records import TrainIteration, TrainManifest, TrainSummary
 
 OLD = Path(__file__).parents[1] / "data" / "runs-0.1.0"
 SCHEMAS = Path(__file__).parents[2] / "docs" / "schemas"
@@ -28,6 +29,9 @@ RECORDS = {
     "score-summary": Summary,
     "arena-run": ArenaManifest,
     "arena-ratings": Ratings,
+    "train-run": TrainManifest,
+    "train-log": TrainIteration,
+    "train-summary": TrainSummary,
 }
 
 

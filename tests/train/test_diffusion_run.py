@@ -74,8 +74,8 @@ def test_a_run_leaves_what_it_says(whole: Path) -> None:
     total = (first["components"]["bright"] + 0.5 * first["components"]["red"]) / 1.5
     assert first["reward"] == pytest.approx(total, abs=1e-6)
     summary = json.loads((whole / "summary.json").read_text())
-    assert summary["reward_start"] == lines[0]["evaluation"]["reward"]["mean"]
-    assert summary["reward_end"] == lines[4]["evaluation"]["reward"]["mean"]
+    assert summary["reward_start"] == lines[0]["evaluation"]["reward"]["estimate"]
+    assert summary["reward_end"] == lines[4]["evaluation"]["reward"]["estimate"]
     assert summary["heldout_end"] is None
     manifest = json.loads((whole / "run.json").read_text())
     assert manifest["stop_reason"] == "complete"

@@ -2,31 +2,38 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
 from scipy import stats
 
-from realbench.errors import RealBenchError, UsageError
-from realbench.train.watch import HackingWatch, change
+from realbench.errors import RealBenchError
+from realbench.train.watch import hacking_warning
+
+
+def watched(rewards: np.ndarray, heldout: np.ndarray) -> list[str | None]:
+    """Watch a run, evaluation by evaluation; both are (evaluations, prompts)."""
+    values = {
+        10 * t: {"reward": reward.tolist(), "heldout": held.tolist()}
+        for t, (reward, held) in enumerate(zip(rewards, heldout, strict=True))
+    }
+    steps = list(values)
+    return [
+        hacking_warning({step: values[step] for step in steps[: n + 1]}) for n in range(len(steps))
+    ]
 
 
 def run(
-    rewards: np.ndarray, heldout: np.ndarray, *, noise: float, n: int, seed: int, **options: float
+    rewards: np.ndarray, heldout: np.ndarray, *, noise: float, n: int, seed: int
 ) -> list[str | None]:
     """Watch a run whose true means are given, over ``n`` prompts that differ from one another."""
     rng = np.random.default_rng(seed)
-    watch = HackingWatch(**options)
     level = rng.uniform(-0.2, 0.2, n)
-    return [
-        watch.observe(
-            10 * t,
-            reward + level + rng.normal(0, noise, n),
-            held + level + rng.normal(0, noise, n),
-        )
-        for t, (reward, held) in enumerate(zip(rewards, heldout, strict=True))
+    values = [
+        mean + level + rng.normal(0, noise, n)
+        for pair in zip(rewards, heldout, strict=True)
+        for mean in pair
     ]
+    return watched(np.stack(values[::2]), np.stack(values[1::2]))
 
 
 RISING = np.linspace(0.4, 0.8, 20)
@@ -93,57 +100,25 @@ def test_the_levels_add_up_to_the_whole() -> None:
 
 def test_a_change_has_the_interval_of_a_paired_t_test() -> None:
     rng = np.random.default_rng(0)
-    before, after = rng.random(15), rng.random(15)
+    before = rng.random(15)
+    after = before + 0.5 + rng.normal(0, 0.01, 15)
+    warning = watched(np.stack([before, after]), np.stack([after, before]))[1]
     expected = stats.ttest_rel(after, before).confidence_interval(0.95)
-    found = change(before, after)
-    np.testing.assert_allclose([found.low, found.high], [expected.low, expected.high])
-    np.testing.assert_allclose([found.before, found.after], [before.mean(), after.mean()])
+    assert warning is not None
+    assert f"from {before.mean():.3f} to {after.mean():.3f}" in warning
+    assert f"95 % interval {expected.low:+.3f} to {expected.high:+.3f}" in warning
 
 
 def test_the_same_change_of_every_prompt_is_certain_and_none_is_none() -> None:
     start = np.array([0.1, 0.2, 0.3])
-    watch = HackingWatch()
-    assert watch.observe(0, start, start) is None
-    assert watch.observe(1, start, start) is None
-    assert watch.observe(2, start + 1e-8, start - 1e-8) is None
-    assert watch.observe(3, start + 0.5, start - 0.25) is not None
+    found = watched(
+        np.stack([start, start, start + 1e-8, start + 0.5]),
+        np.stack([start, start, start - 1e-8, start - 0.25]),
+    )
+    assert found[:3] == [None] * 3
+    assert found[3] is not None
 
 
-def test_a_resumed_run_goes_on_alike() -> None:
-    rng = np.random.default_rng(3)
-    rewards = RISING[:, None] + rng.normal(0, 0.05, (20, 32))
-    heldout = np.linspace(0.5, 0.3, 20)[:, None] + rng.normal(0, 0.05, (20, 32))
-    whole = HackingWatch()
-    expected = [whole.observe(n, rewards[n], heldout[n]) for n in range(20)]
-    assert any(expected)
-    first = HackingWatch()
-    for n in range(15):
-        first.observe(n, rewards[n], heldout[n])
-    state = json.loads(json.dumps(first.state_dict()))
-    second = HackingWatch()
-    second.load_state_dict(state)
-    # killed after the checkpoint of step 11: evaluations 12 to 14 are made again
-    found = [second.observe(n, rewards[n], heldout[n]) for n in range(12, 20)]
-    assert found == expected[12:]
-    assert second.warnings == whole.warnings
-    assert second.state_dict() == whole.state_dict()
-
-
-@pytest.mark.parametrize("bad", [[0.5], 0.5, [[0.1, 0.2]], []])
-def test_too_few_prompts_are_refused(bad: object) -> None:
-    with pytest.raises(UsageError, match="two evaluation prompts or more"):
-        HackingWatch().observe(0, bad, bad)  # type: ignore[arg-type]
-
-
-def test_other_prompts_and_no_numbers_are_refused() -> None:
-    watch = HackingWatch()
-    watch.observe(0, [0.1, 0.2], [0.1, 0.2])
-    with pytest.raises(UsageError, match="the watch has 2 prompts, and now 3"):
-        watch.observe(1, [0.1, 0.2, 0.3], [0.1, 0.2, 0.3])
-    with pytest.raises(UsageError, match="2 rewards and 3 held-out"):
-        watch.observe(1, [0.1, 0.2], [0.1, 0.2, 0.3])
+def test_what_is_no_number_is_refused() -> None:
     with pytest.raises(RealBenchError, match="held-out score of a prompt is no number"):
-        watch.observe(1, [0.1, 0.2], [0.1, float("nan")])
-    with pytest.raises(UsageError, match="between 0 and 1"):
-        HackingWatch(false_alarm=0)
-    assert watch.observe(1, [0.1, 0.2], [0.1, 0.2]) is None
+        watched(np.array([[0.1, 0.2]]), np.array([[0.1, np.nan]]))

@@ -168,7 +168,7 @@ class QualityGuard:
         photographs'.
 
         Args:
-            start, end: The probes' estimates, with ``"mean"``.
+            start, end: The probes' estimates.
 
         Returns:
             ``"passed"``; ``"measures"``: each with start, end, low, high and passed;
@@ -179,7 +179,7 @@ class QualityGuard:
             "diversity": (0.9 * self.diversity, None)
         }
         for name, (low, high) in bounds.items():
-            before, after = start[name]["mean"], end[name]["mean"]
+            before, after = start[name]["estimate"], end[name]["estimate"]
             if name == "diversity":
                 passed = after >= 0.9 * min(before, self.diversity)
             else:
@@ -194,8 +194,8 @@ class QualityGuard:
         return {
             "passed": all(one["passed"] for one in measures.values()),
             "measures": measures,
-            "usual_start": start["usual"]["mean"],
-            "usual_end": end["usual"]["mean"],
+            "usual_start": start["usual"]["estimate"],
+            "usual_end": end["usual"]["estimate"],
             "explanations": EXPLANATIONS,
             "photographs": self.n,
         }

@@ -12,14 +12,13 @@ import torch
 from realbench.content import content_path
 from realbench.prompts import load_prompts
 from realbench.runs.folder import SUMMARY_FILE
-from realbench.train import run_folder
 from realbench.train.config import DiffusionConfig, load_config
 from realbench.train.demo.flow_model import SmallPhoto
 from realbench.train.demo.pipeline import load_small_photo
 from realbench.train.demo.quality import REWARDED, QualityGuard
 from realbench.train.diffusion import train
-from realbench.train.progress import Progress
-from realbench.train.report.diffusion import write_train_report
+from realbench.train.report import write_report
+from realbench.train.run import Progress, write_json
 
 CONFIG = "small-photo"
 GUARD_FILE = "photographs.json"
@@ -67,13 +66,13 @@ def run_demo(
         )
     finally:
         torch.set_num_threads(threads)
-    summary = dict(result.summary)
+    summary: dict[str, Any] = dict(result.summary)
     quality = guard.verdict(summary["probes_start"], summary["probes_end"])
     summary["quality"] = quality | {"rewarded": list(REWARDED)}
     summary["wall_seconds"] = round(time.monotonic() - started, 1)
     summary["command"] = demo_command(config)
-    run_folder.write_json(out / SUMMARY_FILE, summary)
-    write_train_report(out)  # again: the guard's verdict is new
+    write_json(out / SUMMARY_FILE, summary)
+    write_report(out)  # again: the guard's verdict is new
     return summary
 
 

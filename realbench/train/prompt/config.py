@@ -10,38 +10,14 @@ from pydantic import Field, field_validator, model_validator
 from realbench.config.config_files import Configs, Table
 from realbench.reward.reward import RewardConfig
 from realbench.seeds import MAX_SEED
-from realbench.train.config import CheckpointsConfig, TrackingConfig
+from realbench.train import config as train
+from realbench.train.config import CheckpointsConfig, ModelConfig, TrackingConfig
 
 
-class ModelConfig(Table):
-    """``[model]``: the language model; ``model = "SOURCE"`` says the source alone.
-
-    Attributes:
-        source: a folder, a hub id, a ``.gguf`` file, or ``package:NAME/FILE``, a file within an
-            installed Python package.
-        revision: of the hub: a branch, tag or commit.
-        dtype: of the frozen weights; ``"auto"`` is bfloat16 on CUDA, else float32. The trained
-            ones are float32.
-        device: ``"auto"`` leaves it to accelerate, ``"cpu"`` keeps off the accelerator.
-    """
-
-    source: str
-    revision: str | None = None
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    device: Literal["auto", "cpu"] = "auto"
-
-
-class PromptsConfig(Table):
-    """``[prompts]``: what is rewritten.
-
-    Attributes:
-        suite: a bundled suite's name or a file of prompts.
-        form: which form of the suite's prompts, ``"short"`` or ``"long"``.
-        limit: no more than the first so many.
-    """
+class PromptsConfig(train.PromptsConfig):
+    """``[prompts]``: what is rewritten; the suite has a default."""
 
     suite: str = "realbench-core"
-    form: Literal["short", "long"] = "short"
     limit: int | None = Field(default=None, ge=2)
 
 
@@ -215,24 +191,11 @@ class TextConfig(Table):
     vocabulary: VocabularyConfig | None = None
 
 
-class EvaluationConfig(Table):
-    """``[evaluation]``: fixed prompts that take no part in the training.
-
-    Attributes:
-        every: iterations between evaluations; the first is before the training, one after it.
-        prompts: how many, spread evenly over the suite.
-        suite: theirs; None takes them from the training suite, and out of the training.
-        heldout: detectors (names or card folders) that take no part in the reward.
-        stop_on_hacking: end the run when the reward rises while the held-out score falls.
-        columns: of the grid of samples.
-    """
+class EvaluationConfig(train.EvaluationConfig):
+    """``[evaluation]``: prompts that take no part in the training."""
 
     every: int = Field(default=20, ge=1)
     prompts: int = Field(default=16, ge=2)
-    suite: str | None = None
-    heldout: tuple[str, ...] = ()
-    stop_on_hacking: bool = False
-    columns: int = Field(default=8, ge=1)
 
 
 class PromptTrainConfig(Table):
@@ -261,14 +224,9 @@ class PromptTrainConfig(Table):
     checkpoints: CheckpointsConfig = CheckpointsConfig()
     tracking: TrackingConfig = TrackingConfig()
 
-    @field_validator("model", mode="before")
+    @field_validator("model", "pipeline", mode="before")
     @classmethod
     def _source_alone(cls, value: Any) -> Any:
-        return {"source": value} if isinstance(value, str) else value
-
-    @field_validator("pipeline", mode="before")
-    @classmethod
-    def _pipeline_alone(cls, value: Any) -> Any:
         return {"source": value} if isinstance(value, str) else value
 
     @property

@@ -14,7 +14,7 @@ import numpy as np
 from realbench.errors import UsageError
 from realbench.generation.rewriting import is_chat, question
 from realbench.train.prompt.config import PromptTrainConfig
-from realbench.train.run_folder import CHECKPOINTS
+from realbench.train.run import CHECKPOINTS
 
 if TYPE_CHECKING:
     from trl import GRPOConfig

@@ -1,82 +1,43 @@
-"""The report of a training of a diffusion model: ``report.html`` from the run's folder."""
+"""What the report of a training of a diffusion model has of its own."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 from realbench.report.gallery import thumbnails
-from realbench.report.page import render_page, write_page
-from realbench.report.wording import count, is_number, number, span
-from realbench.train.record import TrainEstimate, TrainEvaluation, TrainIteration, TrainRun
+from realbench.report.wording import is_number, number, span
+from realbench.stats.record import Estimate
+from realbench.train.records import TrainEvaluation, TrainIteration, TrainRun, changes
 from realbench.train.report.plots import Line
-from realbench.train.report.sections import (
-    Evaluations,
-    changes,
-    estimates,
-    panel,
-    read_run,
-    shared_context,
-    took,
-)
+from realbench.train.report.sections import Evaluations, curve, estimates, facts, figure_of, panel
 
 SAMPLE_ROWS, SAMPLE_COLUMNS = 7, 8
 _SERIES = 4
-_COUNTED = "Groups without variance"
 
 
-def write_train_report(run: str | Path) -> Path:
-    """Write the report of a run, finished or not, into its folder.
-
-    Raises:
-        UsageError: it is no run of ``realgen-train diffusion``.
-        RealBenchError: a file of the run is damaged.
-        OSError: the report cannot be written.
-    """
-    return write_page(render_train_report(run), Path(run))
-
-
-def render_train_report(run: str | Path) -> str:
-    """Return the report as HTML."""
-    folder = Path(run)
-    read = read_run(folder, "diffusion")
-    evaluated = read.evaluations
-    quality = read.summary.get("quality", {})
-    quality = quality if "explanations" in quality else None  # of a demo's first version
-    context: dict[str, object] = {
-        "changes": changes(evaluated),
-        "facts": _facts(read),
-        "panels": _panels(read.trained, has_kl=bool(read.manifest.config["loss"]["kl"])),
-        "probes": _probes(evaluated, quality),
+def context(run: TrainRun) -> dict[str, object]:
+    """Return what ``train_report.html`` shows beside what all trainings do."""
+    config, done = run.manifest.config, len(run.trained)
+    size = config["training"]["group_size"]
+    images = done * config["training"]["prompts_per_iteration"] * size
+    quality = run.summary.get("quality", {})
+    quality = quality if "explanations" in quality else {}  # of a demo's first version
+    return {
+        "changes": changes(run),
+        "facts": facts(
+            run,
+            [("Model", str(config["model"]["source"]))],
+            ("Images made", f"{images:,}, in groups of {size}"),
+        ),
+        "panels": _panels(run.trained, has_kl=bool(config["loss"]["kl"])),
+        "probes": _probes(run.evaluations, quality),
         "quality": quality,
         "guard": _guard(quality) if quality else [],
-        "cotrained": sum(bool(one.cotraining) for one in read.trained),
-        "samples": _samples(folder, list(evaluated)),
+        "cotrained": sum(bool(one.cotraining) for one in run.trained),
+        "samples": _samples(run),
     }
-    return render_page("report/templates/train_report.html", shared_context(read) | context)
-
-
-def _facts(run: TrainRun) -> list[tuple[str, str]]:
-    manifest, training = run.manifest, run.manifest.config["training"]
-    images = training["prompts_per_iteration"] * training["group_size"]
-    done = len(run.trained)
-    facts = [
-        ("Model", str(manifest.config["model"]["source"])),
-        ("Iterations", f"{done:,} of {training['iterations']:,}"),
-        ("Images made", f"{done * images:,}, in groups of {training['group_size']}"),
-        ("Prompts", f"{manifest.n_prompts:,}"),
-        ("Trained weights", f"{manifest.trained_parameters:,}"),
-        ("Device", f"{manifest.device}, {count(manifest.processes, 'process', 'processes')}"),
-        *took(run),
-    ]
-    reasons = {
-        "interrupted": "running, or cut off",
-        "hacking": "stopped for reward hacking",
-        "risen": "stopped, since the reward had risen by evaluation.stop_at_rise",
-    }
-    state = reasons.get(manifest.stop_reason)
-    return facts + ([("State", state)] if state else [])
 
 
 def _panels(trained: Sequence[TrainIteration], *, has_kl: bool) -> list[dict[str, Any]]:
@@ -88,121 +49,72 @@ def _panels(trained: Sequence[TrainIteration], *, has_kl: bool) -> list[dict[str
     if not trained:
         return []
 
-    def line(name: str, value: Any, class_: str = "series0", spread: Any = None) -> Line:
-        points = []
-        for one in trained:
-            mean, half = value(one), spread(one) if spread else None
-            has_band = is_number(mean) and is_number(half)
-            points.append(
-                (
-                    one.iteration,
-                    mean,
-                    mean - half if has_band else None,
-                    mean + half if has_band else None,
-                )
-            )
-        return Line(name, points, class_)
+    def plain(key: str, name: str | None = None, series: int = 0) -> Line:
+        return curve(trained, name or key, figure_of(key), class_=_class(series))
 
-    names = list(trained[0].components)
-    parts = list(dict.fromkeys(part for one in trained for part in one.seconds))
-    wanted: list[tuple[str, str, list[Line], bool]] = [
-        (
+    def ratio(name: str, key: str, series: int) -> Line:
+        def value(one: TrainIteration) -> float | None:
+            mean = one.figure(f"{key}_mean")
+            return None if mean is None else mean - 1
+
+        return curve(trained, name, value, figure_of(f"{key}_std"), _class(series))
+
+    def table(of: str) -> list[Line]:
+        names = dict.fromkeys(name for one in trained for name in getattr(one, of))
+        return [
+            curve(trained, name, figure_of(name, of), class_=_class(n))
+            for n, name in enumerate(names)
+        ]
+
+    reward = curve(trained, "reward", figure_of("reward"), figure_of("reward_std"))
+    panels = [
+        panel(
             "Reward of the training's images",
             "mean and standard deviation; with the sampler's noise",
-            [line("reward", lambda one: one.reward, spread=lambda one: one.reward_std)],
-            False,
+            [reward],
         ),
-        (
-            "Its components",
-            "means",
-            [
-                line(name, lambda one, name=name: one.components.get(name), _class(n))
-                for n, name in enumerate(names[:_SERIES])
-            ],
-            False,
-        ),
-        (
+        panel("Its components", "means", table("components")[:_SERIES]),
+    ]
+    if has_kl:
+        note = "mean of the trained steps"
+        panels.append(panel("KL to the base model", note, [plain("kl")], zero=True))
+    panels += [
+        panel(
             "Ratio − 1",
             "mean and standard deviation; 0 is the policy that sampled, as the first update is but "
             "for rounding",
-            [
-                line(
-                    "all updates",
-                    lambda one: _less_one(one.figure("ratio_mean")),
-                    spread=lambda one: one.figure("ratio_std"),
-                ),
-                line(
-                    "the first",
-                    lambda one: _less_one(one.figure("first_ratio_mean")),
-                    "series1",
-                    spread=lambda one: one.figure("first_ratio_std"),
-                ),
-            ],
-            True,
+            [ratio("all updates", "ratio", 0), ratio("the first", "first_ratio", 1)],
+            zero=True,
         ),
-        (
+        panel(
             "Clip fraction",
             "share of steps whose ratio is outside the clip, above and below",
-            [
-                _plain(line, "clip_fraction_high", "above", 0),
-                _plain(line, "clip_fraction_low", "below", 1),
-            ],
-            True,
+            [plain("clip_fraction_high", "above"), plain("clip_fraction_low", "below", 1)],
+            zero=True,
         ),
-        (
-            _COUNTED,
+        panel(
+            "Groups without variance",
             f"of {trained[-1].groups}; nothing is learnt from them",
-            [_plain(line, "zero_groups")],
-            True,
+            [plain("zero_groups")],
+            zero=True,
+            whole=True,
         ),
-        ("Gradient norm", "before clipping", [_plain(line, "grad_norm")], True),
-        (
-            "Seconds an iteration",
-            "",
-            [
-                line(part, lambda one, part=part: one.seconds.get(part), _class(n))
-                for n, part in enumerate(parts[:_SERIES])
-            ],
-            True,
-        ),
+        panel("Gradient norm", "before clipping", [plain("grad_norm")], zero=True),
+        panel("Seconds an iteration", "", table("seconds")[:_SERIES], zero=True),
     ]
-    if has_kl:
-        kl = ("KL to the base model", "mean of the trained steps", [_plain(line, "kl")], True)
-        wanted.insert(2, kl)
-    extra = list(dict.fromkeys(key for one in trained for key in one.cotraining))
-    wanted += [
-        (
-            f"Co-training: {key}",
-            "",
-            [line(key, lambda one, key=key: one.cotraining.get(key))],
-            False,
-        )
-        for key in extra
-    ]
-    return [
-        panel(title, note, lines, zero=zero, whole=title == _COUNTED)
-        for title, note, lines, zero in wanted
-    ]
+    for line in table("cotraining"):
+        panels.append(panel(f"Co-training: {line.name}", "", [replace(line, class_="series0")]))
+    return panels
 
 
-def _plain(line: Any, key: str, name: str | None = None, series: int = 0) -> Line:
-    found: Line = line(name or key, lambda one: one.figure(key), _class(series))
-    return found
-
-
-def _less_one(ratio: float | None) -> float | None:
-    return None if ratio is None else ratio - 1
-
-
-def _probes(evaluated: Evaluations, quality: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+def _probes(evaluated: Evaluations, quality: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return a small plot for each further judge of the evaluations, and for each component.
 
     Args:
         quality: the verdict of a guard whose measures are among the judges: they are explained,
             and drawn with the range of photographs.
     """
-    explanations = quality["explanations"] if quality else {}
-    measures = quality["measures"] if quality else {}
+    explanations, measures = quality.get("explanations", {}), quality.get("measures", {})
     panels = []
     for table, title in (("components", "Reward component: {}"), ("probes", "{}")):
         found = [getattr(one, table) for one in evaluated.values()]
@@ -211,10 +123,8 @@ def _probes(evaluated: Evaluations, quality: Mapping[str, Any] | None) -> list[d
             continue
         for name in names:
 
-            def pick(
-                one: TrainEvaluation, table: str = table, name: str = name
-            ) -> TrainEstimate | None:
-                figures: dict[str, TrainEstimate] = getattr(one, table)
+            def pick(one: TrainEvaluation, table: str = table, name: str = name) -> Estimate | None:
+                figures: dict[str, Estimate] = getattr(one, table)
                 return figures.get(name)
 
             points = estimates(evaluated, pick)
@@ -265,15 +175,16 @@ def _class(series: int) -> str:
     return f"series{series % _SERIES}"
 
 
-def _samples(folder: Path, iterations: Sequence[int]) -> dict[str, Any]:
+def _samples(run: TrainRun) -> dict[str, Any]:
     """Return rows of the same prompts' images over time, evenly spread over the run."""
-    found = [n for n in iterations if (folder / "samples" / f"{n:06}").is_dir()]
+    folder = run.out / "samples"
+    found = [n for n in run.evaluations if (folder / f"{n:06}").is_dir()]
     chosen = [found[place] for place in _spread(len(found), SAMPLE_ROWS)]
     if not chosen:
         return {"names": [], "rows": []}
-    names = sorted(path.stem for path in (folder / "samples" / f"{chosen[-1]:06}").glob("*.png"))
+    names = sorted(path.stem for path in (folder / f"{chosen[-1]:06}").glob("*.png"))
     names = [names[place] for place in _spread(len(names), SAMPLE_COLUMNS)]
-    paths = [folder / "samples" / f"{n:06}" / f"{name}.png" for n in chosen for name in names]
+    paths = [folder / f"{n:06}" / f"{name}.png" for n in chosen for name in names]
     pictures = thumbnails(paths, 192)
     width = len(names)
     rows = [

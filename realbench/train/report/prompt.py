@@ -1,20 +1,17 @@
-"""The report of a training of a prompt-rewriting model: ``report.html`` from the run's folder."""
+"""What the report of a training of a prompt-rewriting model has of its own."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from realbench.errors import RealBenchError
 from realbench.report.gallery import thumbnails
-from realbench.report.page import render_page, write_page
-from realbench.report.wording import count, is_number
+from realbench.report.wording import is_number
 from realbench.text import printable
-from realbench.train.record import TrainIteration, TrainRun
-from realbench.train.report.plots import Line
-from realbench.train.report.sections import panel, read_run, shared_context, took
+from realbench.train.records import TrainRun
+from realbench.train.report.sections import curve, facts, figure_of, panel
 
 REWRITES = 12
 # Figures of an iteration: key, title, note, whether 0 is on the axis.
@@ -29,96 +26,50 @@ _PANELS = (
 )
 
 
-def write_prompt_report(run: str | Path) -> Path:
-    """Write the report of a run, finished or not, into its folder.
-
-    Raises:
-        UsageError: it is no run of ``realgen-train prompt``.
-        RealBenchError: a file of the run is damaged.
-        OSError: the report cannot be written.
-    """
-    return write_page(render_prompt_report(run), Path(run))
-
-
-def render_prompt_report(run: str | Path) -> str:
-    """Return the report as HTML."""
-    folder = Path(run)
-    read = read_run(folder, "prompt")
-    context: dict[str, object] = {
-        "facts": _facts(read) + took(read),
-        "panels": _panels(read.trained),
-        "rewrites": _rewrites(folder, list(read.evaluations)),
-        "has_images": read.manifest.config["pipeline"] is not None,
-    }
-    return render_page("report/templates/prompt_report.html", shared_context(read) | context)
-
-
-def _facts(run: TrainRun) -> list[tuple[str, str]]:
-    manifest, training = run.manifest, run.manifest.config["training"]
-    pipeline = manifest.config["pipeline"]
+def context(run: TrainRun) -> dict[str, object]:
+    """Return what ``prompt_report.html`` shows beside what all trainings do."""
+    training, pipeline = run.manifest.config["training"], run.manifest.config["pipeline"]
     rewrites = sum(int(one.figure("n") or 0) for one in run.trained)
-    return [
-        ("Language model", str(manifest.model)),
+    models = [
+        ("Language model", str(run.manifest.model)),
         ("Image model", str(pipeline["source"]) if pipeline else "none: the texts are rewarded"),
-        ("Iterations", f"{len(run.trained):,} of {training['iterations']:,}"),
-        ("Rewrites", f"{rewrites:,}, {training['group_size']} a group"),
-        ("Prompts", f"{manifest.n_prompts:,}"),
-        ("Trained weights", f"{manifest.trained_parameters:,}"),
-        ("Device", f"{manifest.device}, {count(manifest.processes, 'process', 'processes')}"),
     ]
+    made = ("Rewrites", f"{rewrites:,}, {training['group_size']} a group")
+    return {
+        "facts": facts(run, models, made),
+        "panels": _panels(run),
+        "rewrites": _rewrites(run),
+        "has_images": pipeline is not None,
+    }
 
 
-def _panels(trained: Sequence[TrainIteration]) -> list[dict[str, Any]]:
+def _panels(run: TrainRun) -> list[dict[str, Any]]:
     """Return the small plots of an iteration's own figures."""
+    trained = run.trained
     if not trained:
         return []
-    reward: list[tuple[Any, ...]] = []
-    for one in trained:
-        mean, spread = one.reward or 0.0, one.reward_std or 0.0
-        reward.append((one.iteration, mean, mean - spread, mean + spread))
-    panels = [
-        panel(
-            "Reward of the training's rewrites",
-            "mean and standard deviation; drawn at random, not the likeliest",
-            [Line("reward", reward)],
-            zero=False,
-        )
-    ]
-    names = list(trained[0].components)
-    panels += [
-        panel(
-            f"Term: {name}",
-            "mean",
-            [_line(name, [(one.iteration, one.components.get(name)) for one in trained])],
-            zero=False,
-        )
-        for name in names
-    ]
-    panels += [
-        panel(
-            title,
-            note,
-            [_line(title, [(one.iteration, one.figure(key)) for one in trained])],
-            zero=zero,
-        )
-        for key, title, note, zero in _PANELS
-        if any(is_number(one.figure(key)) for one in trained)
-    ]
+    reward = curve(trained, "reward", figure_of("reward"), figure_of("reward_std"))
+    note = "mean and standard deviation; drawn at random, not the likeliest"
+    panels = [panel("Reward of the training's rewrites", note, [reward])]
+    for name in trained[0].components:
+        term = curve(trained, name, figure_of(name, "components"))
+        panels.append(panel(f"Term: {name}", "mean", [term]))
+    for key, title, note, zero in _PANELS:
+        if any(is_number(one.figure(key)) for one in trained):
+            line = curve(trained, title, figure_of(key))
+            panels.append(panel(title, note, [line], zero=zero))
     return panels
 
 
-def _line(title: str, points: Sequence[tuple[int, float | None]]) -> Line:
-    return Line(title, [(*point, None, None) for point in points])
-
-
-def _rewrites(folder: Path, iterations: Sequence[int]) -> list[dict[str, Any]]:
+def _rewrites(run: TrainRun) -> list[dict[str, Any]]:
     """Return the first prompts with the rewrite and image of the first and last evaluation."""
-    ends = [iterations[0], iterations[-1]] if len(iterations) > 1 else list(iterations)
-    tables = {n: _table(folder / "samples" / f"{n:06}.jsonl") for n in ends}
+    iterations = list(run.evaluations)
+    ends = [iterations[0], iterations[-1]] if len(iterations) > 1 else iterations
+    tables = {n: _table(run.out / "samples" / f"{n:06}.jsonl") for n in ends}
     if not tables:
         return []
     chosen = list(tables[ends[0]])[:REWRITES]
-    paths = [folder / "samples" / f"{n:06}" / f"{name}.png" for name in chosen for n in ends]
+    paths = [run.out / "samples" / f"{n:06}" / f"{name}.png" for name in chosen for n in ends]
     pictures = iter(
         thumbnails(paths, 192) if any(path.is_file() for path in paths) else [None] * len(paths)
     )

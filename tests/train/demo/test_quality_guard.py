@@ -88,7 +88,7 @@ def test_a_damaged_file_is_one_line(tmp_path: Path) -> None:
 
 def _evaluated(guard: QualityGuard, pictures: np.ndarray) -> dict[str, dict[str, float]]:
     found = {name: probe(pictures, []) for name, probe in guard.probes().items()}
-    return {name: {"mean": float(np.mean(value))} for name, value in found.items()}
+    return {name: {"estimate": float(np.mean(value))} for name, value in found.items()}
 
 
 @pytest.mark.parametrize(

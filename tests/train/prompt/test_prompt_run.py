@@ -16,6 +16,7 @@ import pytest
 from realbench.errors import RealBenchError, UsageError
 from tests.conftest import Once
 from tests.generation.tiny_models import save_tiny_pipeline, save_tiny_writer
+from tests.train.loop_runs import numbers
 from tests.train.tiny_detectors import save_tiny_detector
 
 pytest.importorskip("trl", reason="needs realgen[train]")
@@ -96,7 +97,7 @@ def finished(config: dict[str, Any], once: Once) -> Any:
 
 
 def test_a_run_says_what_it_did(finished: Any) -> None:
-    out, log = finished.out, finished.log
+    out, log = finished.out, [one.values_set() for one in finished.log]
     assert [one["iteration"] for one in log] == list(range(ITERATIONS + 1))
     assert [one["iteration"] for one in log if one.get("evaluation")] == [0, 2, 4]
     for one in log[1:]:
@@ -109,9 +110,9 @@ def test_a_run_says_what_it_did(finished: Any) -> None:
     assert log[4]["approx_kl"] > 0  # the model is no longer the base
     summary = json.loads((out / "summary.json").read_text())
     first, last = log[0]["evaluation"], log[4]["evaluation"]
-    assert summary["reward_start"] == first["reward"]["mean"]
-    assert summary["reward_end"] == last["reward"]["mean"]
-    assert summary["heldout_end"] == last["heldout"]["mean"]
+    assert summary["reward_start"] == first["reward"]["estimate"]
+    assert summary["reward_end"] == last["reward"]["estimate"]
+    assert summary["heldout_end"] == last["heldout"]["estimate"]
     assert summary["n_prompts"] == 3
     manifest = json.loads((out / "run.json").read_text())
     assert manifest["stop_reason"] == "complete"
@@ -159,7 +160,7 @@ def test_a_killed_run_goes_on_to_the_same_numbers(
     with pytest.raises(UsageError, match=r"a run of realgen-train|has no rewriter yet"):
         generate_with(out, config, tmp_path / "images")
     result = train(PromptTrainConfig.model_validate(config), out=out)
-    assert [figures(one) for one in result.log] == [figures(one) for one in finished.log]
+    assert numbers(out) == numbers(finished.out)
     same = "adapter_model.safetensors"
     assert (out / "rewriter" / same).read_bytes() == (finished.rewriter / same).read_bytes()
     # Once more there is nothing to do.
@@ -229,16 +230,15 @@ def test_a_gamed_reward_ends_the_run_if_asked(
     from realbench.errors import RealBenchWarning
     from realbench.train.prompt.config import PromptTrainConfig
     from realbench.train.prompt.run import train
-    from realbench.train.watch import HackingWatch
+    from realbench.train.watch import hacking_warning
 
-    compare = HackingWatch.observe
-
-    def alarmed(self: Any, step: int, reward: Any, heldout: Any) -> str | None:
-        assert len(reward) == len(heldout) == 3
-        assert compare(self, step, reward, heldout) is None
+    def alarmed(evaluations: dict[int, dict[str, list[float]]]) -> str | None:
+        assert hacking_warning(evaluations) is None
+        step, last = list(evaluations.items())[-1]
+        assert len(last["reward"]) == len(last["heldout"]) == 3
         return "the reward rises while the held-out score falls" if step == 2 else None
 
-    monkeypatch.setattr(HackingWatch, "observe", alarmed)
+    monkeypatch.setattr("realbench.train.evaluation.hacking_warning", alarmed)
     wary = config["evaluation"] | {"stop_on_hacking": True}
     settings = PromptTrainConfig.model_validate(
         config | {"evaluation": wary, "checkpoints": {"every": 3}}
@@ -246,7 +246,7 @@ def test_a_gamed_reward_ends_the_run_if_asked(
     with pytest.warns(RealBenchWarning, match="held-out score falls"):
         result = train(settings, out=tmp_path / "run")
     assert result.stop_reason == "hacking"
-    assert result.log[-1]["iteration"] == 2
+    assert result.log[-1].iteration == 2
     assert result.summary["warnings"][0]["iteration"] == 2
     # The same command again goes no further, and a lost export is made again.
     (result.rewriter / "rewriter.json").unlink()
@@ -324,14 +324,6 @@ def last_iteration(out: Path) -> int:
         return -1
     whole = [line for line in lines if line.endswith("\n")]
     return int(json.loads(whole[-1])["iteration"]) if whole else -1
-
-
-def figures(record: dict[str, Any]) -> dict[str, Any]:
-    """Return a line of the log without the times."""
-    found = {key: value for key, value in record.items() if key != "seconds"}
-    if found.get("evaluation"):
-        found["evaluation"] = {k: v for k, v in found["evaluation"].items() if k != "seconds"}
-    return found
 
 
 def to_toml(values: dict[str, Any]) -> str:

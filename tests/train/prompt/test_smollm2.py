@@ -61,7 +61,7 @@ def test_grpo_raises_a_reward_and_the_rewriter_reads_the_gguf_file(tmp_path: Pat
         ],
     )
     result = train(config, out=tmp_path / "run")
-    rewards = [one["reward"] for one in result.log if "reward" in one]
+    rewards = [one.reward for one in result.trained]
     assert len(rewards) == 8
     assert statistics.mean(rewards[-2:]) > statistics.mean(rewards[:2]) + 0.1
     # The exported adapter, on the file of the package, writes what the evaluation saw.

@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from realbench.errors import UsageError
-from realbench.train.report.diffusion import render_train_report, write_train_report
+from realbench.train.report import render_report, write_report
 from realbench.train.report.plots import Line, fitted_scale, line_chart
 from tests.browser import assert_outlined, readable_page
 from tests.pages import Page
@@ -24,11 +24,11 @@ HOSTILE = "<img src=x onerror=alert(1)>" + "long-name" * 20
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = make_training(tmp_path_factory.mktemp("run"), name=HOSTILE)
     add_verdict(run, failed=True)
-    return write_train_report(run)
+    return write_report(run)
 
 
 def test_it_says_what_moved_and_by_how_much(tmp_path: Path) -> None:
-    page = Page(render_train_report(make_training(tmp_path)))
+    page = Page(render_report(make_training(tmp_path)))
     assert "The reward rose by 0.20; the held-out score fell by 0.10" in page.text
     assert "Iteration 40: the reward rises while the held-out score falls" in page.text
     assert "640, in groups of 8" in page.text
@@ -42,28 +42,28 @@ def test_it_says_what_moved_and_by_how_much(tmp_path: Path) -> None:
 
 
 def test_a_change_within_chance_is_no_finding(tmp_path: Path) -> None:
-    page = Page(render_train_report(make_training(tmp_path, rise=0.0001)))
+    page = Page(render_report(make_training(tmp_path, rise=0.0001)))
     assert "The reward did not move measurably (0.000" in page.text
 
 
 def test_a_guards_verdict_is_shown_with_its_bounds(tmp_path: Path) -> None:
-    plain = Page(render_train_report(make_training(tmp_path)))
+    plain = Page(render_report(make_training(tmp_path)))
     assert "Quality guard" not in plain.text
     add_verdict(tmp_path)
-    page = Page(render_train_report(tmp_path))
+    page = Page(render_report(tmp_path))
     assert "Passed: no measure's mean has left the range of photographs" in page.text
     assert "a share of 0.875 is within that range before the training, and 0.750" in page.text
     assert "sharpness tiny part of the reward within 3.000 3.000 2.500–9.000" in page.text
     assert "diversity outside, no further than before 0.400 0.100 at least 0.200" in page.text
     assert "how much neighbouring pixels differ photographs" in page.text  # above its plot
     add_verdict(tmp_path, failed=True)
-    page = Page(render_train_report(tmp_path))
+    page = Page(render_report(tmp_path))
     assert "Not passed: the mean of diversity has left the range" in page.text
     assert "diversity worse than before 0.400" in page.text
 
 
 def test_it_says_how_the_run_is_made_again(tmp_path: Path) -> None:
-    page = Page(render_train_report(make_training(tmp_path)))
+    page = Page(render_report(make_training(tmp_path)))
     assert (
         "accelerate launch --num_processes 8 -m realbench.cli.train diffusion --config config.toml "
         "--out another-run"
@@ -71,7 +71,7 @@ def test_it_says_how_the_run_is_made_again(tmp_path: Path) -> None:
     assert 'source = "tiny"' in page.text
     assert "saved as config.toml" in page.text
     add_verdict(tmp_path)
-    page = Page(render_train_report(tmp_path))
+    page = Page(render_report(tmp_path))
     assert "realgen-train demo --seed 3" in page.text
     assert "saved as config.toml" not in page.text
 
@@ -81,7 +81,7 @@ def test_what_was_not_measured_has_no_plot(tmp_path: Path) -> None:
     manifest = json.loads((tmp_path / "run.json").read_text())
     manifest["config"]["loss"]["kl"] = 0.0
     (tmp_path / "run.json").write_text(json.dumps(manifest))
-    page = Page(render_train_report(tmp_path))
+    page = Page(render_report(tmp_path))
     assert "KL to the base model" not in page.text
     assert "divergence from the base model is not measured" in page.text
 
@@ -90,18 +90,17 @@ def test_a_run_that_has_only_begun_has_a_report(tmp_path: Path) -> None:
     make_training(tmp_path, iterations=40)
     log = tmp_path / "log.jsonl"
     log.write_text(log.read_text().splitlines(keepends=True)[0] + '{"iteration": 1, "rew')
-    page = Page(render_train_report(tmp_path))
+    page = Page(render_report(tmp_path))
     assert "has not been evaluated twice yet" in page.text
     assert "running, or cut off" in page.text
 
 
 def test_another_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no folder of a realgen-train run"):
-        write_train_report(tmp_path)
-    file = make_training(tmp_path, iterations=1) / "run.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"kind": "prompt"}))
-    with pytest.raises(UsageError, match="holds no run"):
-        write_train_report(tmp_path)
+        write_report(tmp_path)
+    (make_training(tmp_path, iterations=1) / "log.jsonl").write_text("")
+    with pytest.raises(UsageError, match="without a log"):
+        write_report(tmp_path)
 
 
 @example([2.225073858507e-311], False, 1e-12)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from realbench import TrainRun
 from realbench.errors import RealBenchError, UsageError
-from realbench.train.record import TrainRun
 from tests.train.report.trainings import add_verdict, make_training
 
 
@@ -28,8 +28,8 @@ def test_a_run_is_read_back(tmp_path: Path) -> None:
     assert math.isnan(run.log[7].figure("grad_norm") or 0)
     assert third.figure("first_ratio_std") is None  # of version 0.1.0, which had no such figure
     last = run.evaluations[20]
-    assert last.reward.mean == pytest.approx(0.6)
-    assert (last.reward.low, last.reward.n_prompts) == (pytest.approx(0.57), 12)
+    assert last.reward["estimate"] == pytest.approx(0.6)  # which 0.1.0 called the mean
+    assert (last.reward["low"], last.reward["n_groups"]) == (pytest.approx(0.57), 12)
     assert last.by_prompt == lines[20]["evaluation"]["by_prompt"]
     assert run.summary == {}
 
