@@ -122,7 +122,7 @@ def jpeg_of_scans(side: int, scans: int) -> bytes:
     data += part(0xC2, struct.pack(">BHHB", 8, side, side, 1) + b"\1\x11\0")
     data += part(0xC4, b"\x00\1" + bytes(15) + b"\0")  # code 0: no difference
     data += part(0xC4, b"\x10\1\1" + bytes(14) + b"\xe0\0")  # codes 0: a run of blocks, 10: one
-    data += part(0xDA, b"\1\1\0\0\0\1") + bytes(-(-blocks // 8))
+    data += part(0xDA, b"\1\1\0\0\0\0") + bytes(-(-blocks // 8))
     bits = ""
     while blocks >= 2**14:
         run = min(blocks, 2**15 - 1)
@@ -131,7 +131,8 @@ def jpeg_of_scans(side: int, scans: int) -> bytes:
     bits += "1" * (-len(bits) % 8)
     content = int(bits, 2).to_bytes(len(bits) // 8, "big").replace(b"\xff", b"\xff\0")
     for n in range(scans - 1):
-        data += part(0xDA, bytes([1, 1, 0, 1 + n % 63, 1 + n % 63, 0])) + content
+        band = [1 + n % 63] * 2 if n else [1, 63]
+        data += part(0xDA, bytes([1, 1, 0, *band, 0])) + content
     return data + b"\xff\xd9"
 
 

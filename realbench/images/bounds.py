@@ -29,6 +29,7 @@ _PARTS = 10_000
 _TILES = 2**18
 _TILE_PIXELS = 2**24
 _ZEROS = 16
+_HOLE = 64
 _TEXT_BYTES = 2**20
 _PROFILE_BYTES = 16 * 2**20
 
@@ -158,6 +159,11 @@ _MARKER = re.compile(rb"\xff([^\x00\x01\xff\xd0-\xd8])")
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _SEQUENTIAL = frozenset((0xC0, 0xC1, 0xC9))
 _SCAN, _END = 0xDA, b"\xff\xd9"
+_PROGRESSIVE = frozenset((0xC2, 0xCA))
+_HUFFMAN = frozenset((0xC0, 0xC1, 0xC2))
+# Neither zeros, which may be padding, nor the beginning of a marker.
+_NONSENSE = bytes((89 * n + 37) % 254 + 1 for n in range(64))
+TOO_SHORT = "its data end before the picture does"
 
 
 def first_scan(data: bytes) -> int:
@@ -193,38 +199,89 @@ def first_scan(data: bytes) -> int:
     return first
 
 
-def jpeg_doubles(data: bytes, first: int, gray_end: bool) -> tuple[bytes, bytes] | None:
-    """Return what tells whether a JPEG's pixels have come to their end; None where nothing hints.
+def jpeg_doubles(data: bytes, scans: list[tuple[int, int]], gray_end: bool) -> tuple[bytes, bytes]:
+    """Return what tells whether a JPEG's pixels have come to their end.
 
-    Zeros are valid code, and libjpeg makes up what is missing before the mark of the end. Hints
-    are zeros before that mark, which a flat picture may have as well, and a last pixel of middle
-    gray. The pixels are whole if longer data are decoded to the same, and, where there are zeros,
-    shorter ones are not.
+    Zeros are valid code, and libjpeg makes up what is missing before the mark of the end: gray
+    where one scan has all, and what nobody sees where there are several. A picture is whole if
+    bytes that are put behind the data of its scans are passed over. If a scan has a run of zeros,
+    which a flat picture may have as well, its end must also have a say in the pixels: code that
+    begins anew behind a hole seldom ends with the data.
 
     Args:
         data: The file.
-        first: Where its pixels begin.
+        scans: Where the data of its scans are.
         gray_end: Whether the last pixel is of middle gray.
 
     Returns:
-        The file with shorter data (empty where it does not matter), and with longer ones.
+        A file that decodes to other pixels if this one is whole, and one that decodes to the same,
+        each empty where nothing hints at damage.
 
     Raises:
-        OSError: it ends in zeros, without the mark.
+        OSError: it ends in zeros, without the mark of the end.
     """
-    zeros = bytes(_ZEROS)
-    if data.endswith(_END) and not data.endswith(zeros + _END) and not gray_end:
-        return None
-    end = data.find(_END, first)
-    if end < 0:
-        if data.endswith(zeros):
+    if not scans:
+        if data.endswith(bytes(_ZEROS)):
             raise _ends_in_zeros("JPEG")
-        return None
-    in_zeros = data.endswith(zeros, first, end)
-    if not in_zeros and not gray_end:
-        return None
-    shorter = data[: end - _ZEROS // 2] + _END if in_zeros and not gray_end else b""
-    return shorter, data[:end] + bytes(4096) + _END
+        return b"", b""
+    zeros = [
+        end
+        for start, end in scans
+        if data.endswith(bytes(_ZEROS), start, end) or data.find(bytes(_HOLE), start, end) >= 0
+    ]
+    changed = longer = b""
+    if zeros and not gray_end:  # which may have a single code, so that all other bits are none
+        end = zeros[0]
+        changed = data[: end - _ZEROS] + _changed(data[end - _ZEROS : end]) + data[end:]
+    if len(scans) > 1 or gray_end or zeros:
+        ends = [end for _, end in scans]
+        parts = [data[a:b] for a, b in zip([0, *ends], [*ends, len(data)], strict=True)]
+        longer = _NONSENSE.join(parts)
+    return changed, longer
+
+
+def jpeg_scans(data: bytes) -> list[tuple[int, int]]:
+    """Return where the data of each scan are; none where the mark of the end is missing.
+
+    None either for arithmetic codes and pictures without loss, whose decoders do not pad.
+
+    Raises:
+        OSError: scans are missing that bring coefficients, or their last bits.
+    """
+    at, frame, start = 2, 0, 0
+    scans: list[tuple[int, int]] = []
+    missing: set[tuple[int, int]] = set()  # components, each with the numbers of its coefficients
+    while found := _MARKER.search(data, at):
+        if start:
+            scans.append((start, start + len(data[start : found.start()].rstrip(b"\xff"))))
+        code, at = found[1][0], found.end()
+        if code == _END[1]:
+            break
+        segment = data[at : at + max(2, int.from_bytes(data[at : at + 2], "big"))]
+        at += len(segment)
+        start = at if code == _SCAN else 0
+        if code in _FRAMES:
+            frame = code
+            missing = {(one, k) for one in segment[8::3] for k in range(64)}
+        if start and len(segment) > 2 and len(segment) == 6 + 2 * segment[2]:
+            first, last, bits = segment[-3:] if frame in _PROGRESSIVE else (0, 63, 0)
+            if not bits & 15:
+                band = range(first, last + 1)
+                missing -= {(one, k) for one in segment[3:-3:2] for k in band}
+    else:
+        return []
+    if missing and frame in _PROGRESSIVE | _SEQUENTIAL:
+        raise OSError(TOO_SHORT)
+    return scans if frame in _HUFFMAN else []
+
+
+def _changed(code: bytes) -> bytes:
+    """Return other bytes of a scan's data, among which there is no marker, either."""
+    other = bytearray(code)
+    for n, byte in enumerate(code):
+        if byte != 0xFF and code[n - 1] != 0xFF:
+            other[n] ^= 0x2A if byte in (0x55, 0xAA) else 0x55
+    return bytes(other)
 
 
 # --- WebP and AVIF -----------------------------------------------------------------------------

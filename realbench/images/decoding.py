@@ -274,14 +274,16 @@ def _checked(name: str, data: bytes, whole: bool) -> bytes:
 
 def _load(image: Image.Image, data: bytes) -> None:
     """Decode an opened image, and what Pillow leaves out: JPEG's end, the color that is clear."""
+    is_jpeg = image.format in ("JPEG", "MPO")
+    scans = bounds.jpeg_scans(data) if is_jpeg else []
     with _quiet_libtiff if image.format == "TIFF" else nullcontext():
         image.load()
-    if image.format in ("JPEG", "MPO"):
+    if is_jpeg:
         corner = image.getpixel((image.width - 1, image.height - 1))
         gray = {127, 128}.issuperset(corner if isinstance(corner, tuple) else (corner,))
-        doubles = bounds.jpeg_doubles(data, bounds.first_scan(data), gray)
-        if doubles and (_decodes_to(image, doubles[0]) or not _decodes_to(image, doubles[1])):
-            raise OSError("its data end before the picture does")
+        changed, longer = bounds.jpeg_doubles(data, scans, gray)
+        if _decodes_to(image, changed) or (longer and not _decodes_to(image, longer)):
+            raise OSError(bounds.TOO_SHORT)
     elif image.format == "PNG" and "transparency" in image.info:
         _prepare_clear_color(image, data)
 
