@@ -7,7 +7,11 @@ import re
 import unicodedata
 
 _INVISIBLE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
-_SCRIPTS = ("LATIN", "CYRILLIC", "GREEK", "ARMENIAN", "CHEROKEE")
+# Letters and signs that are drawn as nothing, or as a blank.
+_BLANKS = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
+)
+_SCRIPTS = ("LATIN", "CYRILLIC", "GREEK", "ARMENIAN", "CHEROKEE", "LISU", "COPTIC")
 _LONGEST_SLUG = 80
 # Signs between the words of a name.
 _SEPARATORS = ".,:;'\"/\\<>|·•!?¡¿"
@@ -18,11 +22,17 @@ _LOOK = dict(
         "АВЕЅІЈКМНОРСТУХЬаеѕіјкмнорстухьвԁԛԝһӏԍ"
         "ՕՍՏԼօսհոցքզ"
         "ᎠᎡᎢᎥᎪᎫᎬᎳᎷᎻᏀᏃᏏᏒᏔᏙᏚᏞᏟᏢᏴ"
+        "ꓐꓑꓓꓔꓖꓗꓙꓚꓜꓝꓟꓠꓡꓢꓣꓦꓧꓪꓫꓬꓮꓰꓲꓳꓴ"
+        "ʙᴄᴅᴇꜰɢʜᴊᴋʟᴍɴᴏᴘʀꜱᴛᴜᴠᴡʏᴢ"
+        "ЗзӠӡƷʒȜȝЧƧƨƼƽб"
         "ıɑɡɩ0I1|",
         "ABEZHlKMNOPTYXaiKvopuxwcj"
         "ABESlJKMHOPCTYXbaesijkmHopcTyxbBdqwhlg"
         "OUSLouhngpq"
         "DRTiAJEWMHGZBRWVSLCPB"
+        "BPDTGKJCZFMNLSRVHWXYAElOU"
+        "bcdefghjklmnoprstuvwyz"
+        "33333333422556"
         "iagiolll",
         strict=True,
     )
@@ -47,13 +57,16 @@ def plain_text(text: str) -> str:
 
 
 def label(text: str) -> str:
-    """Return a plain text with no digits but ASCII's as it is.
+    """Return a plain text with no digits but ASCII's, and no blank letters, as it is.
 
     Raises:
-        ValueError: it has others, such as full-width or Arabic ones, or is no plain text.
+        ValueError: it has digits such as full-width or Arabic ones, a letter or sign that is drawn
+            as nothing, or is no plain text.
     """
     plain_text(text)
     for character in text:
+        if _BLANKS.match(character):
+            raise ValueError(f"has the invisible character U+{ord(character):04X}; leave it out")
         if unicodedata.category(character) == "Nd" and not character.isascii():
             raise ValueError(f"has the digit U+{ord(character):04X}; write 0 to 9")
     return text
@@ -116,7 +129,8 @@ def skeletons(name: str) -> set[str]:
     those of other scripts, and in accents.
     """
     seen = "".join(_LOOK.get(one, one) for one in unicodedata.normalize("NFKC", name))
-    return {skeleton(name), _bare(unicodedata.normalize("NFKD", seen.casefold())) + " alike"}
+    bare = _bare(unicodedata.normalize("NFKD", seen.casefold()))
+    return {skeleton(name), bare.replace("vv", "w").replace("rn", "m") + " alike"}
 
 
 def _bare(text: str) -> str:

@@ -89,11 +89,21 @@ def test_signs_of_a_name_tell_files_and_names_apart() -> None:
         ("FLUX 10", "FLUX 1O"),
         ("Kolors", "K\u00f3lors"),
         ("Kolors", "kolors!"),
+        ("wan modern", "vvan modem"),
+        ("kandinsky-3", "kandinsky-\u0417"),  # Cyrillic
+        ("FLUX", "\ua4dd\ua4e1\ua4f4\ua4eb"),  # Lisu
+        ("kolors", "\u1d0b\u1d0f\u029f\u1d0f\u0280\ua731"),  # small capitals
     ],
 )
 def test_names_that_look_alike_are_told(name: str, other: str) -> None:
     assert skeletons(name) & skeletons(other)
     assert model_name(other) == other
+
+
+@pytest.mark.parametrize("text", ["\u3164", "Kolors\ufe0f", "\u2800", "SD\u115f"])
+def test_letters_that_are_not_seen_are_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="invisible character U"):
+        model_name(text)
 
 
 @pytest.mark.parametrize("text", ["v\u0663", "\uff11\uff12B", "1\u0967"])
