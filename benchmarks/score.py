@@ -81,13 +81,13 @@ def way(mode: str, paths: Sequence[Path], against: Sequence[str]) -> Callable[[]
     """Return a function that scores ``paths`` once, in the way ``mode``."""
     import realbench
     from realbench.allocator import keep_freed_memory
-    from realbench.detection.registry import DEFAULT_DETECTORS
+    from realbench.detection.registry import EMBEDDED_DETECTORS
     from realbench.scoring.layout import choose_layout, decoding_threads
     from realbench.scoring.pipeline import Engine, Pipeline
 
     if mode != "plain loop":
         keep_freed_memory()
-    chosen = against if mode == AGAINST else DEFAULT_DETECTORS
+    chosen = against if mode == AGAINST else EMBEDDED_DETECTORS
     detectors = {name: realbench.load_detector(name) for name in chosen}
     layout = choose_layout("cpu")
 

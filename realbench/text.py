@@ -10,8 +10,7 @@ _DIRECTION = "\u200e\u200f\u202a-\u202e\u2066-\u2069"
 
 # What spreadsheets take for the begin of a formula, full-width and other forms of it as well.
 _FORMULA = re.compile(
-    "'*(?:\\s*[=+@\u2212\uff1d\uff0b\uff0d\uff20\ufe63\ufe62\ufe66\ufe6b\u207a\u207b\u207c\u208a\u208b\u208c-]"
-    "|[\t\r\n])"
+    "'*\\s*[=+@\u2212\uff1d\uff0b\uff0d\uff20\ufe63\ufe62\ufe66\ufe6b\u207a\u207b\u207c\u208a\u208b\u208c\t\r\n-]"
 )
 
 _BYTES = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")

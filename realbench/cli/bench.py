@@ -384,12 +384,12 @@ def fuse_command(
     """
     from realbench.bench.fuse import fuse
     from realbench.detection.ensembles import own_file
-    from realbench.detection.registry import DEFAULT_DETECTORS
+    from realbench.detection.registry import EMBEDDED_DETECTORS
     from realbench.detection.weight_files import parse_weights
 
     with scoring_bar(shown=not quiet and not json_) as progress:
         found = fuse(
-            detector or DEFAULT_DETECTORS,
+            detector or EMBEDDED_DETECTORS,
             reference,
             generated,
             name=name,

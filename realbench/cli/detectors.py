@@ -32,7 +32,7 @@ def list_command(json_: options.Json = False) -> None:
     """List the detectors that have a card, and which of them have their weights here."""
     from realbench.detection.ensembles import list_ensembles
     from realbench.detection.registry import (
-        DEFAULT_DETECTORS,
+        EMBEDDED_DETECTORS,
         find_card,
         list_detectors,
         plugin_cards,
@@ -45,7 +45,7 @@ def list_command(json_: options.Json = False) -> None:
     for card in cards:
         missing = card.whats_missing()
         weights = "needs them" if missing else "here"
-        if card.name in DEFAULT_DETECTORS:
+        if card.name in EMBEDDED_DETECTORS:
             weights = "bundled, default"
         elif card.name in plugins and not card.parts:
             weights = "none needed"
@@ -198,7 +198,7 @@ def train_command(
     """
     import sys
 
-    from realbench.detection.registry import DEFAULT_DETECTORS
+    from realbench.detection.registry import EMBEDDED_DETECTORS
     from realbench.detection.training.recipe import choose_recipes
     from realbench.detection.training.train import train_detectors
     from realbench.errors import UsageError
@@ -216,8 +216,8 @@ def train_command(
     if start_from is not None:
         starts = dict.fromkeys(recipes, start_from)
     elif data is None and not from_scratch and recipe is None:
-        shipped = dict(zip(recipes, names or DEFAULT_DETECTORS, strict=True))
-        starts = {name: one for name, one in shipped.items() if one in DEFAULT_DETECTORS}
+        shipped = dict(zip(recipes, names or EMBEDDED_DETECTORS, strict=True))
+        starts = {name: one for name, one in shipped.items() if one in EMBEDDED_DETECTORS}
     changes = {
         k: v for k, v in (("training_views", training_views), ("seed", seed)) if v is not None
     }

@@ -61,6 +61,16 @@ class Ensemble(BaseModel):
             raise ValueError("one of the weights must be above 0")
         return self
 
+    def weighted(self, cards: Sequence[Card]) -> list[Card]:
+        """Return its detectors' cards, in its order, with their weights if it has them."""
+        if self.weights is None:
+            return list(cards)
+        offset = self.bias / len(cards)
+        return [
+            card.fused_with(Term(weight, offset))
+            for card, weight in zip(cards, self.weights, strict=True)
+        ]
+
 
 def own_file() -> Path:
     """Return where the user's ensembles are, or would be."""
@@ -181,13 +191,7 @@ def _members(ensemble: Ensemble) -> list[Card]:
     cards = [
         find_card(folder / one if one.startswith((".", "/")) else one) for one in ensemble.detectors
     ]
-    if ensemble.weights is None:
-        return cards
-    offset = ensemble.bias / len(cards)
-    return [
-        card.fused_with(Term(weight, offset))
-        for card, weight in zip(cards, ensemble.weights, strict=True)
-    ]
+    return ensemble.weighted(cards)
 
 
 def add_ensemble(path: Path, name: str, ensemble: Ensemble) -> None:

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from realbench.detection.detector import Detector
 
 ENSEMBLE_PREFIX = "ensemble:"
-DEFAULT_DETECTORS: tuple[str, ...] = ("semantic-lite", "trace-lite")
+EMBEDDED_DETECTORS: tuple[str, ...] = ("semantic-lite", "trace-lite")  # need no download
+DEFAULT_DETECTORS: tuple[str, ...] = (f"{ENSEMBLE_PREFIX}default",)  # them, with their weights
 
 
 def list_detectors() -> list[str]:

@@ -12,13 +12,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from realbench.report import plots, wording
-from realbench.report.gallery import ImagePaths, disputed_pictures, folder_pictures
+from realbench.report.gallery import ImagePaths, disputed_pictures, folder_pictures, mapped_pictures
 from realbench.report.page import command_line, render_page, write_page
 from realbench.scoring.records import ScoreManifest, Summary
 from realbench.stats import VERDICTS
@@ -45,11 +46,16 @@ def write_score_report(run: ScoreRun, out: Path) -> Path:
     Raises:
         OSError: the folder cannot be written.
     """
-    return write_page(render_score_report(run.table, run.summary, run.manifest, run.paths), out)
+    page = render_score_report(run.table, run.summary, run.manifest, run.paths, run.overlays)
+    return write_page(page, out)
 
 
 def render_score_report(
-    table: pd.DataFrame, summary: Summary, manifest: ScoreManifest, paths: ImagePaths
+    table: pd.DataFrame,
+    summary: Summary,
+    manifest: ScoreManifest,
+    paths: ImagePaths,
+    overlays: ImagePaths = MappingProxyType({}),
 ) -> str:
     """Return the report as HTML; the arguments are what a :class:`ScoreRun` has."""
     detectors = detector_columns(table)
@@ -76,6 +82,7 @@ def render_score_report(
         "distributions": _distributions(scored, entries, reference),
         "categories": _categories(folders),
         "galleries": folder_pictures(scored, names, detectors, paths),
+        "mapped": mapped_pictures(scored, detectors, paths, overlays) if overlays else [],
         "quality": manifest.get("quality") or [],
         "agreement": _agreement(scored, entries, reference, detectors, paths),
         "failures": table[table["status"] == "unreadable"][["folder", "image", "reason"]].to_dict(

@@ -189,6 +189,30 @@ class Scorer:
         arrays_of = {name: np.array(values) for name, values in logits.items()}
         return Scores.from_logits(arrays_of, self.levels, self._fused, self.rule)
 
+    def maps(self, images: Sequence[Image.Image | np.ndarray] | torch.Tensor) -> np.ndarray:
+        """Return P(real) of each place of images, float32 (n, h, w), in [0, 1].
+
+        Low is where a picture looks generated (see :func:`realbench.scoring.maps.realism_map`).
+
+        Args:
+            images: as for calling the scorer, all of one size.
+
+        Raises:
+            UsageError: as for calling it, the images differ in size, or no detector can say where.
+        """
+        from realbench.scoring.maps import locating, realism_map
+
+        detectors = locating(self.detectors)
+        arrays = rgb_arrays(images)
+        if len({array.shape for array in arrays}) > 1:
+            raise UsageError(
+                "maps are of images of one size: give those of each size by themselves"
+            )
+        if not arrays:
+            return np.empty((0, 0, 0), np.float32)
+        whole = self(arrays).realism
+        return np.stack([realism_map(detectors, *one) for one in zip(arrays, whole, strict=True)])
+
     def reward(self, images: Images, prompts: Sequence[str] | None = None) -> np.ndarray:
         """Return the realism of ``images`` as a reward, float32 (n,), in [0, 1].
 

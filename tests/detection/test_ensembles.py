@@ -22,7 +22,7 @@ from realbench.detection.ensembles import (
     presets,
     read_ensembles,
 )
-from realbench.detection.registry import DEFAULT_DETECTORS, find_card, list_detectors
+from realbench.detection.registry import EMBEDDED_DETECTORS, find_card, list_detectors
 from realbench.errors import UsageError
 from realbench.scoring import Scorer
 from realbench.stats import Interval
@@ -37,13 +37,13 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_presets_name_detectors_that_exist_and_keep_rewards_apart() -> None:
     shipped = presets()
-    assert tuple(shipped["default"].detectors) == DEFAULT_DETECTORS
+    assert tuple(shipped["default"].detectors) == EMBEDDED_DETECTORS
     assert shipped["realgen-reward"].detectors == ("forensic-chat", "omniaid-realgen")
     rewards = {*shipped["default"].detectors, *shipped["realgen-reward"].detectors}
     assert not rewards & set(shipped["held-out"].detectors)
+    assert shipped["default"].weights == (0.77, 0.33)
     for ensemble in shipped.values():
         assert set(ensemble.detectors) <= set(list_detectors())
-        assert ensemble.weights is None
         levels = {card.level for card in choose_cards(ensemble.detectors)}
         assert levels == {"feature", "semantic"}
 

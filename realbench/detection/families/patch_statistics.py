@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,6 +22,7 @@ _STD = (58.395, 57.12, 57.375)
 _LIMIT = 4.0
 _FAR = 20.0
 
+_AROUND = 7  # patches a side, of what a map's place is judged by
 COMPONENTS = 16  # of photographs' statistics, among which they vary most
 
 
@@ -147,13 +149,43 @@ class PatchStatistics(nn.Module):
 
     def tuned_logits(self, tokens: Tensor) -> Tensor:
         """Return what the tuned blocks say, float32 (n,), of :meth:`tokens`."""
+        summary = _summary(*self._tail(tokens), class_token=True)
+        return self.tuned(torch.cat(summary, dim=1)).squeeze(1)
+
+    def _tail(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the patches and the prefix tokens after the tuned blocks."""
         with reduced_precision(tokens.device.type):
             for block in self.tail:
                 tokens = block(tokens)
         count = self.backbone.num_prefix_tokens
         tokens = tokens.float()
-        summary = _summary(tokens[:, count:], tokens[:, :count], class_token=True)
-        return self.tuned(torch.cat(summary, dim=1)).squeeze(1)
+        return tokens[:, count:], tokens[:, :count]
+
+    def local_logits(self, x: Tensor) -> Tensor:
+        """Return the logit of *real* at each patch, judged by the patches around it alone.
+
+        The layers are those that judge the whole picture; class tokens are the picture's.
+
+        Args:
+            x: as for the network.
+
+        Returns:
+            float32 (n, h, w), h and w being the numbers of patches along the sides.
+        """
+        outputs = self._blocks(x, self.blocks)
+        parts = [
+            part for p, c in outputs for part in _around(p.float(), c.float(), self.class_token)
+        ]
+        z = self.limited(self.standardized(torch.cat(parts, dim=2)))
+        logits = self.real(z).squeeze(2)
+        if self.tail is not None:
+            patches, prefix = outputs[self.blocks.index(self.branches_after)]
+            ends = self._tail(torch.cat([prefix, patches], dim=1))
+            logits = logits + self.tuned(
+                torch.cat(_around(*ends, class_token=True), dim=2)
+            ).squeeze(2)
+        side = math.isqrt(logits.shape[1])
+        return logits.view(-1, side, side)
 
     def standardized(self, statistics: Tensor) -> Tensor:
         """Return statistics (n, d) as deviations from those of photographs."""
@@ -197,3 +229,17 @@ def _summary(patches: Tensor, prefix: Tensor, class_token: bool) -> list[Tensor]
     """Return the class token if it counts, and mean and deviation of patches (n, l, d)."""
     first = [prefix[:, 0]] if class_token else []
     return [*first, patches.mean(dim=1), patches.std(dim=1)]
+
+
+def _around(patches: Tensor, prefix: Tensor, class_token: bool) -> list[Tensor]:
+    """Return what :func:`_summary` does of the patches around each, (n, l, d) a part."""
+    n, count, width = patches.shape
+    side = math.isqrt(count)
+    grid = patches.transpose(1, 2).reshape(n, width, side, side)
+    mean, square = (
+        functional.avg_pool2d(g, _AROUND, 1, _AROUND // 2, count_include_pad=False)
+        for g in (grid, grid.square())
+    )
+    deviation = (square - mean.square()).clamp(min=1e-8).sqrt()
+    first = [prefix[:, :1].expand(-1, count, -1)] if class_token else []
+    return [*first, *(part.flatten(2).transpose(1, 2) for part in (mean, deviation))]

@@ -22,7 +22,8 @@ _ADAPTATION = 0.01  # variance of a regression's weight around the one that it s
 _SPREAD = 2.0  # standard deviation of the regression's logits beside tuned blocks
 _ODD_PHOTOGRAPHS = 0.003
 _STEEPER = 2.0
-_LEFT_ALONE = 10.0  # a logit; photographs of other sources lie further out
+# Logits. Photographs of other sources lie further out; crops of gray noise lie near photographs'.
+_LEFT_ALONE = {"semantic": 10.0, "trace": 5.0}
 _LARGEST = 20.0  # deviations, in standard deviations, in the main directions of photographs
 
 
@@ -54,9 +55,11 @@ def fit(
     sources = np.array([_origin(images[n], recipe) for n in owners])
     _fit_real(network, deviations, real, weights, sources, recipe)
     made = [_made(network, statistics, what) for what in (NOTHING, RENDER)]
-    _tell_apart(network.taken, network.limited(photographs), network.limited(torch.cat(made)), 0.01)
-    nothing = network.distances(made[0])
-    _tell_apart(network.usual, network.distances(photographs), nothing, 1.0)
+    alone = _LEFT_ALONE[recipe.kind]
+    shown, others = network.limited(photographs), network.limited(torch.cat(made))
+    _tell_apart(network.taken, shown, others, 0.01, alone)
+    shown, others = network.distances(photographs), network.distances(made[0])
+    _tell_apart(network.usual, shown, others, 1.0, alone)
 
 
 def adapt(
@@ -188,12 +191,12 @@ def discriminant(
 
 
 def _tell_apart(
-    layer: nn.Linear, photographs: Tensor, others: Tensor, inverse_penalty: float
+    layer: nn.Linear, photographs: Tensor, others: Tensor, inverse_penalty: float, alone: float
 ) -> None:
     """Fit a layer that leaves all but the oddest photographs alone and falls steeply below.
 
     Photographs differ more from one another than generated images do, and those of other sources
-    more still, so the factor's logit is 10 where three photographs in a thousand are below.
+    more still, so the factor's logit is ``alone`` where three photographs in a thousand are below.
     """
     from sklearn.linear_model import LogisticRegression
 
@@ -204,7 +207,7 @@ def _tell_apart(
     ).fit(both, label)
     lowest = np.quantile(both[label] @ model.coef_[0], _ODD_PHOTOGRAPHS)
     layer.weight.copy_(torch.from_numpy(_STEEPER * model.coef_))
-    layer.bias.fill_(float(_LEFT_ALONE - _STEEPER * lowest))
+    layer.bias.fill_(float(alone - _STEEPER * lowest))
 
 
 def view_weights(owners: np.ndarray, images: Sequence[TrainingImage], recipe: Recipe) -> np.ndarray:

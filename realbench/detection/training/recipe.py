@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from realbench.config.config_files import as_toml, first_problem, read_toml
 from realbench.content import content_path
 from realbench.detection.perturbations import MATCHED_SIZE
-from realbench.detection.registry import DEFAULT_DETECTORS
+from realbench.detection.registry import EMBEDDED_DETECTORS
 from realbench.errors import UsageError
 from realbench.text import printable
 
@@ -35,8 +35,9 @@ class Tuning(BaseModel):
 
     AdamW at ``learning_rate``, rising over the first tenth of ``steps`` and falling by a cosine,
     the layer above the blocks at ``head_factor`` times that. A batch is half photographs; sources
-    are drawn by the recipe's shares. A view shows ``smallest_area`` of a picture or more. What is
-    kept is the running mean of the weights. ``weight`` is that of what the tuned blocks say beside
+    are drawn by the recipe's shares. A view shows ``smallest_area`` of a picture or more, and
+    ``degraded_share`` of the generated ones' are degraded strongly. What is kept is the running
+    mean of the weights. ``weight`` is that of what the tuned blocks say beside
     the logistic regression. With ``lora_rank`` the blocks' matrices change by products of that
     rank alone (Hu et al. 2021, arXiv 2106.09685, equation 3).
     """
@@ -49,6 +50,7 @@ class Tuning(BaseModel):
     learning_rate: float = Field(default=6e-5, gt=0)
     head_factor: float = Field(default=20.0, gt=0)
     smallest_area: float = Field(default=0.2, gt=0, le=1)
+    degraded_share: float = Field(default=0.3, ge=0, le=1)
     label_smoothing: float = Field(default=0.05, ge=0, lt=0.5)
     running_mean: float = Field(default=0.99, ge=0, lt=1)
     weight: float = Field(default=1.0, gt=0)
@@ -158,7 +160,7 @@ def choose_recipes(
         if len(names) > 1:
             raise UsageError("--recipe goes with one name: the detector's")
         return {name or (names[0] if names else file.stem): read_recipe(file)}
-    chosen = list(names or DEFAULT_DETECTORS)
+    chosen = list(names or EMBEDDED_DETECTORS)
     if name is not None and len(chosen) > 1:
         raise UsageError(f"--name goes with one recipe: name {' or '.join(chosen)}")
     return {name or one: read_recipe(_shipped(one)) for one in chosen}

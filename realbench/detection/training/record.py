@@ -12,7 +12,7 @@ import pandas as pd
 from realbench import stats
 from realbench.detection.calibration import calibrated, fit_calibration
 from realbench.detection.cards import Card
-from realbench.detection.ensemble import combine, probability
+from realbench.detection.ensemble import combined_logits, fused_terms, probability
 from realbench.detection.specs import CalibrationSpec
 from realbench.detection.training.evaluate import NATIVE, degradations, reencodings
 from realbench.detection.verdict import ConformalSample
@@ -62,12 +62,10 @@ def _plain(table: pd.DataFrame) -> pd.DataFrame:
     return table[~odd & (table["change"] == "unchanged")]
 
 
-def ensemble_table(tables: Mapping[str, pd.DataFrame], levels: Mapping[str, str]) -> pd.DataFrame:
+def ensemble_table(cards: Sequence[Card], tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """Combine the cross-calibrated tables of several detectors on the images all scored."""
     joined = _joined(tables)
-    mean = combine({name: joined[name].to_numpy() for name in tables}, levels)
-    mean = np.clip(mean.astype(np.float64), 1e-7, 1 - 1e-7)
-    return joined[KEYS].assign(logit=np.log(mean / (1 - mean)))
+    return joined[KEYS].assign(logit=_logits(cards, joined))
 
 
 def _joined(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
@@ -105,8 +103,13 @@ def conformal_sample(cards: Sequence[Card], tables: Mapping[str, pd.DataFrame]) 
 
 
 def _realism(cards: Sequence[Card], joined: pd.DataFrame) -> np.ndarray:
+    return probability(_logits(cards, joined))
+
+
+def _logits(cards: Sequence[Card], joined: pd.DataFrame) -> np.ndarray:
     levels = {card.name: card.level for card in cards}
-    return combine({card.name: joined[card.name].to_numpy() for card in cards}, levels)
+    logits = {card.name: joined[card.name].to_numpy() for card in cards}
+    return combined_logits(logits, levels, fused_terms(cards))
 
 
 def verdicts(

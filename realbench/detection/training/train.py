@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from realbench.detection.cards import check_name
-from realbench.detection.registry import find_card
+from realbench.detection.ensembles import find_ensemble
+from realbench.detection.registry import EMBEDDED_DETECTORS, find_card
 from realbench.detection.training import run
 from realbench.detection.training.data import (
     TrainingImage,
@@ -176,11 +177,12 @@ def train_detectors(
             own=own is not None,
         )
         cards.append(find_card(out / name))
+    if own is None and set(recipes) == set(EMBEDDED_DETECTORS):
+        cards = find_ensemble("default").weighted(cards)
     sample = conformal_sample(cards, tables)
     sample.write(out if len(cards) > 1 else cards[0].path)
     if len(tables) > 1:
-        levels = {n: "semantic" if r.kind == "semantic" else "feature" for n, r in recipes.items()}
-        results["ensemble"] = figures(ensemble_table(tables, levels), matched)
+        results["ensemble"] = figures(ensemble_table(cards, tables), matched)
         results["ensemble"]["verdict"] = verdicts(cards, sample, tables)
         record = {
             "command": command,

@@ -13,16 +13,11 @@ from realbench.detection.training.recipe import Recipe
 
 _AS_MATCHED = 0.35
 _CUT = 8  # pixels by which a view is cut smaller, at a random offset
-SEMANTIC_STORE = 256  # the largest picture that the semantic level may see, in pixels
 
 
 def stored(pixels: np.ndarray, recipe: Recipe) -> np.ndarray:
     """Return what views of an image are cut from: uint8 RGB (H, W, 3), as are ``pixels``."""
-    if recipe.kind != "semantic":
-        return pixels
-    side = min(SEMANTIC_STORE, recipe.matched_size)
-    whole = Image.fromarray(np.ascontiguousarray(perturbations.center_square(pixels)))
-    return np.array(whole.resize((side, side), Image.Resampling.LANCZOS))
+    return square(pixels, recipe.matched_size) if recipe.kind == "semantic" else pixels
 
 
 def square(pixels: np.ndarray, side: int) -> np.ndarray:
@@ -61,7 +56,7 @@ def tuning_view(
         view = perturbations.noise(view, rng.uniform(0.5, 6), rng)
     if rng.random() < 0.5:
         view = perturbations.jpeg(view, int(rng.uniform(40, 96)))
-    if not real and rng.random() < recipe.degraded_share:
+    if not real and rng.random() < recipe.tuned.degraded_share:
         reduction = recipe.matched_size / size
         view = augment.degrade(view, reduction, recipe.strongest_noise, rng)
     return view
@@ -82,7 +77,8 @@ def view_of(pixels: np.ndarray, real: bool, recipe: Recipe, rng: np.random.Gener
     matched_size = recipe.matched_size
     if rng.random() < _AS_MATCHED:
         if semantic:
-            return augment.cut(augment.whole_view(pixels, size, rng), size, rng)
+            whole = perturbations.jpeg(pixels, perturbations.MATCHED_QUALITY)
+            return augment.cut(augment.whole_view(whole, size, rng), size, rng)
         return augment.cut(augment.matched_view(pixels, size, rng, matched_size), size, rng)
     side = _side(recipe)
     if semantic:

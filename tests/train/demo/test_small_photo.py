@@ -12,7 +12,7 @@ pytest.importorskip("diffusers", reason="needs realgen[train]")
 import torch
 
 from realbench.content import content_path
-from realbench.detection.registry import DEFAULT_DETECTORS, find_card
+from realbench.detection.registry import EMBEDDED_DETECTORS, find_card
 from realbench.errors import UsageError
 from realbench.train.demo.flow_model import SmallPhoto
 from realbench.train.demo.pipeline import SmallPhotoPipeline, load_small_photo
@@ -131,7 +131,7 @@ def test_it_is_loaded_in_a_type_without_a_word_of_diffusers(
 
 def test_its_judges_are_apart_from_the_default_detectors() -> None:
     reward, heldout = find_card("small-photo-reward"), find_card("small-photo-heldout")
-    assert not {reward.name, heldout.name} & set(DEFAULT_DETECTORS)
+    assert not {reward.name, heldout.name} & set(EMBEDDED_DETECTORS)
     assert reward.model.architecture != heldout.model.architecture
     assert "32 pixels" in reward.description
     assert "32 pixels" in heldout.description
