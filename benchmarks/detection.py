@@ -46,7 +46,7 @@ AIMS = {"cpu": 1.3, "cuda": 5.0}
 
 def modes(device: str) -> list[str]:
     """Return the ways that are compared on ``device``."""
-    from realbench.detection.precision import has_bfloat16
+    from realbench.detection.families.views import has_bfloat16
 
     reduced = ["pipeline, bfloat16"] if has_bfloat16(device) else []
     compiled = ["pipeline, bfloat16, compiled"] if device == "cuda" else []
@@ -70,7 +70,7 @@ def loaded(detector: str, weights: Mapping[str, str], device: str, mode: str) ->
 def pipeline(
     detector: str, weights: Mapping[str, str], device: str, mode: str, paths: Sequence[Path]
 ) -> Callable[[], list[float]]:
-    from realbench.allocator import keep_freed_memory
+    from realbench.detection.detector import keep_freed_memory
     from realbench.detection.ensemble import probability
     from realbench.images import DEFAULT_MAX_PIXELS
     from realbench.scoring.cache import open_cache

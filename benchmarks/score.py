@@ -80,7 +80,7 @@ def multiply(source: Path, target: Path, count: int) -> None:
 def way(mode: str, paths: Sequence[Path], against: Sequence[str]) -> Callable[[], object]:
     """Return a function that scores ``paths`` once, in the way ``mode``."""
     import realbench
-    from realbench.allocator import keep_freed_memory
+    from realbench.detection.detector import keep_freed_memory
     from realbench.detection.registry import EMBEDDED_DETECTORS
     from realbench.scoring.layout import choose_layout, decoding_threads
     from realbench.scoring.pipeline import Engine, Pipeline

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from realbench.errors import RealBenchError, UsageError
-from realbench.prompt_export import ExportFormat, export_prompts
 from realbench.prompt_import import Columns, DatasetPart, Numbering, import_prompts
+from realbench.prompt_records import ExportFormat, export_prompts
 from realbench.prompts import Prompt, Suite, load_suite
 
 MINI = load_suite("realbench-mini")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from realbench.errors import UsageError
-from realbench.prompt_export import export_prompts
+from realbench.prompt_records import export_prompts
 from realbench.prompts import Prompt, Suite, list_suites, load_suite
 
 CORE = load_suite("realbench-core")

@@ -12,7 +12,6 @@ from pathlib import Path
 from realbench.arena.contestants import Lineup, line_up
 from realbench.arena.judges import JudgeOptions, make_judge
 from realbench.arena.judges.judge import Judge
-from realbench.arena.pairing import count_pairs
 from realbench.arena.records import (
     ArenaManifest,
     JudgeUsed,
@@ -23,7 +22,7 @@ from realbench.arena.records import (
     write_manifest,
 )
 from realbench.arena.results import ArenaRun, comparisons_of, counting, rate_votes
-from realbench.arena.turn import SCHEDULES, Progress, Schedule, Turn
+from realbench.arena.turn import SCHEDULES, Progress, Schedule, Turn, count_pairs
 from realbench.arena.vote_log import Seal, VoteLog
 from realbench.arena.votes import Vote
 from realbench.errors import RealBenchError, UsageError

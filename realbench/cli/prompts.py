@@ -104,7 +104,7 @@ def export_command(
     ] = None,
 ) -> None:
     """Write a suite as JSONL, CSV or plain text."""
-    from realbench.prompt_export import EXPORT_FORMATS, export_prompts
+    from realbench.prompt_records import EXPORT_FORMATS, export_prompts
     from realbench.prompts import load_suite
 
     ending = out.suffix.lower().removeprefix(".") if out is not None else ""
@@ -155,8 +155,8 @@ def import_command(
     In a text file line 1 is the prompt of image 00000, line 2 of 00001.
     """
     from realbench.errors import UsageError
-    from realbench.prompt_export import export_prompts
     from realbench.prompt_import import Columns, DatasetPart, Numbering, import_prompts
+    from realbench.prompt_records import export_prompts
 
     if out.exists() and Path(source).exists() and out.samefile(source):
         raise UsageError(f"--out would overwrite {printable(out)}: give another file")

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from realbench.allocator import keep_freed_memory
 from realbench.detection.cards import Card
-from realbench.detection.detector import prepare_for
+from realbench.detection.detector import keep_freed_memory, prepare_for
 from realbench.detection.ensemble import combine, disagreement, fused_terms, probability
 from realbench.detection.ensembles import choose_cards, find_cards
 from realbench.detection.registry import DEFAULT_DETECTORS, check_names, load_detector

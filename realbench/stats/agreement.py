@@ -18,8 +18,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from realbench.stats._arrays import ROUNDING, FloatArray, Groups, check_options, labels_of, sums_of
-from realbench.stats.bootstrap import Interval, draw_weights, expanded_percentiles, row_blocks
+from realbench.stats.bootstrap import (
+    ROUNDING,
+    FloatArray,
+    Groups,
+    Interval,
+    check_options,
+    draw_weights,
+    expanded_percentiles,
+    labels_of,
+    row_blocks,
+    sums_of,
+)
 
 
 def krippendorff_alpha(

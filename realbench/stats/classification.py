@@ -12,9 +12,18 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from realbench.stats._arrays import FloatArray, Groups, check_options, finite, labels_of
 from realbench.stats.agreement import _interval as interval_of_sums
-from realbench.stats.bootstrap import Interval, clustered_wilson, draw_weights, row_blocks
+from realbench.stats.bootstrap import (
+    FloatArray,
+    Groups,
+    Interval,
+    check_options,
+    clustered_wilson,
+    draw_weights,
+    finite,
+    labels_of,
+    row_blocks,
+)
 from realbench.stats.roc import _logit_interval, _strata, bootstrap_auc
 
 FPR = 0.05

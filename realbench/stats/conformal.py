@@ -26,7 +26,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from realbench.stats._arrays import FloatArray, finite
+from realbench.stats.bootstrap import FloatArray, finite
 
 PHOTOGRAPH, GENERATED, UNSURE = "photograph", "generated", "unsure"
 VERDICTS = (PHOTOGRAPH, UNSURE, GENERATED)

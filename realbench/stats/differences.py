@@ -10,20 +10,18 @@ import numpy as np
 import numpy.typing as npt
 from scipy import special
 
-from realbench.stats._arrays import (
+from realbench.stats.bootstrap import (
     ROUNDING,
     FloatArray,
     Groups,
-    check_options,
-    finite,
-    labels_of,
-    sums_of,
-)
-from realbench.stats.bootstrap import (
     Interval,
     bootstrap_mean,
+    check_options,
     expanded_percentiles,
+    finite,
+    labels_of,
     resampled_means,
+    sums_of,
 )
 
 

@@ -8,8 +8,16 @@ import numpy as np
 import numpy.typing as npt
 from scipy import special
 
-from realbench.stats._arrays import ROUNDING, Groups, check_options, finite, labels_of
-from realbench.stats.bootstrap import Interval, draw_weights, row_blocks
+from realbench.stats.bootstrap import (
+    ROUNDING,
+    Groups,
+    Interval,
+    check_options,
+    draw_weights,
+    finite,
+    labels_of,
+    row_blocks,
+)
 
 _FEW_GROUPS = 10
 

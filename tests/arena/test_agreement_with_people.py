@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from realbench.arena.agreement import judge_agreement
+from realbench.arena.ratings import judge_agreement
 from realbench.arena.votes import Comparison
 
 

@@ -8,7 +8,7 @@ from itertools import combinations, islice
 from hypothesis import given
 from hypothesis import strategies as st
 
-from realbench.arena.pairing import all_pairs, count_pairs, shown_orders
+from realbench.arena.turn import all_pairs, count_pairs, shown_orders
 
 NAMES = st.text("abc", min_size=1, max_size=3)
 PROMPTS = st.dictionaries(

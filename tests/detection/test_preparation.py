@@ -13,9 +13,8 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import realbench
-from realbench.detection import precision
 from realbench.detection.detector import prepare_for
-from realbench.detection.families import published
+from realbench.detection.families import published, views
 from realbench.detection.registry import find_card
 from realbench.errors import RealBenchWarning
 from realbench.scoring import Scorer, score
@@ -104,7 +103,7 @@ def test_what_has_no_name_is_not_shared() -> None:
 def test_who_asks_for_bfloat16_where_it_is_imitated_is_told_so(
     cards: list[Path], native: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(precision, "_cpu_has_bfloat16", lambda: native)
+    monkeypatch.setattr(views, "_cpu_has_bfloat16", lambda: native)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         realbench.load_detector(find_card(cards[0]))

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from realbench.detection.precision import reduced_precision
+from realbench.detection.families.views import reduced_precision
 from realbench.errors import UsageError
 
 LATENT_CHANNELS = 32

@@ -7,7 +7,7 @@ import os
 import threading
 from concurrent.futures import ProcessPoolExecutor
 
-from realbench.allocator import keep_freed_memory
+from realbench.detection.detector import keep_freed_memory
 
 
 def worker_pool(workers: int) -> ProcessPoolExecutor:
