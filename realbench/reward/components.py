@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from realbench.detection.ensemble import weights
 from realbench.detection.registry import DEFAULT_DETECTORS
 from realbench.detection.weight_files import parse_weights
 from realbench.errors import RealBenchError, RealBenchWarning, UsageError
@@ -49,7 +48,6 @@ class DetectorsComponent:
         return self.scorer.reward(images)
 
     def describe(self) -> dict[str, Any]:
-        share = weights(self.scorer.levels)
         return {
             "kind": "detectors",
             "device": self.scorer.device,
@@ -57,7 +55,7 @@ class DetectorsComponent:
                 {
                     "name": name,
                     "level": one.level,
-                    "weight": share[name],
+                    "weight": self.scorer.shares[name],
                     "fingerprint": one.fingerprint,
                 }
                 for name, one in self.scorer.detectors.items()

@@ -14,7 +14,7 @@ import numpy as np
 
 from realbench.arena.judges import JudgeOptions, make_judge
 from realbench.arena.judges.judge import Judge, Judgment, Picture, Showing
-from realbench.detection.ensemble import probability, weights
+from realbench.detection.ensemble import probability
 from realbench.detection.registry import DEFAULT_DETECTORS
 from realbench.errors import RealBenchError, RealBenchWarning, UsageError
 from realbench.images import ImageFile, find_images, read_bytes_and_hash, read_image
@@ -83,7 +83,6 @@ class DetectorPreference:
         self.weight = config.weight
         self._references = References(config.references, config.prompts)
         self._scorer = Scorer(config.detectors or DEFAULT_DETECTORS, device=device)
-        self._share = weights(self._scorer.levels)
         self._known: dict[Path, float] = {}
 
     def __call__(self, images: Sequence[np.ndarray], prompts: Sequence[str]) -> np.ndarray:
@@ -96,14 +95,16 @@ class DetectorPreference:
 
     def _logits(self, images: Sequence[np.ndarray]) -> np.ndarray:
         logits = self._scorer(images).logits
-        return np.sum([w * logits[name].astype(float) for name, w in self._share.items()], axis=0)
+        return np.sum(
+            [w * logits[name].astype(float) for name, w in self._scorer.shares.items()], axis=0
+        )
 
     def describe(self) -> dict[str, Any]:
         return {
             "kind": "judge",
             "judge": "detectors",
             "detectors": [
-                {"name": name, "weight": self._share[name], "fingerprint": one.fingerprint}
+                {"name": name, "weight": self._scorer.shares[name], "fingerprint": one.fingerprint}
                 for name, one in self._scorer.detectors.items()
             ],
         }
