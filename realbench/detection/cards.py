@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, get_args
 
 from pydantic import Field, PrivateAttr, ValidationError, field_validator
 
@@ -275,7 +275,12 @@ class Card(NetworkCard):
 
         Families that choose for themselves stay as they are, and so does a card that says
         something itself when ``"float32"``, the default, is asked for.
+
+        Raises:
+            UsageError: there is no such precision.
         """
+        if precision not in get_args(Precision):
+            raise UsageError(f"no precision {precision!r}: give float32 or bfloat16")
         if precision == "float32" or self.family in _OWN_PRECISION:
             return self
         return self.changed(model=self.model.model_copy(update={"precision": precision}))

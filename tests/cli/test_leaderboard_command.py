@@ -109,6 +109,10 @@ def test_from_images_to_a_board(project: Project, tmp_path: Path) -> None:
     assert "wrote README.md, leaderboard.csv, leaderboard.tex, index.html" in built.stdout
     here = {"environment": project.environment}
     assert "nothing to change" in realbench("leaderboard", "build", board, **here).stdout
+    machine = realbench("leaderboard", "build", board, "--json", **here).stdout
+    assert json.loads(machine) == {"written": {str(board): []}, "site": None}
+    for name in ("build", "verify"):
+        assert realbench("leaderboard", name, board, "--quiet", **here).stdout == ""
     assert (tmp_path / "site" / "board" / "index.html").is_file()
     changed = realbench("leaderboard", "diff", before, board, **run).stdout
     assert "new: Model B: rank" in changed

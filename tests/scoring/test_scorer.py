@@ -12,7 +12,9 @@ from PIL import Image
 
 import realbench
 from realbench.detection.ensemble import combine, disagreement, probability, weights
-from realbench.errors import UsageError
+from realbench.errors import RealBenchError, UsageError
+from realbench.reward.components import DetectorsComponent
+from realbench.reward.config import DetectorsConfig
 from realbench.scoring.folders import display_names
 from realbench.scoring.scorer import rgb_arrays
 from tests.fakes import make_card
@@ -171,3 +173,25 @@ def test_folders_are_named_by_the_shortest_distinguishing_tail(tmp_path: Path) -
     assert names == ["x/run", "y/run", "z"]
     with pytest.raises(UsageError, match="given twice"):
         display_names([tmp_path / "z", tmp_path / "z"])
+
+
+def test_a_scorer_takes_files_of_ones_own_and_a_precision(cards: list[Path]) -> None:
+    own = {"whole": {"weights": cards[0] / "weights.safetensors"}}
+    expected = realbench.Scorer(cards[:1], device="cpu")(pictures(2)).logits["whole"]
+    scorer = pickle.loads(pickle.dumps(realbench.Scorer(cards[:1], device="cpu", weights=own)))
+    np.testing.assert_array_equal(scorer(pictures(2)).logits["whole"], expected)
+    other = {"whole": {"weights": cards[1] / "weights.safetensors"}}
+    with pytest.raises(RealBenchError, match="but its card says"):
+        realbench.Scorer(cards[:1], device="cpu", weights=other)
+    with pytest.raises(UsageError, match="'mine', which is no detector of this run"):
+        realbench.Scorer(cards, weights={"mine": {"weights": cards[0]}})
+    with pytest.raises(UsageError, match="no precision 'float8'"):
+        realbench.Scorer(cards, precision="float8")  # type: ignore[arg-type]
+
+
+def test_detectors_of_a_reward_take_them_too(cards: list[Path]) -> None:
+    table = {"detectors": [str(cards[0])], "weights": {"whole": str(cards[0] / "card.toml")}}
+    with pytest.raises(RealBenchError, match="card.toml has sha256"):
+        DetectorsComponent(DetectorsConfig.model_validate(table), "cpu")
+    plain = DetectorsConfig(name="realism").model_dump()  # as runs of before have it
+    assert set(plain) == {"name", "weight", "kind", "detectors", "batch_size"}
