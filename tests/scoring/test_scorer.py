@@ -191,7 +191,7 @@ def test_a_scorer_takes_files_of_ones_own_and_a_precision(cards: list[Path]) -> 
 
 def test_detectors_of_a_reward_take_them_too(cards: list[Path]) -> None:
     table = {"detectors": [str(cards[0])], "weights": {"whole": str(cards[0] / "card.toml")}}
-    with pytest.raises(RealBenchError, match="card.toml has sha256"):
+    with pytest.raises(RealBenchError, match=r"card\.toml has sha256"):
         DetectorsComponent(DetectorsConfig.model_validate(table), "cpu")
     plain = DetectorsConfig(name="realism").model_dump()  # as runs of before have it
     assert set(plain) == {"name", "weight", "kind", "detectors", "batch_size"}
