@@ -18,7 +18,7 @@ from realbench.arena.records import (
 )
 from realbench.arena.results import ArenaRun, latest_digests, rate_run, verify_run
 from realbench.arena.vote_log import Entry, standing, write_log
-from realbench.arena.votes import Retraction, Vote
+from realbench.arena.votes import Retraction
 from realbench.errors import RealBenchError, UsageError
 from realbench.runs.files import output_folder
 from realbench.text import printable
@@ -74,7 +74,7 @@ def merge(runs: Sequence[str | Path], out: str | Path) -> Merge:
     _check_pictures(folders, manifests, logs)
     entries, n_duplicates = _joined_entries(folders, logs)
     votes = standing(entries)
-    shown = Counter(_showing_of(vote) for vote in votes if vote.verdict != "invalid")
+    shown = Counter(vote.showing for vote in votes if vote.verdict != "invalid")
     valid = sum(vote.verdict != "invalid" for vote in votes)
     manifest["counts"] = {"votes": len(shown), "invalid": len(votes) - valid}
     manifest["notes"] += [
@@ -196,7 +196,3 @@ def _joined_judges(
                     f"{printable(folder)} (see run.json): merge runs that it judged alike"
                 )
     return judges
-
-
-def _showing_of(vote: Vote) -> tuple[str, str, str, str]:
-    return vote.judge, vote.prompt_id, vote.first, vote.second

@@ -9,13 +9,12 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 
 from realbench import stats
 from realbench.arena import bradley_terry, elo, ranking, true_skill
-from realbench.arena.records import Rating, Ratings, Standing
+from realbench.arena.records import JudgeAgreement, JudgePair, Rating, Ratings, Standing
 from realbench.arena.tally import (
     FloatArray,
     IndexArray,
@@ -35,7 +34,7 @@ HUMAN = "human"
 
 def judge_agreement(
     comparisons: Sequence[Comparison], *, resamples: int, seed: int
-) -> dict[str, Any] | None:
+) -> JudgeAgreement | None:
     """Agreement on the pairs and prompts that judges have in common; None for a single judge.
 
     Returns:
@@ -55,7 +54,7 @@ def judge_agreement(
         table[row[one.judge], column[one.prompt_id, one.a, one.b]] = one.score
     _, prompts = np.unique([prompt for prompt, _, _ in units], return_inverse=True)
     alpha = stats.krippendorff_alpha(table, prompts, resamples=resamples, seed=seed)
-    pairs = []
+    pairs: list[JudgePair] = []
     for a, b in combinations(judges, 2):
         common = ~np.isnan(table[row[a]] + table[row[b]])
         one, other, groups = table[row[a], common], table[row[b], common], prompts[common]
@@ -106,7 +105,7 @@ def _share_of_same(
 
 def position_bias(
     votes: Iterable[Vote], comparisons: Iterable[Comparison], *, resamples: int, seed: int
-) -> dict[str, Any]:
+) -> dict[str, Estimate]:
     """Return ``first_share`` and ``inconsistent_share`` with intervals over prompts.
 
     ``first_share`` is the share of decisive votes for the picture shown first, 0.5 without bias;

@@ -153,6 +153,26 @@ class Standing(TypedDict):
 
 
 @with_config(Open)
+class JudgePair(TypedDict):
+    """How far two judges agree on what both compared."""
+
+    a: str
+    b: str
+    cohen_kappa: Estimate
+    agreement: Estimate
+    n: int
+
+
+@with_config(Open)
+class JudgeAgreement(TypedDict):
+    """How far judges agree, with one another and with people."""
+
+    krippendorff_alpha: Estimate
+    pairs: list[JudgePair]
+    with_human: dict[str, Estimate] | None
+
+
+@with_config(Open)
 class Ratings(TypedDict):
     """``ratings.json``."""
 
@@ -162,7 +182,7 @@ class Ratings(TypedDict):
     seed: int
     judges: dict[str, Standing]
     combined: Standing | None
-    agreement: dict[str, Any] | None
+    agreement: JudgeAgreement | None
     notes: list[str]
 
 

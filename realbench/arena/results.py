@@ -173,32 +173,26 @@ def _rows(ratings: Ratings) -> Iterator[dict[str, Any]]:
 
 def rate_votes(
     votes: Sequence[Vote],
-    *,
-    contestants: Sequence[str],
-    reference: str | None,
-    judges: Mapping[str, JudgeUsed],
-    resamples: int,
-    seed: int,
+    manifest: ArenaManifest,
+    resamples: int | None = None,
+    seed: int | None = None,
 ) -> Ratings:
     """Return what ``ratings.json`` holds for the votes that count.
 
     Args:
         votes: As :func:`counting` returns them.
-        contestants: Every name, also of those without a comparison.
-        reference: The photographs' name, if there are any.
-        judges: The manifest's judges.
-        resamples: Of the bootstrap over prompts.
-        seed: Of the bootstrap.
+        manifest: Of their run.
+        resamples, seed: Of the bootstrap over prompts, by default the manifest's.
     """
     from realbench.arena.ratings import rate
 
     return rate(
-        comparisons_of(votes, judges),
-        contestants,
-        reference=reference,
+        comparisons_of(votes, manifest["judges"]),
+        [entry["name"] for entry in manifest["contestants"]],
+        reference=manifest["reference"],
         votes=votes,
-        resamples=resamples,
-        seed=seed,
+        resamples=manifest["resamples"] if resamples is None else resamples,
+        seed=manifest["seed"] if seed is None else seed,
     )
 
 
@@ -306,15 +300,7 @@ def rate_run(
         manifest["votes_log"] = log.seal.model_dump()
         write_manifest(folder, manifest)
     votes = counted_votes(log.votes, manifest)
-    ratings = rate_votes(
-        votes,
-        contestants=[entry["name"] for entry in manifest["contestants"]],
-        reference=manifest["reference"],
-        judges=manifest["judges"],
-        resamples=manifest["resamples"] if resamples is None else resamples,
-        seed=manifest["seed"] if seed is None else seed,
-    )
-    result = ArenaRun.of(folder, manifest, votes, ratings)
+    result = ArenaRun.of(folder, manifest, votes, rate_votes(votes, manifest, resamples, seed))
     _write_ratings(result, folder)
     return result
 

@@ -251,14 +251,7 @@ class _Run:
         votes = self.votes()
         self.manifest["counts"] = self._counts(votes)
         self.manifest["votes_log"] = self.log.whole().model_dump()
-        ratings = rate_votes(
-            votes,
-            contestants=self.lineup.contestants,
-            reference=self.lineup.reference,
-            judges=self.manifest["judges"],
-            resamples=self.manifest["resamples"],
-            seed=self.manifest["seed"],
-        )
+        ratings = rate_votes(votes, self.manifest)
         self.manifest["finished"] = datetime.now(UTC).isoformat(timespec="seconds")
         return ArenaRun(
             ratings=ratings,
@@ -273,8 +266,8 @@ class _Run:
 
     def _counts(self, votes: Sequence[Vote]) -> dict[str, int]:
         judges = self.manifest["judges"]
-        valid = {_showing_of(vote) for vote in votes if vote.verdict != "invalid"}
-        invalid = {_showing_of(vote) for vote in votes if vote.verdict == "invalid"} - valid
+        valid = {vote.showing for vote in votes if vote.verdict != "invalid"}
+        invalid = {vote.showing for vote in votes if vote.verdict == "invalid"} - valid
         pairs = count_pairs(self.lineup.prompt_ids()) * len(judges)
         return {
             "asked": self.n_asked,
@@ -283,10 +276,6 @@ class _Run:
             "pairs": pairs,
             "pairs_open": pairs - len(comparisons_of(votes, judges)),
         }
-
-
-def _showing_of(vote: Vote) -> tuple[str, str, str, str]:
-    return vote.judge, vote.prompt_id, vote.first, vote.second
 
 
 def _digests(lineup: Lineup) -> dict[tuple[str, str], str]:

@@ -40,6 +40,11 @@ class Vote(BaseModel):
     usage: dict[str, float] = Field(default_factory=dict)
     time: datetime
 
+    @property
+    def showing(self) -> tuple[str, str, str, str]:
+        """Who was shown which two in which order: judge, prompt, first and second contestant."""
+        return self.judge, self.prompt_id, self.first, self.second
+
 
 class Retraction(BaseModel):
     """A line that takes an earlier vote back, as a person's undo does."""
@@ -86,7 +91,7 @@ def compare(votes: Iterable[Vote], orders: dict[str, int]) -> list[Comparison]:
     latest: dict[tuple[str, str, str, str], Vote] = {}
     for vote in votes:
         if vote.verdict != "invalid":
-            latest[vote.judge, vote.prompt_id, vote.first, vote.second] = vote
+            latest[vote.showing] = vote
     pairs = {(j, p, *sorted((one, two))) for j, p, one, two in latest}
     found = []
     for judge, prompt, a, b in sorted(pairs):

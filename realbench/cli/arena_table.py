@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from realbench.cli.terminal import plain_console, print_table
-from realbench.report.wording import figure
+from realbench.cli.terminal import add_texts, figures_table, plain_console, print_table
+from realbench.report.wording import figure, rank_range
 from realbench.text import printable
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ _TIES_SHOWN = 8
 
 def print_arena(run: ArenaRun) -> None:
     """Print the ranking, then in words what the data do not separate and what went wrong."""
-
     console = plain_console()
     standing = _main_standing(run.ratings)
     if standing is not None:
@@ -42,8 +41,7 @@ def _main_standing(ratings: Mapping[str, Any]) -> dict[str, Any] | None:
 
 def ranking(standing: Mapping[str, Any], reference: str | None) -> Table:
     """Return the ladder as a table, best first."""
-
-    table = _table(
+    table = figures_table(
         "below each figure its 95 % interval over prompts; n: comparisons; TrueSkill has a scale "
         "of its own"
     )
@@ -56,7 +54,7 @@ def ranking(standing: Mapping[str, Any], reference: str | None) -> Table:
     for row in standing["ratings"]:
         is_photos = row["contestant"] == reference
         cells = [
-            _rank(row),
+            rank_range(row),
             printable(row["contestant"]) + ("\nphotographs" if is_photos else ""),
             f"{row['n_comparisons']:,}",
             figure(row["win_rate"]),
@@ -66,52 +64,28 @@ def ranking(standing: Mapping[str, Any], reference: str | None) -> Table:
         ]
         if reference:
             cells.append("" if is_photos else figure(row["win_rate_vs_reference"]))
-        table.add_row(*_texts(cells), style="dim" if is_photos else None)
+        add_texts(table, cells, style="dim" if is_photos else None)
     return table
 
 
 def by_judge(ratings: Mapping[str, Any], standing: Mapping[str, Any]) -> Table:
     """Return each judge's Bradley–Terry ratings side by side, in the order of the ladder."""
+    from rich.text import Text
 
-    table = _table("Bradley–Terry ratings by judge")
+    table = figures_table("Bradley–Terry ratings by judge")
     judges = ratings["judges"]
     table.add_column("contestant", min_width=11)
     for name in judges:
-        table.add_column(
-            _texts([printable(name)])[0], justify="right", overflow="fold", min_width=11
-        )
+        table.add_column(Text(printable(name)), justify="right", overflow="fold", min_width=11)
     rows = {
         name: {row["contestant"]: row["bradley_terry"] for row in one["ratings"]}
         for name, one in judges.items()
     }
     for entry in standing["ratings"]:
         name = entry["contestant"]
-        table.add_row(
-            *_texts([printable(name), *(figure(rows[judge].get(name), 0) for judge in judges)])
-        )
+        cells = [printable(name), *(figure(rows[judge].get(name), 0) for judge in judges)]
+        add_texts(table, cells)
     return table
-
-
-def _table(caption: str) -> Table:
-    from rich import box
-    from rich.table import Table
-
-    return Table(caption=caption, box=box.SIMPLE_HEAD, padding=0)
-
-
-def _texts(cells: Sequence[str]) -> list[Any]:
-    from rich.text import Text
-
-    return [Text(cell) for cell in cells]  # a name in brackets is no markup
-
-
-def _rank(row: Mapping[str, Any]) -> str:
-    low, high = row["rank_low"], row["rank_high"]
-    if row["rank"] is None:
-        return "–"
-    if low is None or low == high:
-        return str(row["rank"])
-    return f"{low}–{high}"
 
 
 # --- In words ----------------------------------------------------------------------------------

@@ -54,7 +54,7 @@ def detector_figures(
             categories[category] = mean_estimate(realism[own], prompts[own], seed)
     return {
         "realism": mean_estimate(realism, prompts, seed),
-        "escape_rate": _of(stats.bootstrap_share(realism > 0.5, prompts, seed=seed)),
+        "escape_rate": estimate_of(stats.bootstrap_share(realism > 0.5, prompts, seed=seed)),
         "per_detector": {
             name: mean_estimate(each[:, n], prompts, seed) for n, name in enumerate(detectors)
         },
@@ -64,10 +64,11 @@ def detector_figures(
 
 def mean_estimate(values: np.ndarray, prompts: np.ndarray, seed: int) -> Estimate:
     """Mean of ``values`` (n,), float, with its interval over ``prompts`` (n,)."""
-    return _of(stats.bootstrap_mean(values, prompts.astype(str), seed=seed))
+    return estimate_of(stats.bootstrap_mean(values, prompts.astype(str), seed=seed))
 
 
-def _of(interval: stats.Interval) -> Estimate:
+def estimate_of(interval: stats.Interval) -> Estimate:
+    """Return an interval as entries hold it."""
     return Estimate(
         mean=round(float(interval.estimate), DIGITS),
         low=round_figure(interval.low),
@@ -102,13 +103,7 @@ def win_rate(opponents: Mapping[str, str], prompts: Sequence[str], seed: int) ->
     if len(sums) > 1:
         draws = resampled_means(np.random.default_rng(seed), sums, counts, RESAMPLES)
         low, high = clustered_wilson(mean, float(draws.std()), n, len(sums), 0.95)
-    return Estimate(
-        mean=round(mean, DIGITS),
-        low=round_figure(low),
-        high=round_figure(high),
-        n=n,
-        n_prompts=len(sums),
-    )
+    return estimate_of(stats.Interval(mean, low, high, n, len(sums)))
 
 
 def letters_of(arena: ArenaScores) -> dict[str, int]:

@@ -16,7 +16,7 @@ from realbench.arena.tally import FloatArray, Tally, tally
 from realbench.arena.votes import Comparison
 from realbench.leaderboard.arena_checks import told_results
 from realbench.leaderboard.board import Board
-from realbench.leaderboard.figures import DIGITS, SCORE_OF, round_figure
+from realbench.leaderboard.figures import SCORE_OF, estimate_of
 from realbench.leaderboard.schema import DetectorScores, DetectorUsed, Entry, Estimate
 from realbench.leaderboard.verify import Verified
 from realbench.stats.bootstrap import draw_weights
@@ -272,13 +272,7 @@ def _auc(board: Board, entry: Entry, anchors: Mapping[str, Entry]) -> Estimate |
         *(np.array([image[0] for image in one.images]) for one in (photos, scores)),
         seed=board.settings.seed,
     )
-    return Estimate(
-        mean=round(float(found.estimate), DIGITS),
-        low=round_figure(found.low),
-        high=round_figure(found.high),
-        n=found.n,
-        n_prompts=found.n_groups,
-    )
+    return estimate_of(found)
 
 
 def _photographs(board: Board, entry: Entry, anchors: Mapping[str, Entry]) -> DetectorScores | None:

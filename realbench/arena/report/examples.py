@@ -180,7 +180,7 @@ def _group(comparisons: Iterable[Comparison], votes: Iterable[Vote]) -> list[_Pa
     latest: dict[tuple[str, ...], Vote] = {}
     for vote in votes:
         if vote.verdict != "invalid":
-            latest[vote.judge, vote.prompt_id, vote.first, vote.second] = vote
+            latest[vote.showing] = vote
     for vote in latest.values():
         a, b = sorted((vote.first, vote.second))
         pair = pairs.get((vote.prompt_id, a, b))
