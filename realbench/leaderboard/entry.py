@@ -19,7 +19,21 @@ from realbench.errors import RealBenchError, UsageError
 from realbench.leaderboard.board import ANCHORS, BOARD_FILE, RESULTS, Board, load_board
 from realbench.leaderboard.figures import detector_figures, letters_of, win_rate
 from realbench.leaderboard.names import slug
-from realbench.leaderboard.schema import FORMAT, ArenaScores, CrossFit, DetectorScores, DetectorUsed, Entry, EntryError, Estimate, Fused, ImageScore, SuiteUsed, entry_bytes, parse_entry
+from realbench.leaderboard.schema import (
+    FORMAT,
+    ArenaScores,
+    CrossFit,
+    DetectorScores,
+    DetectorUsed,
+    Entry,
+    EntryError,
+    Estimate,
+    Fused,
+    ImageScore,
+    SuiteUsed,
+    entry_bytes,
+    parse_entry,
+)
 from realbench.prompt_records import export_prompts
 from realbench.prompts import Suite, list_suites, load_suite
 from realbench.runs.folder import MANIFEST_FILE, read_json

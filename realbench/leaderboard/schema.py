@@ -6,10 +6,8 @@ out of range are errors. ``leaderboards/schema.json`` publishes the format as JS
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
-import unicodedata
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
 

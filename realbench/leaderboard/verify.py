@@ -16,7 +16,15 @@ from realbench.leaderboard.figures import (
     possible_realism,
 )
 from realbench.leaderboard.names import skeletons, slug
-from realbench.leaderboard.schema import CrossFit, DetectorScores, Entry, EntryError, Estimate, Fused, parse_entry
+from realbench.leaderboard.schema import (
+    CrossFit,
+    DetectorScores,
+    Entry,
+    EntryError,
+    Estimate,
+    Fused,
+    parse_entry,
+)
 from realbench.text import printable
 
 LARGEST = 8_000_000  # bytes of an entry's file

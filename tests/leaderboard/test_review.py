@@ -16,8 +16,8 @@ import pytest
 
 from realbench.errors import UsageError
 from realbench.leaderboard.board import load_board
-from realbench.leaderboard.review import Review, review_markdown, review_request
 from realbench.leaderboard.names import slug
+from realbench.leaderboard.review import Review, review_markdown, review_request
 from realbench.leaderboard.verify import verify_board
 from tests.leaderboard.boards import enter, fill_board, write_score_run
 

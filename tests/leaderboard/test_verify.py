@@ -13,8 +13,8 @@ import pytest
 
 from realbench.errors import RealBenchError, UsageError
 from realbench.leaderboard.board import load_board
-from realbench.leaderboard.page import build_board
 from realbench.leaderboard.names import slug
+from realbench.leaderboard.page import build_board
 from realbench.leaderboard.schema import parse_entry
 from realbench.leaderboard.verify import check_name, verify_board
 from tests.leaderboard.boards import enter, fill_board, make_board, write_score_run
