@@ -2,36 +2,43 @@
 
 A checkpoint is a folder ``checkpoints/000012`` that is written beside its place and renamed, so
 that it is whole or absent. Weights are safetensors, the rest tensors that ``torch.load`` reads
-with ``weights_only=True``: nothing in it can run code. Parameters that are sharded over processes
-(FSDP2, DeepSpeed) are gathered, so that a run can go on with another number of processes.
+with ``weights_only=True``: nothing in it can run code. What is sharded over processes (FSDP2 by
+torch's distributed state dicts, DeepSpeed's optimiser by its own functions) is gathered, so that a
+run can go on with another number of processes, or without them.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-import random
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_optimizer_state_dict,
+    set_model_state_dict,
+    set_optimizer_state_dict,
+)
 
 from realbench.errors import RealBenchError
 from realbench.text import printable
-from realbench.train.sharding import gathered, optimizer_states, restore, restore_optimizer
+from realbench.train.run import CHECKPOINTS
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+    from diffusers.training_utils import EMAModel
 
-    from realbench.train.ema import Ema
-
-FOLDER = "checkpoints"
+_WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
+_FROM_WHOLE = StateDictOptions(full_state_dict=True, strict=False)
 
 
 @dataclass
@@ -39,17 +46,72 @@ class State:
     """What a checkpoint holds and restores.
 
     Attributes:
-        parameters: the trained ones, by name.
-        optimizer: over them.
+        model: whose weights are trained, as accelerate prepared it, without its wrapper.
+        optimizer: over them, as accelerate prepared it.
         ema: their running mean, or None.
         extra: whatever else has ``state_dict`` and ``load_state_dict``: of tensors, numbers,
             strings, lists and dicts.
     """
 
-    parameters: Mapping[str, nn.Parameter]
+    model: nn.Module
     optimizer: Any
-    ema: Ema | None = None
+    ema: EMAModel | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """The trained ones, by name."""
+        return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+
+    @contextlib.contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Have the running mean in the weights' place, where there is one."""
+        weights = list(self.parameters.values())
+        if self.ema is None:
+            yield
+            return
+        self.ema.store(weights)
+        self.ema.copy_to(weights)
+        try:
+            yield
+        finally:
+            self.ema.restore(weights)
+
+    def weights(self) -> dict[str, Tensor]:
+        """Return whole weights by name, in main memory of the first process; all must call it."""
+        found: Any = get_model_state_dict(self.model, options=_WHOLE)
+        names = self.parameters.keys() & found.keys()  # buffers are in it, too
+        return {name: found[name].clone().contiguous() for name in sorted(names)}
+
+    def load_weights(self, weights: Mapping[str, Tensor]) -> None:
+        """Set the weights to what :meth:`weights` returned.
+
+        Raises:
+            ValueError: they are of other layers.
+        """
+        if weights.keys() != self.parameters.keys():
+            raise ValueError("its layers are not those of the model")
+        set_model_state_dict(self.model, dict(weights), options=_FROM_WHOLE)
+
+    def optimizer_state(self) -> dict[str, dict[str, Tensor]]:
+        """Return moments and steps by the weights' names, as :meth:`weights` does; {} at first."""
+        inner = self.optimizer.optimizer
+        if _is_deepspeeds(inner):
+            return _deepspeed_state(inner, self.parameters)
+        if not inner.state:  # torch would take a step to have some
+            return {}
+        found: Any = get_optimizer_state_dict(self.model, inner, options=_WHOLE)
+        return dict(found["state"])
+
+    def load_optimizer_state(self, states: dict[str, dict[str, Tensor]]) -> None:
+        """Put back what :meth:`optimizer_state` returned; the weights must be back already."""
+        inner = self.optimizer.optimizer
+        if _is_deepspeeds(inner):
+            _load_deepspeed_state(inner, self.parameters, states)
+        elif states:
+            groups = [group | {"params": list(states)} for group in inner.param_groups]
+            whole: Any = {"state": states, "param_groups": groups}
+            set_optimizer_state_dict(self.model, inner, whole, options=_FROM_WHOLE)
 
 
 def save_checkpoint(
@@ -62,16 +124,12 @@ def save_checkpoint(
     Raises:
         RealBenchError: it cannot be written.
     """
-    from accelerate.utils import gather_object
-
-    weights = gathered(state.parameters)
-    mean = gathered(state.ema.mean) if state.ema is not None else None
-    moments = optimizer_states(state.optimizer, state.parameters)
-    generators = gather_object([random_state()])
+    weights, moments = state.weights(), state.optimizer_state()
+    with state.averaged():
+        mean = state.weights() if state.ema is not None else None
     if accelerator.is_main_process:
-        folder = out / FOLDER
-        target = folder / f"{iteration:06}"
-        partial = folder / f".{target.name}.part"
+        target = out / CHECKPOINTS / f"{iteration:06}"
+        partial = target.with_name(f".{target.name}.part")
         try:
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
@@ -79,14 +137,9 @@ def save_checkpoint(
             if mean is not None:
                 save_file(mean, partial / "ema.safetensors")
             torch.save(moments, partial / "optimizer.pt")
-            torch.save(generators, partial / "random.pt")
             extra = {name: one.state_dict() for name, one in state.extra.items()}
             torch.save(extra, partial / "extra.pt")
-            facts = {
-                "iteration": iteration,
-                "ema_steps": state.ema.steps if state.ema is not None else None,
-                "processes": accelerator.num_processes,
-            }
+            facts = {"iteration": iteration, "processes": accelerator.num_processes}
             (partial / "checkpoint.json").write_text(json.dumps(facts) + "\n")
             _to_disk(partial)
             shutil.rmtree(target, ignore_errors=True)
@@ -107,7 +160,7 @@ def latest_checkpoint(out: Path) -> Path | None:
     return found[-1] if found else None
 
 
-def load_checkpoint(path: Path, state: State, *, accelerator: Accelerator) -> int:
+def load_checkpoint(path: Path, state: State) -> int:
     """Bring everything back to where it was, and return the iteration after which that was.
 
     Raises:
@@ -115,16 +168,16 @@ def load_checkpoint(path: Path, state: State, *, accelerator: Accelerator) -> in
     """
     try:
         facts = json.loads((path / "checkpoint.json").read_bytes())
-        _put(load_file(path / "weights.safetensors"), state.parameters)
         if state.ema is not None:
-            _put(load_file(path / "ema.safetensors"), state.ema.mean)
-            state.ema.steps = int(facts["ema_steps"])
-        restore_optimizer(state.optimizer, state.parameters, _load(path / "optimizer.pt"))
+            state.load_weights(load_file(path / "ema.safetensors"))
+            weights = state.parameters.values()
+            for mean, weight in zip(state.ema.shadow_params, weights, strict=True):
+                mean.copy_(weight.detach())
+        state.load_weights(load_file(path / "weights.safetensors"))
+        state.load_optimizer_state(_load(path / "optimizer.pt"))
         extra = _load(path / "extra.pt")
         for name, one in state.extra.items():
             one.load_state_dict(extra[name])
-        generators = _load(path / "random.pt")
-        set_random_state(generators[accelerator.process_index % len(generators)])
         return int(facts["iteration"])
     except Exception as error:  # damage shows itself in many ways
         reason = " ".join(str(error).split())[:300] or type(error).__name__
@@ -134,45 +187,14 @@ def load_checkpoint(path: Path, state: State, *, accelerator: Accelerator) -> in
         ) from error
 
 
-def random_state() -> dict[str, Any]:
-    """Return the states of the global generators, as tensors and numbers."""
-    version, internal, gauss = random.getstate()
-    legacy: Any = np.random.get_state(legacy=True)
-    _, keys, position, has_gauss, cached = legacy
-    return {
-        "python": [version, list(internal), gauss],
-        "numpy": [torch.from_numpy(keys.astype(np.int64)), position, has_gauss, cached],
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
-    }
-
-
-def set_random_state(state: Mapping[str, Any]) -> None:
-    """Set the global generators to what :func:`random_state` returned."""
-    version, internal, gauss = state["python"]
-    random.setstate((version, tuple(internal), gauss))
-    keys, position, has_gauss, cached = state["numpy"]
-    np.random.set_state(("MT19937", keys.numpy().astype(np.uint32), position, has_gauss, cached))
-    torch.set_rng_state(state["torch"])
-    if state["cuda"] is not None and torch.cuda.is_available():
-        torch.cuda.set_rng_state(state["cuda"])
-
-
 def _found(out: Path) -> list[Path]:
     return sorted(
-        path for path in (out / FOLDER).glob("[0-9]*") if (path / "checkpoint.json").is_file()
+        path for path in (out / CHECKPOINTS).glob("[0-9]*") if (path / "checkpoint.json").is_file()
     )
 
 
 def _load(path: Path) -> Any:
     return torch.load(path, map_location="cpu", weights_only=True)
-
-
-def _put(values: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> None:
-    if values.keys() != targets.keys():
-        raise ValueError("its layers are not those of the model")
-    for name, value in values.items():
-        restore(targets[name], value)
 
 
 def _to_disk(folder: Path) -> None:
@@ -183,3 +205,54 @@ def _to_disk(folder: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+# --- DeepSpeed, whose own checkpoints are pickles ------------------------------------------------
+
+
+def _is_deepspeeds(optimizer: object) -> bool:
+    return hasattr(optimizer, "single_partition_of_fp32_groups")
+
+
+def _deepspeed_state(
+    optimizer: Any, parameters: Mapping[str, nn.Parameter]
+) -> dict[str, dict[str, Tensor]]:
+    from deepspeed.utils import safe_get_full_optimizer_state
+
+    flat = optimizer.single_partition_of_fp32_groups[0]  # this process's share of the weights
+    state = optimizer.optimizer.state.get(flat, {})
+    if not state:
+        return {}
+    shared = {key: value.cpu().clone() for key, value in state.items() if value.shape != flat.shape}
+    moments = [key for key in state if key not in shared]
+    return {
+        name: {key: safe_get_full_optimizer_state(parameter, key).cpu() for key in moments} | shared
+        for name, parameter in parameters.items()
+    }
+
+
+def _load_deepspeed_state(
+    optimizer: Any,
+    parameters: Mapping[str, nn.Parameter],
+    states: Mapping[str, Mapping[str, Tensor]],
+) -> None:
+    from deepspeed import utils
+
+    for parameter in parameters.values():  # it steps from the parameters as they are now
+        utils.safe_set_full_fp32_param(parameter, parameter.detach().float())
+    if not states:
+        return
+    flat = optimizer.single_partition_of_fp32_groups[0]
+    first = next(iter(states.values()))
+    optimizer.optimizer.state[flat] = {
+        key: torch.zeros_like(flat) if value.ndim else value.clone() for key, value in first.items()
+    }
+    # It makes this link after its first step, and only then are the moments known by parameter.
+    utils.lazy_init_hp_params_optimizer_state(
+        optimizer.bit16_groups[0], flat, optimizer.optimizer.state
+    )
+    for name, values in states.items():
+        for key, value in values.items():
+            if value.ndim:
+                moved = value.to(device=flat.device, dtype=flat.dtype)
+                utils.safe_set_full_optimizer_state(parameters[name], moved, key)

@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from accelerate.utils import set_seed
+from diffusers.training_utils import EMAModel
 from torch import Tensor
 
 from realbench.errors import RealBenchWarning, UsageError
@@ -40,7 +42,6 @@ from realbench.train.checkpoint import (
     save_checkpoint,
 )
 from realbench.train.config import DiffusionConfig
-from realbench.train.ema import Ema
 from realbench.train.evaluation import (
     EvaluationSet,
     Probe,
@@ -50,7 +51,13 @@ from realbench.train.evaluation import (
     save_grid,
     save_samples,
 )
-from realbench.train.groups import ImagePlan, draw_window, image_generator, plan_images
+from realbench.train.groups import (
+    ImagePlan,
+    draw_window,
+    global_seed,
+    image_generator,
+    plan_images,
+)
 from realbench.train.lora import add_lora, write_lora
 from realbench.train.machine import (
     Clock,
@@ -67,7 +74,6 @@ from realbench.train.prompts import Prompts, choose_prompts, digest
 from realbench.train.records import TrainEvaluation, TrainIteration, TrainRun
 from realbench.train.rollout import Experience, collect, encode, sample
 from realbench.train.run import Progress, Run, Tell, at_work
-from realbench.train.sharding import gathered
 from realbench.train.update import update
 
 if TYPE_CHECKING:
@@ -196,20 +202,16 @@ class _Training:
         if self.heldout is not None and len(prompts.evaluation) < 2:
             raise UsageError("a held-out judge needs two evaluation prompts at least")
         self.model = model or load_model(config, device)
-        self.parameters, self.optimizer = self._prepare()
-        self.ema = (
-            Ema(self.parameters, decay=config.ema.decay, every=config.ema.every)
-            if config.ema.enabled
-            else None
-        )
         self.cotraining = cotraining or _cotraining(config, self.reward)
+        self.state = self._prepare()
+        self.steps = 0  # of the optimiser
         self.told_rounding = False
         self.facts = {
             "n_prompts": len(self.prompts),
             "n_evaluation_prompts": len(prompts.evaluation),
             "model": repr(self.model),
             "reward": described,
-            "trained_parameters": sum(p.numel() for p in self.parameters.values()),
+            "trained_parameters": sum(p.numel() for p in self.state.parameters.values()),
             "device": device,
             "processes": accelerator.num_processes,
         }
@@ -222,7 +224,11 @@ class _Training:
         path = latest_checkpoint(run.out)
         done = -1
         if path is not None:
-            done = load_checkpoint(path, self._state(), accelerator=self.accelerator)
+            done = load_checkpoint(path, self.state)
+            training = config.training
+            self.steps = done * training.updates_per_iteration * training.passes
+            if self.state.ema is not None:
+                self.state.ema.optimization_step = self.steps // config.ema.every
         run.rewind(done, self.accelerator.wait_for_everyone)
         run.begin(**self.facts)
         start_trackers(self.accelerator, config.tracking, str(run.out), run.config, first=done + 1)
@@ -230,6 +236,7 @@ class _Training:
             if run.stop_reason() is not None:
                 break
             run.tell("training", iteration - 1)
+            set_seed(global_seed(config.seed, iteration))
             figures = self.iterate(iteration) if iteration else {}
             if run.is_evaluated(iteration):
                 figures["evaluation"] = self.evaluate(iteration)
@@ -240,19 +247,16 @@ class _Training:
                 self._save(iteration)
         return self._finish()
 
-    def _state(self) -> State:
-        extra = {} if self.cotraining is None else {"cotraining": self.cotraining}
-        return State(self.parameters, self.optimizer, self.ema, extra)
-
     def _save(self, iteration: int) -> None:
         save_checkpoint(
             self.run.out,
             iteration,
-            self._state(),
+            self.state,
             accelerator=self.accelerator,
             keep=self.config.checkpoints.keep,
         )
-        weights = gathered(self.ema.mean if self.ema is not None else self.parameters)
+        with self.state.averaged():
+            weights = self.state.weights()
         if self.run.is_main:
             write_lora(self.model, weights, self.config.lora, self.run.out / "lora")
 
@@ -268,12 +272,11 @@ class _Training:
         run.finish(**facts)
         self.accelerator.wait_for_everyone()
         self.model.transformer = self.accelerator.unwrap_model(self.model.transformer)
-        if self.ema is not None:
-            for name, parameter in self.parameters.items():
-                parameter.data.copy_(self.ema.mean[name])
+        if self.state.ema is not None:
+            self.state.ema.copy_to(self.state.parameters.values())
         return TrainResult(run.out, run.manifest, tuple(run.log), run.summary(), self.model)
 
-    def _prepare(self) -> tuple[dict[str, torch.nn.Parameter], Any]:
+    def _prepare(self) -> State:
         """Add LoRA, and let accelerate wrap the model and the optimiser."""
         memory, training = self.config.memory, self.config.training
         trained = add_lora(self.model, self.config.lora)
@@ -288,8 +291,20 @@ class _Training:
         self.model.transformer, prepared = self.accelerator.prepare(
             self.model.transformer, optimizer
         )
+        extra = {} if self.cotraining is None else {"cotraining": self.cotraining}
         inner = self.accelerator.unwrap_model(self.model.transformer)
-        return {n: p for n, p in inner.named_parameters() if p.requires_grad}, prepared
+        state = State(inner, prepared, extra=extra)
+        if self.config.ema.enabled:
+            # -1: the n-th update keeps min(decay, (1 + n) / (10 + n)) of the mean
+            state.ema = EMAModel(
+                state.parameters.values(), decay=self.config.ema.decay, update_after_step=-1
+            )
+        return state
+
+    def _stepped(self) -> None:
+        self.steps += 1
+        if self.state.ema is not None and self.steps % self.config.ema.every == 0:
+            self.state.ema.step(self.state.parameters.values())
 
     # --- One iteration --------------------------------------------------------------------------
 
@@ -336,9 +351,9 @@ class _Training:
             places,
             config=self.config,
             accelerator=self.accelerator,
-            optimizer=self.optimizer,
-            parameters=self.parameters,
-            stepped=self.ema.update if self.ema is not None else (lambda: None),
+            optimizer=self.state.optimizer,
+            parameters=self.state.parameters,
+            stepped=self._stepped,
         )
         clock.lap("update")
         rounding = figures.rounding_warning(self.config.loss.clip)
@@ -431,7 +446,7 @@ class _Training:
         share = -(-len(evaluated) // processes)  # equal, as collective operations need it
         own = np.minimum(rank * share + np.arange(share), len(evaluated) - 1)
         texts = [evaluated.prompts[image] for image in own]
-        with self.ema.in_place() if self.ema is not None else contextlib.nullcontext():
+        with self.state.averaged():
             conditioning = encode(
                 self.model, texts, self.config.memory, self.config.sampling.batch_size
             )

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import torch
 
 # What a random choice is for; each has a stream of its own.
-_ORDER, _WINDOW, _SHARES = range(3)
+_ORDER, _WINDOW, _SHARES, _GLOBAL = range(4)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +105,14 @@ def draw_window(steps: int, size: int, *, seed: int, iteration: int) -> range:
     starts = max(steps // 2, 1) - size + 1
     start = int(_random(seed, _WINDOW, iteration).integers(starts))
     return range(start, start + size)
+
+
+def global_seed(seed: int, iteration: int) -> int:
+    """Return the seed of the global generators in an iteration.
+
+    Nothing here draws from them; a user's reward or network that does goes on alike after a kill.
+    """
+    return int(_random(seed, _GLOBAL, iteration).integers(2**31))
 
 
 def image_generator(seed: int, *place: int | str) -> torch.Generator:

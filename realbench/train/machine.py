@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import math
+import os
 import resource
 import sys
 import time
@@ -16,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from realbench.errors import UsageError
-from realbench.train import deepspeed
 from realbench.train.config import DiffusionConfig, MemoryConfig, TrackingConfig
 
 if TYPE_CHECKING:
-    from accelerate import Accelerator
+    from accelerate import Accelerator, PartialState
+    from accelerate.utils import DeepSpeedPlugin
     from PIL import Image
 
     from realbench.train.flow_models.flow_model import FlowModel
@@ -39,11 +40,11 @@ def start_accelerator(config: DiffusionConfig, out: Path) -> Iterator[Accelerato
     from accelerate.utils import DistributedDataParallelKwargs, set_seed
 
     cpu = config.model.device == "cpu"
-    sharded = deepspeed.launched()
-    state = deepspeed.start_processes(cpu) if sharded else PartialState(cpu=cpu)
+    sharded = os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true"
+    state = _start_deepspeed(cpu) if sharded else PartialState(cpu=cpu)
     half = config.model.dtype_on(state.device.type) == "bfloat16"
     passes = config.passes_per_step(state.num_processes)
-    clip = config.training.max_grad_norm
+    plugin = _deepspeed_plugin(passes, config.training.max_grad_norm, half) if sharded else None
     AcceleratorState._reset_state()  # else a second training in a process could not differ
     accelerator = Accelerator(
         cpu=cpu and not sharded,  # with it accelerate leaves DeepSpeed out
@@ -52,7 +53,7 @@ def start_accelerator(config: DiffusionConfig, out: Path) -> Iterator[Accelerato
         log_with=list(config.tracking.trackers) or None,
         project_dir=str(out),
         kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
-        deepspeed_plugins=deepspeed.plugin(passes, clip, half) if sharded else None,
+        deepspeed_plugins=plugin,
     )
     set_seed(config.seed)
     try:
@@ -61,6 +62,65 @@ def start_accelerator(config: DiffusionConfig, out: Path) -> Iterator[Accelerato
         for tracker in accelerator.trackers:
             tracker.finish()
         accelerator.free_memory()
+
+
+def _start_deepspeed(cpu: bool) -> PartialState:
+    """Return accelerate's view of processes that DeepSpeed joins.
+
+    Raises:
+        UsageError: DeepSpeed is not installed, or the model is to be on a processor and there is a
+            GPU.
+    """
+    from accelerate import PartialState
+
+    if cpu and torch.cuda.is_available():
+        raise UsageError("DeepSpeed would train on the GPU: leave model.device out")
+    try:
+        import deepspeed  # noqa: F401
+    except ImportError as error:
+        raise UsageError(
+            f"DeepSpeed cannot be loaded ({error}): pip install deepspeed, or launch without it"
+        ) from error
+    return PartialState() if torch.cuda.is_available() else PartialState(backend="gloo")
+
+
+def _deepspeed_plugin(passes: int, max_grad_norm: float, half: bool) -> DeepSpeedPlugin:
+    """Return accelerate's settings of DeepSpeed as launched, the training's put in.
+
+    Args:
+        passes: of a process for one optimiser step.
+        max_grad_norm: to which DeepSpeed clips gradients.
+        half: whether products of matrices are computed in bfloat16; weights stay as they are.
+
+    Raises:
+        UsageError: it was launched with a file of settings, or in a way that shards the weights.
+    """
+    from accelerate.utils import DeepSpeedPlugin
+
+    if os.environ.get("ACCELERATE_DEEPSPEED_CONFIG_FILE", "none") != "none":
+        raise UsageError(
+            "a file of DeepSpeed's settings is not read, [training] and [model] decide: launch "
+            "with --use_deepspeed --zero_stage 1 or 2"
+        )
+    made = DeepSpeedPlugin(gradient_accumulation_steps=passes, gradient_clipping=max_grad_norm)
+    offloads = (made.offload_optimizer_device, made.offload_param_device)
+    if made.zero_stage not in (1, 2) or offloads != ("none", "none"):
+        raise UsageError(
+            f"DeepSpeed's ZeRO stage {made.zero_stage} and offloading ({offloads[0]}, {offloads[1]}"
+            ") cannot be trained with: give --zero_stage 1 or 2 and no offloading, or shard the "
+            "weights with FSDP (see docs/train.md)"
+        )
+    settings = made.deepspeed_config
+    settings["train_micro_batch_size_per_gpu"] = 1  # it only counts with it
+    del settings["train_batch_size"]
+    # Its own bfloat16 would round the trained weights; this leaves them in single precision. Left
+    # without names of modules, it rounds the gradients of linear layers before their sum.
+    settings["torch_autocast"] = {
+        "enabled": half,
+        "dtype": "bfloat16",
+        "lower_precision_safe_modules": [],
+    }
+    return made
 
 
 def load_model(config: DiffusionConfig, device: str) -> FlowModel:

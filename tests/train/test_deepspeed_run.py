@@ -7,11 +7,9 @@ CI leaves these runs out, since DeepSpeed compiles a part of itself: ``pip insta
 from __future__ import annotations
 
 import importlib.util
-import json
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -39,15 +37,12 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def launch(
-    config: Path, out: Path, *arguments: str, stage: int = 2, file: Path | None = None
+    config: Path, out: Path, *arguments: str, stage: int = 2
 ) -> subprocess.CompletedProcess[str]:
     """Run to the end in two processes."""
     plain = command(config, out, *arguments, processes=2)
     flag = plain.index("--multi_gpu")
-    layout = ["--zero_stage", str(stage)]
-    if file is not None:
-        layout = ["--deepspeed_config_file", str(file)]
-    chosen = ["--use_deepspeed", *layout]
+    chosen = ["--use_deepspeed", "--zero_stage", str(stage)]
     return subprocess.run(
         [*plain[:flag], *chosen, *plain[flag + 1 :]],
         env=environment(DS_ACCELERATOR="cpu"),
@@ -125,20 +120,6 @@ def test_in_bfloat16_gradients_and_weights_are_not_rounded(config: Path, tmp_pat
     assert any((value != value.bfloat16()).any() for value in saved.values())
 
 
-@needs_deepspeed
-@pytest.mark.slow
-def test_a_file_of_the_usual_kind_is_followed(config: Path, tmp_path: Path) -> None:
-    file = tmp_path / "deepspeed.json"
-    sizes = {"reduce_bucket_size": "auto", "allgather_bucket_size": 2e8, "overlap_comm": True}
-    counts = ("gradient_accumulation_steps", "gradient_clipping", "train_batch_size")
-    values: dict[str, Any] = {"zero_optimization": {"stage": 2, **sizes}}
-    values |= dict.fromkeys((*counts, "train_micro_batch_size_per_gpu"), "auto")
-    values |= {"bf16": {"enabled": "auto"}, "fp16": {"enabled": False}}
-    file.write_text(json.dumps(values))
-    result = launch(config, tmp_path / "run", "--set", "training.iterations=1", file=file)
-    assert result.returncode == 0, result.stdout + result.stderr
-
-
 @pytest.mark.slow
 @pytest.mark.skipif(installed, reason="is about a machine without DeepSpeed")
 def test_without_deepspeed_one_line_says_so(config: Path, tmp_path: Path) -> None:
@@ -155,35 +136,31 @@ def test_without_deepspeed_one_line_says_so(config: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"),
+    ("launched", "message"),
     [
-        ({"zero_optimization": {"stage": 3}}, "stage 3 .*--zero_stage 1 or 2.*FSDP"),
-        ({"zero_optimization": {"stage": 0}}, "stage 0"),
-        (
-            {"zero_optimization": {"stage": 2, "offload_optimizer": {"device": "cpu"}}},
-            "offload_optimizer .*leave it out",
-        ),
-        ({"zero_optimization": {"stage": 2}, "bf16": {"enabled": True}}, "bf16 .*model.dtype"),
-        ({"zero_optimization": {"stage": 2}, "fp16": {"enabled": "true"}}, "fp16 .*model.dtype"),
-        ({"zero_optimization": {"stage": 1}, "optimizer": {"type": "Adam"}}, "optimizer .*decides"),
-        ({"zero_optimization": {"stage": 1}, "gradient_clipping": 0.5}, "0.5 .*max_grad_norm"),
-        ({"zero_optimization": {"stage": 1}, "gradient_accumulation_steps": 2}, "steps 2 .*be 4"),
-        ({"zero_optimization": {"stage": 1}, "communication_data_type": "bf16"}, "leave it out"),
-        ({"zero_optimization": {"stage": 1, "overlap_com": True}}, "overlap_com True .*leave"),
-        ({"zero_optimization": {"stage": 1, "reduce_bucket_size": "5"}}, "reduce_bucket_size '5'"),
-        ({"zero_optimization": 2}, r"deepspeed\.json: .*"),
-        ({"zero_optimization": {"stage": 2}, "bf16": True}, "bf16 True .*table"),
-        ([1], r"deepspeed\.json: .*"),
-        ({}, "ZeRO optimization config"),
+        ({"ACCELERATE_DEEPSPEED_CONFIG_FILE": "x.json"}, "a file of DeepSpeed's settings is not"),
+        ({"ACCELERATE_DEEPSPEED_ZERO_STAGE": "3"}, "stage 3 .*--zero_stage 1 or 2.*FSDP"),
+        ({"ACCELERATE_DEEPSPEED_ZERO_STAGE": "0"}, "stage 0"),
+        ({"ACCELERATE_DEEPSPEED_OFFLOAD_OPTIMIZER_DEVICE": "cpu"}, "offloading .cpu, none."),
     ],
 )
-def test_settings_that_cannot_be_trained_with(
-    settings: Any, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_what_cannot_be_trained_with_is_one_line(
+    launched: dict[str, str], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from realbench.train.deepspeed import plugin
+    from realbench.train.machine import _deepspeed_plugin
 
-    file = tmp_path / "deepspeed.json"
-    file.write_text(json.dumps(settings))
-    monkeypatch.setenv("ACCELERATE_DEEPSPEED_CONFIG_FILE", str(file))
+    for name, value in launched.items():
+        monkeypatch.setenv(name, value)
     with pytest.raises(UsageError, match=message):
-        plugin(4, 1.0, half=False)
+        _deepspeed_plugin(4, 1.0, half=False)
+
+
+def test_the_trainings_own_settings_are_put_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    from realbench.train.machine import _deepspeed_plugin
+
+    monkeypatch.setenv("ACCELERATE_GRADIENT_CLIPPING", "9")
+    settings = _deepspeed_plugin(4, 0.5, half=True).deepspeed_config
+    assert (settings["gradient_accumulation_steps"], settings["gradient_clipping"]) == (4, 0.5)
+    assert settings["zero_optimization"]["stage"] == 2
+    assert settings["torch_autocast"]["enabled"] is True
+    assert "bf16" not in settings

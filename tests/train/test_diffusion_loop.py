@@ -14,6 +14,7 @@ pytest.importorskip("diffusers", reason="needs realgen[train]")
 pytest.importorskip("peft", reason="needs realgen[train]")
 
 import torch
+from safetensors.torch import load_file
 
 from realbench.errors import RealBenchError, UsageError
 from realbench.train.config import DiffusionConfig
@@ -210,6 +211,30 @@ def test_what_saves_memory_changes_nothing(whole: Path, tmp_path: Path) -> None:
     for one, other in zip(ours[1:], theirs[1:], strict=True):
         assert one["reward"] == pytest.approx(other["reward"], abs=1e-5)
         assert one["grad_norm"] == pytest.approx(other["grad_norm"], rel=1e-3)
+
+
+def test_the_mean_of_the_weights_is_warmed_up_and_counts_every_so_many_steps(
+    tmp_path: Path,
+) -> None:
+    config = settings(
+        training={"iterations": 6, "updates_per_iteration": 1},
+        ema={"decay": 0.22, "every": 2},
+        evaluation={"every": 6},
+        checkpoints={"keep": 9},
+    )
+    run(config, tmp_path)
+
+    def saved(iteration: int, kind: str) -> dict[str, torch.Tensor]:
+        return load_file(tmp_path / f"checkpoints/{iteration:06}/{kind}.safetensors")
+
+    expected = saved(0, "weights")
+    for n, iteration in enumerate((2, 4, 6), start=1):
+        decay = min(0.22, (1 + n) / (10 + n))
+        new = saved(iteration, "weights")
+        expected = {k: decay * v + (1 - decay) * new[k] for k, v in expected.items()}
+        for after in (iteration, min(iteration + 1, 6)):
+            torch.testing.assert_close(saved(after, "ema"), expected)
+    assert any((v != expected[k]).any() for k, v in saved(6, "weights").items())
 
 
 def test_other_ways_to_train_run(tmp_path: Path) -> None:
