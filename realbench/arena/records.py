@@ -20,7 +20,7 @@ from typing_extensions import TypedDict
 
 from realbench.arena.contestants import Lineup
 from realbench.arena.judges.judge import Judge
-from realbench.arena.vote_log import Seal
+from realbench.arena.vote_log import OF_0_1_0, Seal
 from realbench.errors import RealBenchError, UsageError
 from realbench.prompts import Suite
 from realbench.runs.files import json_bytes, write_atomically
@@ -276,14 +276,14 @@ def read_manifest(run: Path) -> ArenaManifest:
     return read_record(path, ArenaManifest, missing=MISSING, mend=AGAIN)
 
 
-def seal_of(manifest: ArenaManifest) -> Seal | None:
-    """Return what a manifest says of the votes; None where version 0.1.0 wrote it.
+def seal_of(manifest: ArenaManifest) -> Seal:
+    """Return what a manifest says of the votes: nothing, and no digests, if 0.1.0 wrote it.
 
     Raises:
         RealBenchError: it is damaged.
     """
     try:
-        return Seal.model_validate(manifest["votes_log"]) if "votes_log" in manifest else None
+        return Seal.model_validate(manifest["votes_log"]) if "votes_log" in manifest else OF_0_1_0
     except ValidationError as error:
         raise RealBenchError(
             f"{MANIFEST_FILE} is damaged (votes_log): bring it back as it was"

@@ -49,6 +49,10 @@ class Seal(BaseModel):
     whole: bool = Field(default=False, description="Whether no more were written.")
 
 
+OF_0_1_0 = Seal(unchained=2**53)
+"""What the manifest of version 0.1.0 comes to: all lines are without digests."""
+
+
 class EditedLogError(RealBenchError):
     """A log is not as it was written."""
 
@@ -187,7 +191,9 @@ def _verify(lines: Sequence[bytes], seal: Seal | None) -> tuple[str, Seal]:
     own = Seal(lines=len(lines), unchained=unchained, chain=chain, whole=True)
     if seal is None or edit:
         return edit, own
-    if seal.whole and len(lines) > seal.lines:
+    if seal == OF_0_1_0 and unchained < len(lines):
+        edit = " has digests, of which the manifest no longer tells how many there are"
+    elif seal.whole and len(lines) > seal.lines:
         edit = f" has {len(lines):,} lines, and the run wrote {seal.lines:,}"
     elif unchained > seal.unchained or (
         0 < seal.lines <= len(lines) and chains[seal.lines - 1] != seal.chain

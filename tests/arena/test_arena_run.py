@@ -392,13 +392,18 @@ def test_an_edited_log_is_neither_rated_nor_merged_unless_it_is_said_to_be(
 def test_a_run_of_the_first_version_is_rated_with_a_note(start: Start, tmp_path: Path) -> None:
     run = start(ByName())
     path = tmp_path / "run" / VOTES_FILE
-    lines = [line.partition(b',"chain"')[0] + b"}\n" for line in path.read_bytes().splitlines()]
-    path.write_bytes(b"".join(lines))
+    chained = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(line.partition(b',"chain"')[0] + b"}\n" for line in chained))
     with pytest.raises(EditedLogError):
         rate_run(tmp_path / "run")
     manifest = json.loads((tmp_path / "run" / "run.json").read_text())
     del manifest["votes_log"]
     (tmp_path / "run" / "run.json").write_text(json.dumps(manifest))
+    plain = path.read_bytes()
+    path.write_bytes(b"".join(chained[:-2]))  # no run of that version: its end could be cut off
+    with pytest.raises(EditedLogError, match="has digests, of which the manifest no longer tells"):
+        rate_run(tmp_path / "run")
+    path.write_bytes(plain)
     rated = rate_run(tmp_path / "run")
     assert rated.ratings == run.ratings
     assert "18 lines of votes.jsonl are of version 0.1.0" in rated.manifest["notes"][-1]
