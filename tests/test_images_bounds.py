@@ -406,9 +406,10 @@ def test_tga(make_picture: PictureMaker, mode: str, options: dict[str, str]) -> 
         np.testing.assert_array_equal(decode(one), np.asarray(picture.convert("RGB")))
 
 
-@pytest.mark.parametrize("ending", ["ppm", "pgm", "dib", "j2k", "pjpeg", "tga", ""])
+@pytest.mark.parametrize("ending", ["ppm", "pgm", "dib", "j2k", "pjpeg", "tga", "icb", "mpo", ""])
 def test_further_endings_are_read(tmp_path: Path, make_picture: PictureMaker, ending: str) -> None:
-    format = {"pgm": "PPM", "j2k": "JPEG2000", "pjpeg": "JPEG", "": "PNG"}.get(ending, ending)
+    formats = {"pgm": "PPM", "j2k": "JPEG2000", "icb": "TGA", "": "PNG"}
+    format = formats.get(ending, "JPEG" if ending in ("pjpeg", "mpo") else ending)
     picture = make_picture(40, 30)
     path = tmp_path / f"a.{ending}".removesuffix(".")
     path.write_bytes(encoded(picture, format.upper()))
@@ -416,6 +417,11 @@ def test_further_endings_are_read(tmp_path: Path, make_picture: PictureMaker, en
     (found,) = find_images(tmp_path)
     assert (found.path, found.prompt_id) == (path, "a")
     assert decode(path.read_bytes()).shape == (30, 40, 3)
+
+
+def test_a_ppm_without_an_ending_is_read(tmp_path: Path, make_picture: PictureMaker) -> None:
+    (tmp_path / "a").write_bytes(encoded(make_picture(40, 30), "PPM"))
+    assert [one.prompt_id for one in find_images(tmp_path)] == ["a"]
 
 
 def test_pictures_that_are_not_read_are_counted(tmp_path: Path, make_picture: PictureMaker) -> None:

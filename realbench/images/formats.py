@@ -10,7 +10,8 @@ EXTENSIONS: Final = frozenset(
     for name in (
         *("jpg", "jpeg", "jpe", "jfif", "pjpeg", "pjp", "png", "apng", "webp", "gif", "bmp", "dib"),
         *("tif", "tiff", "avif", "jp2", "j2k", "j2c", "jpc", "jpf", "jpx", "heic", "heif", "hif"),
-        *("jxl", "ppm", "pgm", "pbm", "pnm", "tga"),
+        *("heics", "heifs", "avifs", "jxl", "ppm", "pgm", "pbm", "pnm", "tga", "vda", "icb", "vst"),
+        "mpo",
     )
 )
 """Names that mark an image file (in any case). What the installed packages cannot read of these
@@ -55,6 +56,7 @@ def looks_like_image(path: str | os.PathLike[str]) -> bool:
     return (
         start.startswith(_MAGIC)
         or (start[:4] == b"RIFF" and start[8:12] == b"WEBP")
+        or (start[:1] == b"P" and start[1:2] in b"123456" and start[2:3].isspace())
         or (start[:2] == b"BM" and start[6:10] == bytes(4))
         or container(start) != ""
     )
