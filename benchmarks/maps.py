@@ -6,8 +6,9 @@
 
 A square of a generated picture is pasted into a photograph, and the reverse. Both pictures are
 scaled to the same size before, the seam is blurred, and the composite is encoded as a whole, so
-that neither size nor encoder tells the parts apart. The figure is the AUC over pixels of the map,
-by which a pixel of the photograph has the higher P(real); 95 % intervals over composites.
+that neither size nor encoder tells the parts apart. Generators are drawn alike, and the networks
+are of the fold that learned from neither picture's source. The figure is the AUC over pixels of
+the map, by which a pixel of the photograph has the higher P(real); 95 % intervals over composites.
 """
 
 from __future__ import annotations
@@ -56,12 +57,15 @@ def pictures(
 
 
 def held_out(data: Path, fold: int, real: bool) -> list[list[Path]]:
-    """Return the files of each source of ``data/web`` that a fold did not learn from."""
+    """Return the files of each source that a fold did not learn from."""
     recipe = read_recipe(content_path("detectors") / "semantic-lite" / "recipe.toml")
     chosen = [
         image
         for image in read_manifest(data, recipe)
-        if image.real == real and image.subset.startswith("web/") and image.tests(fold)
+        if image.real == real
+        and image.tests(fold)
+        and image.subset not in recipe.unscored_subsets
+        and image.source not in recipe.never_train
     ]
     return [
         [image.path for image in chosen if image.source == source]
@@ -106,25 +110,32 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="the shared images")
     parser.add_argument("--folds", type=Path, required=True, help="from train --keep-folds")
-    parser.add_argument("--composites", type=int, default=20, help="of each kind and fold")
+    parser.add_argument("--composites", type=int, default=80, help="of each kind")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     folders = sorted(options.folds.glob("fold-*"))
+    sources = [
+        [held_out(options.data, f, real) for real in (True, False)] for f in range(len(folders))
+    ]
+    generators = [len(made) for _, made in sources]
+    drawn = np.random.default_rng(options.seed).choice(
+        len(folders), options.composites, p=np.array(generators) / sum(generators)
+    )
     start, tables = time.perf_counter(), []
-    for fold, folder in enumerate(folders):
+    for fold, (folder, (real, made)) in enumerate(zip(folders, sources, strict=True)):
+        count = int((drawn == fold).sum())
         rng = np.random.default_rng([options.seed, fold])
-        real, made = (
-            pictures(held_out(options.data, fold, kind), options.composites, rng)
-            for kind in (True, False)
-        )
         scorer = Scorer([folder / "semantic-lite", folder / "trace-lite"])
-        tables.append(measure(scorer, real, made, options.seed))
+        pairs = pictures(real, count, rng), pictures(made, count, rng)
+        tables.append(measure(scorer, *pairs, options.seed).assign(fold=fold))
     table = pd.concat(tables)
     seconds = (time.perf_counter() - start) / (2 * len(table))
     told = table["photograph"] > table["generated"]
-    for name, rows in (("all pairs", table), ("pairs that are told apart whole", table[told])):
+    rows = {"all": table, "of pictures told apart whole": table[told]}
+    rows |= {f"fold {fold}": part for fold, part in table.groupby("fold")}
+    for name, part in rows.items():
         for kind in KINDS:
-            mean = bootstrap_mean(rows[kind].to_numpy())
+            mean = bootstrap_mean(part[kind].to_numpy())
             shown = f"{mean.estimate:.3f} [{mean.low:.3f}, {mean.high:.3f}]"
             print(f"{kind}, {name}: AUC {shown}, n {mean.n}")
     print(f"{seconds:.1f} s a composite")

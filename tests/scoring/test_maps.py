@@ -30,7 +30,7 @@ def test_a_place_is_judged_by_its_neighbours_as_a_picture_by_its_patches(
     """With all patches as neighbours, each place says what the whole picture does."""
     detector = semantic.detectors["semantic-lite"]
     network = detector.network
-    monkeypatch.setattr(patch_statistics, "_AROUND", 31)
+    monkeypatch.setattr(patch_statistics, "_AROUND", 16)
     image = np.random.default_rng(0).integers(0, 256, (300, 224, 3), np.uint8)
     x = detector.prepare(image).float()
     with torch.inference_mode():

@@ -232,14 +232,23 @@ def _summary(patches: Tensor, prefix: Tensor, class_token: bool) -> list[Tensor]
 
 
 def _around(patches: Tensor, prefix: Tensor, class_token: bool) -> list[Tensor]:
-    """Return what :func:`_summary` does of the patches around each, (n, l, d) a part."""
+    """Return what :func:`_summary` does of the patches around each, (n, l, d) a part.
+
+    Neighbourhoods have as many patches everywhere: near the edge, those of the nearest place
+    that has them all.
+    """
     n, count, width = patches.shape
     side = math.isqrt(count)
     grid = patches.transpose(1, 2).reshape(n, width, side, side)
-    mean, square = (
-        functional.avg_pool2d(g, _AROUND, 1, _AROUND // 2, count_include_pad=False)
-        for g in (grid, grid.square())
-    )
+    around = min(_AROUND, side)
+    mean = functional.avg_pool2d(grid, around, 1)
+    square = functional.avg_pool2d(grid.square(), around, 1)
     deviation = (square - mean.square()).clamp(min=1e-8).sqrt()
+    before = around // 2
+    after = side - mean.shape[-1] - before
+    wide = [
+        functional.pad(part, (before, after, before, after), mode="replicate").flatten(2)
+        for part in (mean, deviation)
+    ]
     first = [prefix[:, :1].expand(-1, count, -1)] if class_token else []
-    return [*first, *(part.flatten(2).transpose(1, 2) for part in (mean, deviation))]
+    return [*first, *(part.transpose(1, 2) for part in wide)]
