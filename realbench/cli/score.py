@@ -59,13 +59,6 @@ def score(
             "photographs; the rest is called unsure."
         ),
     ] = 0.05,
-    maps: Annotated[
-        bool,
-        typer.Option(
-            "--maps",
-            help="Write heat maps of where images look generated to RUN/maps.",
-        ),
-    ] = False,
     batch_size: options.BatchSize = None,
     workers: options.Workers = None,
     max_pixels: options.MaxPixels = options.MAX_PIXELS,
@@ -102,7 +95,6 @@ def score(
             device=device,
             precision=precision,
             max_false_alarm=max_false_alarm,
-            maps=maps,
             max_pixels=max_pixels,
             workers=workers,
             batch_size=batch_size,

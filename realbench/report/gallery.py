@@ -100,25 +100,6 @@ def disputed_pictures(
     return list(load_pictures(rows, detectors, paths).values())
 
 
-def mapped_pictures(
-    scored: pd.DataFrame,
-    detectors: Sequence[str],
-    paths: ImagePaths,
-    overlays: ImagePaths,
-    k: int = 6,
-) -> list[tuple[Picture, str | None]]:
-    """Load the least real and the most disputed images that have an overlay, and the overlays."""
-    keys = list(zip(scored["folder"], scored["image"], strict=True))
-    rows = scored[[key in overlays for key in keys]]
-    columns = ["folder", "image"]
-    least = rows.sort_values(["realism", *columns], kind="stable").head(k)
-    order = ["disagreement", *columns]
-    most = rows.sort_values(order, ascending=[False, True, True], kind="stable").head(k)
-    pictures = load_pictures(pd.concat([least, most]), detectors, paths)  # each once
-    shown = thumbnails(overlays[key] for key in pictures)
-    return [(one, uri) for one, (uri, _, _) in zip(pictures.values(), shown, strict=True)]
-
-
 def load_pictures(
     rows: pd.DataFrame, detectors: Sequence[str], paths: ImagePaths
 ) -> dict[tuple[str, str], Picture]:

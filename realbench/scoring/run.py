@@ -6,7 +6,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
@@ -34,14 +34,7 @@ from realbench.runs.files import (
 )
 from realbench.runs.folder import make_run_folder
 from realbench.scoring.cache import cache_path, open_cache
-from realbench.scoring.engine import (
-    FileScores,
-    Networks,
-    Protocol,
-    add_quality,
-    check_measures,
-    score_files,
-)
+from realbench.scoring.engine import FileScores, Networks, Protocol, score_files
 from realbench.scoring.folders import (
     Inputs,
     find_inputs,
@@ -49,8 +42,8 @@ from realbench.scoring.folders import (
     notes_on_models,
     warn_of_other_prompts,
 )
-from realbench.scoring.maps import MAPS_FOLDER, locating, write_maps
 from realbench.scoring.pipeline import Progress
+from realbench.scoring.quality import add_quality, check_measures
 from realbench.scoring.records import (
     ScoreManifest,
     Summary,
@@ -74,14 +67,12 @@ class ScoreRun:
         summary: per-folder figures and comparisons, as in ``summary.json``.
         manifest: what was run, as in ``run.json``.
         paths: where each (folder, image) of the table lies.
-        overlays: the same of what ``maps`` shows of it.
     """
 
     table: pd.DataFrame
     summary: Summary
     manifest: ScoreManifest
     paths: dict[tuple[str, str], Path]
-    overlays: dict[tuple[str, str], Path] = field(default_factory=dict)
 
     @classmethod
     def read(cls, folder: str | Path) -> Self:
@@ -172,7 +163,6 @@ def score(
     device: str = "auto",
     precision: Precision = "float32",
     max_false_alarm: float = 0.05,
-    maps: bool = False,
     max_pixels: int = DEFAULT_MAX_PIXELS,
     workers: int | None = None,
     batch_size: int | None = None,
@@ -199,8 +189,6 @@ def score(
             scores a little (the embedded detectors choose for themselves).
         max_false_alarm: the share of photographs that verdicts may call generated, and of
             generated images that they may call photographs, above 0 and at most 0.5.
-        maps: whether to write heat maps of where images look generated to ``out/maps`` (see
-            :mod:`realbench.scoring.maps`).
         max_pixels: larger images are reported, not decoded.
         workers: decoding threads, by default one per core.
         batch_size: images a forward pass, by default one that suits the device.
@@ -219,8 +207,6 @@ def score(
     run_folder = None if out is None else output_folder(out)
     run_folder = None if out is None else output_folder(out)
     check_bound(max_false_alarm)
-    if maps and out is None:
-        raise UsageError("--maps needs --out RUN: the heat maps go to RUN/maps")
     _check_numbers(max_pixels=max_pixels, workers=workers, batch_size=batch_size, seed=seed + 1)
     if not folders:
         raise UsageError("no folder is given: name at least one folder of images")
@@ -244,8 +230,6 @@ def score(
             caches.append(run_folder / ".scores.sqlite")  # where the usual place cannot be used
     protocol = Protocol(matched=matched)
     networks = Networks(cards, measures, device=device, batch_size=batch_size)
-    if maps:
-        locating(networks.detectors)  # a wrong choice is refused before the work
     texts = {} if suite is None else {key: one.prompt for key, one in suite.prompts.items()}
     own_prompts = [texts.get(file.prompt_id) for _, file in inputs.files]
     clock = time.perf_counter()
@@ -305,8 +289,6 @@ def score(
         timings=scores.timings,
     )
     run = ScoreRun(table, summary, manifest, {(name, f.image): f.path for name, f in inputs.files})
-    if maps and out is not None:
-        run.overlays = _write_maps(run, Path(out), networks, progress)
     if out is not None:
         run.write(out)
     return run
@@ -318,33 +300,6 @@ def _shortcut_notes(inputs: Inputs, table: pd.DataFrame) -> list[str]:
         return []
     status = zip(inputs.files, table["status"], strict=True)
     return shortcut_notes([file for file, one in status if one == "ok"], inputs.photos)
-
-
-def _write_maps(
-    run: ScoreRun,
-    out: Path,
-    networks: Networks,
-    progress: Callable[[Progress], None] | None,
-) -> dict[tuple[str, str], Path]:
-    """Write a heat map of each image that has a score, and return where the overlays are."""
-    rows = run.table[run.table["status"] == "ok"]
-    images = {
-        (row.folder, row.image): (run.paths[row.folder, row.image], row.sha256, row.realism)
-        for row in rows.itertuples()
-    }
-    found: dict[tuple[str, str], Path] = {}
-
-    def done(n: int) -> None:
-        if progress is not None:
-            progress(Progress(n, len(images), cached=0, failed=0))
-
-    def write() -> None:
-        detectors = locating(networks.detectors)
-        prints = [card.fingerprint for card in networks.cards.values()]
-        found.update(write_maps(out / MAPS_FOLDER, images, detectors, prints, done))
-
-    checked(out / MAPS_FOLDER, write)
-    return found
 
 
 def _warn_of_replacement(out: Path, names: Sequence[str]) -> None:

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from realbench.allocator import keep_freed_memory
 from realbench.detection.cards import Card
-from realbench.detection.detector import keep_freed_memory, prepare_for
+from realbench.detection.detector import prepare_for
 from realbench.detection.ensemble import combine, disagreement, fused_terms, probability
-from realbench.detection.ensemble import weights as weights_of
 from realbench.detection.ensembles import choose_cards, find_cards
 from realbench.detection.registry import DEFAULT_DETECTORS, check_names, load_detector
 from realbench.detection.specs import Precision, Term
@@ -113,9 +113,6 @@ class Scorer:
             meant for GPUs, and moves their scores a little.
         max_false_alarm: as for :func:`realbench.score`.
 
-    Attributes:
-        shares: each detector's weight in the mean of logits.
-
     It can be pickled, so that worker processes have one: each loads the detectors anew.
     """
 
@@ -140,8 +137,6 @@ class Scorer:
         self.detectors = load_detectors(chosen, self.device)
         self.levels = {name: one.level for name, one in self.detectors.items()}
         self._fused = fused_terms(one for one in chosen if isinstance(one, Card))
-        fitted = {name: term.weight for name, term in self._fused.items()}
-        self.shares = fitted or weights_of(self.levels)
         cards = [one if isinstance(one, Card) else one.card for one in chosen]
         held_out = find_sample(cards)
         self.rule = None if held_out is None else held_out.rule(cards, max_false_alarm)
@@ -193,30 +188,6 @@ class Scorer:
                 logits[name] += values
         arrays_of = {name: np.array(values) for name, values in logits.items()}
         return Scores.from_logits(arrays_of, self.levels, self._fused, self.rule)
-
-    def maps(self, images: Sequence[Image.Image | np.ndarray] | torch.Tensor) -> np.ndarray:
-        """Return P(real) of each place of images, float32 (n, h, w), in [0, 1].
-
-        Low is where a picture looks generated (see :func:`realbench.scoring.maps.realism_map`).
-
-        Args:
-            images: as for calling the scorer, all of one size.
-
-        Raises:
-            UsageError: as for calling it, the images differ in size, or no detector can say where.
-        """
-        from realbench.scoring.maps import locating, realism_map
-
-        detectors = locating(self.detectors)
-        arrays = rgb_arrays(images)
-        if len({array.shape for array in arrays}) > 1:
-            raise UsageError(
-                "maps are of images of one size: give those of each size by themselves"
-            )
-        if not arrays:
-            return np.empty((0, 0, 0), np.float32)
-        whole = self(arrays).realism
-        return np.stack([realism_map(detectors, *one) for one in zip(arrays, whole, strict=True)])
 
     def reward(self, images: Images, prompts: Sequence[str] | None = None) -> np.ndarray:
         """Return the realism of ``images`` as a reward, float32 (n,), in [0, 1].

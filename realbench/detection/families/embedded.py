@@ -130,34 +130,11 @@ def whole_image(image: np.ndarray, size: int, resample: Image.Resampling) -> np.
     return small.permute(0, 2, 3, 1).contiguous().numpy()
 
 
-class WholeImageDetector(ViewsDetector):
-    """A detector of the whole picture; one that judges patches can say where, too."""
-
-    @property
-    def locates(self) -> bool:
-        """Whether it has :meth:`local_logits`."""
-        return isinstance(self.network, PatchStatistics)
-
-    @torch.inference_mode()
-    def local_logits(self, image: np.ndarray) -> np.ndarray:
-        """Return the calibrated logit of P(real) of the places of an image.
-
-        Args:
-            image: uint8 RGB (H, W, 3).
-
-        Returns:
-            float32 (h, w): a grid over the picture, whatever its shape.
-        """
-        assert isinstance(self.network, PatchStatistics)
-        logits = self.network.local_logits(self.prepare(image).to(self._device).float())[0]
-        return (logits / self.card.calibration.temperature).cpu().numpy()
-
-
-def build_whole_image(card: Card) -> WholeImageDetector:
+def build_whole_image(card: Card) -> ViewsDetector:
     """Build the detector of a ``whole-image`` card."""
     network = load_network(card)
     size, resample = card.input.size, _FILTERS[card.input.resize]
-    return WholeImageDetector(
+    return ViewsDetector(
         card,
         network,
         lambda image: whole_image(image, size, resample),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from realbench.detection.families.views import reduced_precision
+from realbench.detection.precision import reduced_precision
 
 # ImageNet's, in [0, 255]: what the transformers that serve here were trained with.
 _MEAN = (123.675, 116.28, 103.53)
@@ -22,7 +21,6 @@ _STD = (58.395, 57.12, 57.375)
 _LIMIT = 4.0
 _FAR = 20.0
 
-_AROUND = 7  # patches a side, of what a map's place is judged by
 COMPONENTS = 16  # of photographs' statistics, among which they vary most
 
 
@@ -149,43 +147,13 @@ class PatchStatistics(nn.Module):
 
     def tuned_logits(self, tokens: Tensor) -> Tensor:
         """Return what the tuned blocks say, float32 (n,), of :meth:`tokens`."""
-        summary = _summary(*self._tail(tokens), class_token=True)
-        return self.tuned(torch.cat(summary, dim=1)).squeeze(1)
-
-    def _tail(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the patches and the prefix tokens after the tuned blocks."""
         with reduced_precision(tokens.device.type):
             for block in self.tail:
                 tokens = block(tokens)
         count = self.backbone.num_prefix_tokens
         tokens = tokens.float()
-        return tokens[:, count:], tokens[:, :count]
-
-    def local_logits(self, x: Tensor) -> Tensor:
-        """Return the logit of *real* at each patch, judged by the patches around it alone.
-
-        The layers are those that judge the whole picture; class tokens are the picture's.
-
-        Args:
-            x: as for the network.
-
-        Returns:
-            float32 (n, h, w), h and w being the numbers of patches along the sides.
-        """
-        outputs = self._blocks(x, self.blocks)
-        parts = [
-            part for p, c in outputs for part in _around(p.float(), c.float(), self.class_token)
-        ]
-        z = self.limited(self.standardized(torch.cat(parts, dim=2)))
-        logits = self.real(z).squeeze(2)
-        if self.tail is not None:
-            patches, prefix = outputs[self.blocks.index(self.branches_after)]
-            ends = self._tail(torch.cat([prefix, patches], dim=1))
-            logits = logits + self.tuned(
-                torch.cat(_around(*ends, class_token=True), dim=2)
-            ).squeeze(2)
-        side = math.isqrt(logits.shape[1])
-        return logits.view(-1, side, side)
+        summary = _summary(tokens[:, count:], tokens[:, :count], class_token=True)
+        return self.tuned(torch.cat(summary, dim=1)).squeeze(1)
 
     def standardized(self, statistics: Tensor) -> Tensor:
         """Return statistics (n, d) as deviations from those of photographs."""
@@ -229,26 +197,3 @@ def _summary(patches: Tensor, prefix: Tensor, class_token: bool) -> list[Tensor]
     """Return the class token if it counts, and mean and deviation of patches (n, l, d)."""
     first = [prefix[:, 0]] if class_token else []
     return [*first, patches.mean(dim=1), patches.std(dim=1)]
-
-
-def _around(patches: Tensor, prefix: Tensor, class_token: bool) -> list[Tensor]:
-    """Return what :func:`_summary` does of the patches around each, (n, l, d) a part.
-
-    Neighbourhoods have as many patches everywhere: near the edge, those of the nearest place
-    that has them all.
-    """
-    n, count, width = patches.shape
-    side = math.isqrt(count)
-    grid = patches.transpose(1, 2).reshape(n, width, side, side)
-    around = min(_AROUND, side)
-    mean = functional.avg_pool2d(grid, around, 1)
-    square = functional.avg_pool2d(grid.square(), around, 1)
-    deviation = (square - mean.square()).clamp(min=1e-8).sqrt()
-    before = around // 2
-    after = side - mean.shape[-1] - before
-    wide = [
-        functional.pad(part, (before, after, before, after), mode="replicate").flatten(2)
-        for part in (mean, deviation)
-    ]
-    first = [prefix[:, :1].expand(-1, count, -1)] if class_token else []
-    return [*first, *(part.transpose(1, 2) for part in wide)]
