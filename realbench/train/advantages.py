@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -28,14 +28,11 @@ class Advantages:
         zero_groups: Groups from which nothing is learnt: of one image, or without variance in
             what the advantages are made of (with ``"per-component"``, in every component).
         groups: Groups in all.
-        zero_by_component: The same count for each component alone; one that is at its end (all
-            rewards 1, say) shows here before the whole does.
     """
 
     values: np.ndarray
     zero_groups: int
     groups: int
-    zero_by_component: dict[str, int] = field(default_factory=dict)
 
 
 def advantages(
@@ -56,8 +53,7 @@ def advantages(
 
     Args:
         components: Rewards by component, each float (n,) in [0, 1].
-        weights: By component, at least 0; only their ratios count. Of weight 0, a component is
-            counted in ``zero_by_component`` and nothing else.
+        weights: By component, at least 0; only their ratios count.
         groups: Int (n,), the group of each image, in any order; all images of all processes.
         mode: See above.
         clip: The values are cut to ±clip.
@@ -69,23 +65,21 @@ def advantages(
     """
     rewards = {name: _finite(name, values) for name, values in components.items()}
     _, of_image, sizes = np.unique(groups, return_inverse=True, return_counts=True)
-    flat = {name: _without_variance(one, of_image, sizes) for name, one in rewards.items()}
     total = sum(weights[name] for name in rewards)
     share = {name: weights[name] / total for name in rewards if weights[name] > 0}
+    terms = [(weight, rewards[name]) for name, weight in share.items()]
     if mode == "sum":
-        mean = np.sum([weight * rewards[name] for name, weight in share.items()], axis=0)
-        terms = [(1.0, mean, _without_variance(mean, of_image, sizes))]
-    else:
-        terms = [(weight, rewards[name], flat[name]) for name, weight in share.items()]
+        terms = [(1.0, np.sum([weight * term for weight, term in terms], axis=0))]
     values = np.zeros(len(groups))
-    for weight, term, empty in terms:
+    nothing = np.ones(len(sizes), bool)
+    for weight, term in terms:
+        empty = _without_variance(term, of_image, sizes)
         values += weight * _normalised(term, empty, of_image, sizes, global_std)
-    nothing = np.logical_and.reduce([empty for _, _, empty in terms])
+        nothing &= empty
     return Advantages(
         values=np.clip(values, -clip, clip).astype(np.float32),
         zero_groups=int(nothing.sum()),
         groups=len(sizes),
-        zero_by_component={name: int(one.sum()) for name, one in flat.items()},
     )
 
 

@@ -30,6 +30,7 @@ from torch.distributed.checkpoint.state_dict import (
 )
 
 from realbench.errors import RealBenchError
+from realbench.runs.files import checked
 from realbench.text import printable
 from realbench.train.run import CHECKPOINTS
 
@@ -101,7 +102,7 @@ class State:
         if not inner.state:  # torch would take a step to have some
             return {}
         found: Any = get_optimizer_state_dict(self.model, inner, options=_WHOLE)
-        return dict(found["state"])
+        return dict(found.get("state", {}))  # the other processes have nothing
 
     def load_optimizer_state(self, states: dict[str, dict[str, Tensor]]) -> None:
         """Put back what :meth:`optimizer_state` returned; the weights must be back already."""
@@ -127,30 +128,28 @@ def save_checkpoint(
     weights, moments = state.weights(), state.optimizer_state()
     with state.averaged():
         mean = state.weights() if state.ema is not None else None
+    target = out / CHECKPOINTS / f"{iteration:06}"
+    partial = target.with_name(f".{target.name}.part")
+
+    def write() -> None:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        save_file(weights, partial / "weights.safetensors")
+        if mean is not None:
+            save_file(mean, partial / "ema.safetensors")
+        torch.save(moments, partial / "optimizer.pt")
+        extra = {name: one.state_dict() for name, one in state.extra.items()}
+        torch.save(extra, partial / "extra.pt")
+        facts = {"iteration": iteration, "processes": accelerator.num_processes}
+        (partial / "checkpoint.json").write_text(json.dumps(facts) + "\n")
+        _to_disk(partial)
+        shutil.rmtree(target, ignore_errors=True)
+        partial.rename(target)
+        for old in _found(out)[:-keep]:
+            shutil.rmtree(old, ignore_errors=True)
+
     if accelerator.is_main_process:
-        target = out / CHECKPOINTS / f"{iteration:06}"
-        partial = target.with_name(f".{target.name}.part")
-        try:
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir(parents=True)
-            save_file(weights, partial / "weights.safetensors")
-            if mean is not None:
-                save_file(mean, partial / "ema.safetensors")
-            torch.save(moments, partial / "optimizer.pt")
-            extra = {name: one.state_dict() for name, one in state.extra.items()}
-            torch.save(extra, partial / "extra.pt")
-            facts = {"iteration": iteration, "processes": accelerator.num_processes}
-            (partial / "checkpoint.json").write_text(json.dumps(facts) + "\n")
-            _to_disk(partial)
-            shutil.rmtree(target, ignore_errors=True)
-            partial.rename(target)
-            for old in _found(out)[:-keep]:
-                shutil.rmtree(old, ignore_errors=True)
-        except OSError as error:
-            raise RealBenchError(
-                f"cannot write {printable(target)}: {error.strerror or error}; earlier "
-                "checkpoints are kept"
-            ) from error
+        checked(target, write)
     accelerator.wait_for_everyone()
 
 

@@ -102,36 +102,44 @@ class TrainingConfig(Table):
     """``[training]``: the iterations.
 
     Attributes:
-        iterations: how many; each makes images, rewards them and updates the weights.
+        iterations: how many; each makes images (or rewrites), rewards them and updates the weights.
         prompts_per_iteration: groups of an iteration, over all processes.
-        group_size: images of one prompt, whose rewards are compared with one another.
-        updates_per_iteration: optimiser steps; the images are divided among them.
-        passes: over an iteration's images.
-        batch_size: images at a time in a training pass on one device.
-        learning_rate: of AdamW.
-        betas, epsilon, weight_decay: of AdamW.
+        group_size: images (or rewrites) of one prompt, whose rewards are compared with one another.
+        batch_size: so many at a time in a training pass on one device.
+        learning_rate, weight_decay: of AdamW.
         max_grad_norm: to which the gradient is clipped.
     """
 
     iterations: int = Field(default=300, ge=1)
     prompts_per_iteration: int = Field(default=8, ge=1)
     group_size: int = Field(default=24, ge=2)
-    updates_per_iteration: int = Field(default=2, ge=1)
-    passes: int = Field(default=1, ge=1)
     batch_size: int = Field(default=1, ge=1)
     learning_rate: float = Field(default=1e-4, gt=0)
-    betas: tuple[float, float] = (0.9, 0.999)
-    epsilon: float = Field(default=1e-8, gt=0)
     weight_decay: float = Field(default=1e-4, ge=0)
     max_grad_norm: float = Field(default=1.0, gt=0)
 
     @property
     def images(self) -> int:
-        """How many images an iteration makes, over all processes."""
+        """How many images (or rewrites) an iteration makes, over all processes."""
         return self.prompts_per_iteration * self.group_size
 
+
+class ImageTrainingConfig(TrainingConfig):
+    """``[training]`` of an image model.
+
+    Attributes:
+        updates_per_iteration: optimiser steps; the images are divided among them.
+        passes: over an iteration's images.
+        betas, epsilon: of AdamW.
+    """
+
+    updates_per_iteration: int = Field(default=2, ge=1)
+    passes: int = Field(default=1, ge=1)
+    betas: tuple[float, float] = (0.9, 0.999)
+    epsilon: float = Field(default=1e-8, gt=0)
+
     @model_validator(mode="after")
-    def _images_divide(self) -> TrainingConfig:
+    def _images_divide(self) -> ImageTrainingConfig:
         if self.images % self.updates_per_iteration:
             raise ValueError(
                 f"{self.images} images an iteration (prompts_per_iteration × group_size) cannot "
@@ -321,7 +329,7 @@ class DiffusionConfig(Table):
     model: PipelineModelConfig
     prompts: PromptsConfig = PromptsConfig()
     sampling: SamplingConfig = SamplingConfig()
-    training: TrainingConfig = TrainingConfig()
+    training: ImageTrainingConfig = ImageTrainingConfig()
     lora: LoraConfig = LoraConfig()
     loss: LossConfig = LossConfig()
     ema: EmaConfig = EmaConfig()

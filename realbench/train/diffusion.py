@@ -26,54 +26,18 @@ from diffusers.training_utils import EMAModel
 from torch import Tensor
 
 from realbench.errors import RealBenchWarning, UsageError
-from realbench.reward.reward import (
-    Reward,
-    SplitReward,
-    WeightedReward,
-    build_reward,
-    split_reward,
-)
+from realbench.reward.reward import Reward, SplitReward, WeightedReward, build_reward, split_reward
 from realbench.runs.files import output_folder
+from realbench.train import evaluation, machine
 from realbench.train.advantages import advantages
-from realbench.train.checkpoint import (
-    State,
-    latest_checkpoint,
-    load_checkpoint,
-    save_checkpoint,
-)
+from realbench.train.checkpoint import State, latest_checkpoint, load_checkpoint, save_checkpoint
 from realbench.train.config import DiffusionConfig
-from realbench.train.evaluation import (
-    EvaluationSet,
-    Probe,
-    heldout_judge,
-    judged,
-    probe,
-    save_grid,
-    save_samples,
-)
-from realbench.train.groups import (
-    ImagePlan,
-    draw_window,
-    global_seed,
-    image_generator,
-    plan_images,
-)
+from realbench.train.groups import ImagePlan, draw_window, global_seed, image_generator, plan_images
 from realbench.train.lora import add_lora, write_lora
-from realbench.train.machine import (
-    Clock,
-    check_trackers,
-    load_model,
-    log_figures,
-    log_grid,
-    peak_memory,
-    save_memory,
-    start_accelerator,
-    start_trackers,
-)
 from realbench.train.prompts import Prompts, choose_prompts, digest
 from realbench.train.records import TrainEvaluation, TrainIteration, TrainRun
 from realbench.train.rollout import Experience, collect, encode, sample
-from realbench.train.run import Progress, Run, Tell, at_work
+from realbench.train.run import Progress, Run, at_work
 from realbench.train.update import update
 
 if TYPE_CHECKING:
@@ -101,7 +65,7 @@ def train(
     model: FlowModel | None = None,
     reward: Reward | SplitReward | None = None,
     heldout: Reward | None = None,
-    probes: Mapping[str, Probe] | None = None,
+    probes: Mapping[str, evaluation.Probe] | None = None,
     prompts: Sequence[str] | None = None,
     evaluation_prompts: Sequence[str] | None = None,
     cotraining: Cotraining | None = None,
@@ -129,12 +93,12 @@ def train(
         RealBenchError: a model or detector cannot be loaded or fails; checkpoints are kept.
     """
     given = None if out is None else output_folder(out)
-    check_trackers(config.tracking)
+    machine.check_trackers(config.tracking)
     chosen = choose_prompts(config, prompts, evaluation_prompts)
-    tell = progress or (lambda _: None)
+    evaluated = evaluation.EvaluationSet.of(chosen.evaluation, config.evaluation.images_per_prompt)
     with contextlib.ExitStack() as stack:
         folder = given or Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        accelerator = stack.enter_context(start_accelerator(config, folder))
+        accelerator = stack.enter_context(machine.start_accelerator(config, folder))
         stack.enter_context(
             at_work(
                 folder,
@@ -143,19 +107,16 @@ def train(
                 "memory.gradient_checkpointing and the other options of [memory]",
             )
         )
-        tell(Progress("loading"))
-        training = _Training(
-            config,
+        run = Run(
             folder,
-            chosen,
-            accelerator,
-            model,
-            reward,
-            heldout,
-            probes or {},
-            cotraining,
-            tell,
+            "diffusion",
+            config,
+            digest([list(chosen.training.values()), evaluated.prompts]),
+            is_main=accelerator.is_main_process,
+            tell=progress,
         )
+        training = _Training(config, run, chosen, evaluated, accelerator)
+        training.load(model, reward, heldout, probes or {}, cotraining)
         return training.train()
 
 
@@ -165,31 +126,31 @@ class _Training:
     def __init__(
         self,
         config: DiffusionConfig,
-        out: Path,
+        run: Run,
         prompts: Prompts,
+        evaluated: evaluation.EvaluationSet,
         accelerator: Accelerator,
+    ) -> None:
+        self.config = config
+        self.run = run
+        self.prompts = list(prompts.training.values())
+        self.evaluated = evaluated
+        self.accelerator = accelerator
+        self.steps = 0  # of the optimiser
+        self.told_rounding = False
+        self.plan_images(0)  # before anything large is loaded: can the images be shared out?
+
+    def load(
+        self,
         model: FlowModel | None,
         reward: Reward | SplitReward | None,
         heldout: Reward | None,
-        probes: Mapping[str, Probe],
+        probes: Mapping[str, evaluation.Probe],
         cotraining: Cotraining | None,
-        tell: Tell,
     ) -> None:
-        self.config = config
-        self.prompts = list(prompts.training.values())
-        self.evaluated = EvaluationSet.of(prompts.evaluation, config.evaluation.images_per_prompt)
-        self.accelerator = accelerator
+        """Take what is given, and load the rest as the config says."""
+        config, device = self.config, str(self.accelerator.device)
         self.probes = probes
-        self.plan_images(0)  # before anything large is loaded: can the images be shared out?
-        device = str(accelerator.device)
-        self.run = Run(
-            out,
-            "diffusion",
-            config,
-            digest([self.prompts, self.evaluated.prompts]),
-            is_main=accelerator.is_main_process,
-            tell=tell,
-        )
         if reward is not None:
             self.reward = split_reward(reward)
         elif config.reward is not None:
@@ -198,22 +159,22 @@ class _Training:
             raise UsageError("the config has no [reward]: say what the images are rewarded for")
         described = self.reward.describe()
         self.run.check_reward(described)
-        self.heldout = heldout or heldout_judge(config.evaluation.heldout, self.reward, device)
-        if self.heldout is not None and len(prompts.evaluation) < 2:
+        self.heldout = heldout or evaluation.heldout_judge(
+            config.evaluation.heldout, self.reward, device
+        )
+        if self.heldout is not None and self.evaluated.n_prompts < 2:
             raise UsageError("a held-out judge needs two evaluation prompts at least")
-        self.model = model or load_model(config, device)
+        self.model = model or machine.load_model(config, device)
         self.cotraining = cotraining or _cotraining(config, self.reward)
         self.state = self._prepare()
-        self.steps = 0  # of the optimiser
-        self.told_rounding = False
         self.facts = {
             "n_prompts": len(self.prompts),
-            "n_evaluation_prompts": len(prompts.evaluation),
+            "n_evaluation_prompts": self.evaluated.n_prompts,
             "model": repr(self.model),
             "reward": described,
             "trained_parameters": sum(p.numel() for p in self.state.parameters.values()),
             "device": device,
-            "processes": accelerator.num_processes,
+            "processes": self.accelerator.num_processes,
         }
 
     # --- Beginning and end ----------------------------------------------------------------------
@@ -231,7 +192,9 @@ class _Training:
                 self.state.ema.optimization_step = self.steps // config.ema.every
         run.rewind(done, self.accelerator.wait_for_everyone)
         run.begin(**self.facts)
-        start_trackers(self.accelerator, config.tracking, str(run.out), run.config, first=done + 1)
+        machine.start_trackers(
+            self.accelerator, config.tracking, str(run.out), run.config, first=done + 1
+        )
         for iteration in range(done + 1, total + 1):
             if run.stop_reason() is not None:
                 break
@@ -242,7 +205,7 @@ class _Training:
                 figures["evaluation"] = self.evaluate(iteration)
             record = TrainIteration(iteration=iteration, **figures)
             run.write_down(record)
-            log_figures(self.accelerator, record)
+            machine.log_figures(self.accelerator, record)
             if iteration % config.checkpoints.every == 0 or iteration == total:
                 self._save(iteration)
         return self._finish()
@@ -280,7 +243,7 @@ class _Training:
         """Add LoRA, and let accelerate wrap the model and the optimiser."""
         memory, training = self.config.memory, self.config.training
         trained = add_lora(self.model, self.config.lora)
-        save_memory(self.model, memory)
+        machine.save_memory(self.model, memory)
         optimizer = torch.optim.AdamW(
             trained.values(),
             lr=training.learning_rate,
@@ -324,7 +287,7 @@ class _Training:
 
     def iterate(self, iteration: int) -> dict[str, Any]:
         """Make images, reward them and train on them; return the figures for the log."""
-        clock = Clock(self.accelerator.device)
+        clock = machine.Clock(self.accelerator.device)
         plan = self.plan_images(iteration)
         own = plan.of_process(self.accelerator.process_index)
         groups = plan.groups
@@ -373,7 +336,10 @@ class _Training:
             extra = self.cotraining.after_iteration(iteration, images, texts, rewards)
             clock.lap("cotraining")
             record["cotraining"] = {key: float(value) for key, value in extra.items()}
-        return record | {"seconds": clock.seconds(), "memory_mib": peak_memory(clock.device)}
+        return record | {
+            "seconds": clock.seconds(),
+            "memory_mib": machine.peak_memory(clock.device),
+        }
 
     def _collect(
         self, iteration: int, own: np.ndarray, groups: np.ndarray, texts: list[str]
@@ -426,15 +392,18 @@ class _Training:
         images, rewards, heldout = self._judged()
         if self.run.is_main:
             folder, columns = self.run.out, self.config.evaluation.columns
-            save_samples(folder, iteration, images, self.evaluated)
-            log_grid(self.accelerator, save_grid(folder, iteration, images, columns), iteration)
-        return judged(
+            evaluation.save_samples(folder, iteration, images, self.evaluated)
+            grid = evaluation.save_grid(folder, iteration, images, columns)
+            machine.log_grid(self.accelerator, grid, iteration)
+        return evaluation.judged(
             iteration,
             self.run.evaluations,
             reward=self.reward.total(rewards),
             components=rewards,
             heldout=heldout,
-            probes=probe(self.probes, images, self.evaluated) if self.run.is_main else {},
+            probes=evaluation.probe(self.probes, images, self.evaluated)
+            if self.run.is_main
+            else {},
             groups=self.evaluated.groups,
             started=started,
         )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import math
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,9 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from realbench.errors import RealBenchError, UsageError
-from realbench.files import write_whole
+from realbench.runs.files import checked, write_atomically
 from realbench.stats.record import Estimate
-from realbench.text import printable
 from realbench.train.records import TrainEvaluation, mean_over
 from realbench.train.watch import hacking_warning
 
@@ -49,6 +47,11 @@ class EvaluationSet:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    @property
+    def n_prompts(self) -> int:
+        """How many prompts."""
+        return int(self.groups[-1]) + 1
 
     @classmethod
     def of(cls, prompts: Mapping[str, str], images_per_prompt: int) -> EvaluationSet:
@@ -179,52 +182,36 @@ def save_samples(out: Path, iteration: int, images: Tensor, evaluated: Evaluatio
 
     target = out / FOLDER / f"{iteration:06}"
     partial = target.with_name(f".{target.name}.part")
-    try:
+
+    def write() -> None:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         for name, image in zip(evaluated.names, images, strict=True):
             Image.fromarray(image.permute(1, 2, 0).numpy()).save(partial / f"{name}.png")
         shutil.rmtree(target, ignore_errors=True)
         partial.rename(target)
-    except OSError as error:
-        raise RealBenchError(f"cannot write {printable(target)}: {error.strerror}") from error
+
+    checked(target, write)
 
 
 def save_grid(out: Path, iteration: int, images: Tensor, columns: int) -> Image.Image:
-    """Write the images side by side to ``samples/000010.jpg`` and return them.
-
-    Raises:
-        RealBenchError: it cannot be written.
-    """
-    grid = sample_grid(images, columns)
-    data = io.BytesIO()
-    grid.save(data, "JPEG", quality=92)
-    target = out / FOLDER / f"{iteration:06}.jpg"
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(target, lambda partial: partial.write_bytes(data.getvalue()))
-    except OSError as error:
-        raise RealBenchError(f"cannot write {printable(target)}: {error.strerror}") from error
-    return grid
-
-
-def sample_grid(images: Tensor, columns: int) -> Image.Image:
-    """Return images side by side, small ones as they are, large ones scaled down.
+    """Write the images side by side to ``samples/000010.jpg``, large ones scaled down; return them.
 
     Args:
         images: uint8 (n, 3, H, W).
         columns: at most.
-    """
-    from PIL import Image
 
-    columns = min(columns, len(images))
-    pictures = [Image.fromarray(one.permute(1, 2, 0).numpy()) for one in images]
-    for one in pictures:
-        one.thumbnail((_GRID_SIDE, _GRID_SIDE))
-    gap = 2
-    width, height = (side + gap for side in pictures[0].size)
-    rows = math.ceil(len(pictures) / columns)
-    grid = Image.new("RGB", (columns * width - gap, rows * height - gap), "white")
-    for place, one in enumerate(pictures):
-        grid.paste(one, (place % columns * width, place // columns * height))
+    Raises:
+        RealBenchError: it cannot be written.
+    """
+    from torchvision.transforms.functional import resize, to_pil_image
+    from torchvision.utils import make_grid
+
+    scale = _GRID_SIDE / max(images.shape[-2:])
+    if scale < 1:
+        images = resize(images, [round(scale * side) for side in images.shape[-2:]])
+    grid: Image.Image = to_pil_image(make_grid(images, nrow=columns, padding=2, pad_value=255))
+    data = io.BytesIO()
+    grid.save(data, "JPEG", quality=92)
+    write_atomically(out / FOLDER / f"{iteration:06}.jpg", data.getvalue())
     return grid

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from realbench.errors import RealBenchError, UsageError
 from realbench.files import write_whole
+from realbench.runs.files import checked, make_folder
 from realbench.text import printable
 from realbench.train.config import LoraConfig
 
@@ -112,12 +113,8 @@ def write_lora(model: FlowModel, weights: dict[str, Tensor], config: LoraConfig,
             )
 
     target = out / LORA_FILE
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        # diffusers writes safetensors whatever the name is
-        write_whole(target, write)
-    except OSError as error:
-        raise RealBenchError(f"cannot write {printable(target)}: {error.strerror}") from error
+    make_folder(out)
+    checked(target, lambda: write_whole(target, write))  # safetensors, whatever the name is
     return target
 
 

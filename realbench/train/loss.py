@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from realbench.train.sde import Step
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Diagnostics:
     """What a loss's ratios looked like.
 

@@ -24,6 +24,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, with_c
 from typing_extensions import TypedDict
 
 from realbench.errors import RealBenchError, UsageError
+from realbench.runs.files import checked
 from realbench.runs.folder import LOG_FILE, MANIFEST_FILE, SUMMARY_FILE, Open, read_json
 from realbench.stats.bootstrap import bootstrap_mean
 from realbench.stats.record import Estimate, estimate
@@ -192,7 +193,7 @@ class TrainRun:
                 f"{printable(path)} is no folder of a realgen-train run: give its --out"
             )
         values = (read_json(path / SUMMARY_FILE) or {}) if manifest.finished else {}
-        summary = _checked(TrainSummary, values, path / SUMMARY_FILE)
+        summary = _validated(TrainSummary, values, path / SUMMARY_FILE)
         return cls(path, manifest, tuple(read_log(path)), summary)
 
     @property
@@ -220,7 +221,7 @@ def read_manifest(folder: Path) -> TrainManifest | None:
     values = read_json(folder / MANIFEST_FILE)
     if values is None or "train_format" not in values:
         return None
-    return _checked(TrainManifest, values, folder / MANIFEST_FILE)
+    return _validated(TrainManifest, values, folder / MANIFEST_FILE)
 
 
 def read_log(folder: Path) -> list[TrainIteration]:
@@ -245,7 +246,7 @@ def read_log(folder: Path) -> list[TrainIteration]:
                 raise RealBenchError(
                     f"line {number} of {printable(path)} is damaged: {_AGAIN}"
                 ) from error
-            found.append(_checked(TrainIteration, values, path, f"line {number} of "))
+            found.append(_validated(TrainIteration, values, path, f"line {number} of "))
     return found
 
 
@@ -255,14 +256,14 @@ def append_log(folder: Path, record: TrainIteration) -> None:
     Raises:
         RealBenchError: it cannot be written.
     """
-    path = folder / LOG_FILE
-    try:
-        with path.open("ab") as file:
+
+    def append() -> None:
+        with (folder / LOG_FILE).open("ab") as file:
             file.write(log_line(record))
             file.flush()
             os.fsync(file.fileno())
-    except OSError as error:
-        raise RealBenchError(f"cannot write {printable(path)}: {error.strerror}") from error
+
+    checked(folder / LOG_FILE, append)
 
 
 def log_line(record: TrainIteration) -> bytes:
@@ -331,7 +332,7 @@ def mean_over(values: np.ndarray, groups: np.ndarray) -> Estimate:
 Checked = TypeVar("Checked")
 
 
-def _checked(kind: type[Checked], values: object, path: Path, place: str = "") -> Checked:
+def _validated(kind: type[Checked], values: object, path: Path, place: str = "") -> Checked:
     try:
         return TypeAdapter(kind).validate_python(values)
     except ValidationError as error:

@@ -79,9 +79,6 @@ class Progress:
     reward: float | None = None
 
 
-Tell = Callable[[Progress], object]
-
-
 @contextlib.contextmanager
 def at_work(folder: Path, *, is_main: bool, remedy: str) -> Iterator[None]:
     """Keep other trainings out of a run's folder, and say what to do where memory runs out.
@@ -131,7 +128,7 @@ class Run:
         prompts_sha256: str,
         *,
         is_main: bool,
-        tell: Tell,
+        tell: Callable[[Progress], object] | None = None,
     ) -> None:
         self.out = out
         self.kind: Kind = kind
@@ -141,7 +138,8 @@ class Run:
         self._prompts_sha256 = prompts_sha256
         self._evaluation: EvaluationConfig = config.evaluation  # type: ignore[attr-defined]
         self._iterations = int(self.config["training"]["iterations"])
-        self._tell = tell
+        self._tell = tell or (lambda _: None)
+        self._tell(Progress("loading"))
         self.earlier = self._check_continues()
 
     def check_reward(self, described: object) -> None:

@@ -21,15 +21,13 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 
-@dataclass(frozen=True, slots=True)
-class UpdateFigures:
+@dataclass(frozen=True, kw_only=True)
+class UpdateFigures(Diagnostics):
     """What an iteration's update looked like, over all processes.
 
     Attributes:
         loss: mean over images and steps, the divergence included.
         kl: mean divergence from the base model, before its weight; 0 where it is left out.
-        ratio_mean, ratio_std, clip_fraction, clip_fraction_high, clip_fraction_low, approx_kl: see
-            :class:`~realbench.train.loss.Diagnostics`.
         grad_norm: mean over the optimiser steps, before clipping.
         first_ratio_mean, first_ratio_std: of the first optimiser step alone. The weights are still
             those that sampled, so all but rounding is 1 and 0.
@@ -37,12 +35,6 @@ class UpdateFigures:
 
     loss: float
     kl: float
-    ratio_mean: float
-    ratio_std: float
-    clip_fraction: float
-    clip_fraction_high: float
-    clip_fraction_low: float
-    approx_kl: float
     grad_norm: float
     first_ratio_mean: float
     first_ratio_std: float

@@ -154,7 +154,7 @@ def test_a_checkpoint_that_cannot_be_written_costs_nothing(
 
     with monkeypatch.context() as patch:
         patch.setattr(module, "save_file", full)
-        with pytest.raises(RealBenchError, match=r"000002: No space left"):
+        with pytest.raises(RealBenchError, match=r"000002 \(No space left"):
             run(settings(), tmp_path)
     assert [one.name for one in (tmp_path / "checkpoints").glob("[0-9]*")] == ["000000", "000001"]
     run(settings(), tmp_path)

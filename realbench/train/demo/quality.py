@@ -7,15 +7,15 @@ photographs of the same size.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import TypeAdapter
 
 from realbench.content import content_path
 from realbench.errors import RealBenchError
@@ -130,15 +130,14 @@ class QualityGuard:
             RealBenchError: it cannot be read.
         """
         try:
-            fields = json.loads(path.read_text(encoding="utf-8"))
-            fields["ranges"] = {name: tuple(pair) for name, pair in fields["ranges"].items()}
-            return cls(**fields)
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-            raise RealBenchError(f"{path}: no quality guard ({error})") from error
+            return TypeAdapter(cls).validate_json(path.read_bytes())
+        except (OSError, ValueError) as error:
+            reason = " ".join(str(error).split())
+            raise RealBenchError(f"{path}: no quality guard ({reason})") from error
 
     def write(self, path: Path) -> None:
         """Write the bounds as JSON."""
-        path.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
+        path.write_bytes(TypeAdapter(type(self)).dump_json(self, indent=1) + b"\n")
 
     def usual(self, pictures: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """Return the share of a picture's measures that are within the bounds, (n,)."""

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from realbench.errors import UsageError
-from realbench.train.flow_models.flow_model import Conditioning
+from realbench.train.flow_models.flow_model import FlowModel
 
 
-class DiffusersFlowModel:
+class DiffusersFlowModel(FlowModel):
     """Base of the adapters: a subclass says how its transformer is called.
 
-    A subclass sets ``lora_targets`` and writes :meth:`encode_prompts` and :meth:`velocity`, and
+    A subclass sets ``lora_targets`` and writes ``encode_prompts`` and ``velocity``, and
     whatever of the rest its pipeline does differently. The defaults suit a pipeline with latents
     (n, channels, height / 8, width / 8), an ``AutoencoderKL`` and the FLUX family's schedule.
 
@@ -69,23 +69,6 @@ class DiffusersFlowModel:
     def size_multiple(self) -> int:
         """Heights and widths must be multiples of this: the VAE's factor times the patch size."""
         return int(self.pipeline.vae_scale_factor) * 2
-
-    def encode_prompts(self, prompts: Sequence[str]) -> dict[str, Tensor]:
-        """See :class:`~realbench.train.flow_models.flow_model.FlowModel`."""
-        raise NotImplementedError
-
-    def velocity(
-        self,
-        latents: Tensor,
-        sigma: Tensor,
-        conditioning: Conditioning,
-        *,
-        guidance: float,
-        height: int,
-        width: int,
-    ) -> Tensor:
-        """See :class:`~realbench.train.flow_models.flow_model.FlowModel`."""
-        raise NotImplementedError
 
     def initial_latents(
         self, n: int, height: int, width: int, generator: Sequence[torch.Generator]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
@@ -30,6 +31,7 @@ class FlowModel(Protocol):
     transformer: torch.nn.Module
     lora_targets: tuple[str, ...]
 
+    @abstractmethod
     def encode_prompts(self, prompts: Sequence[str]) -> dict[str, Tensor]:
         """Return the conditioning of n prompts: tensors whose leading axis is n, no gradients.
 
@@ -51,6 +53,7 @@ class FlowModel(Protocol):
         """Return the pipeline's own schedule, float32 (steps + 1,), decreasing, the last 0."""
         ...
 
+    @abstractmethod
     def velocity(
         self,
         latents: Tensor,
@@ -93,22 +96,10 @@ def concatenate(parts: Sequence[Conditioning]) -> dict[str, Tensor]:
     padding that their masks leave out.
     """
     import torch
+    from torch.nn.utils.rnn import pad_sequence
 
     joined = {}
-    for name in parts[0]:
-        rows = [part[name] for part in parts]
-        if rows[0].ndim > 1:
-            longest = max(row.shape[1] for row in rows)
-            rows = [_fill_up(row, longest) for row in rows]
-        joined[name] = torch.cat(rows)
+    for name, first in parts[0].items():
+        rows = [row for part in parts for row in part[name]]
+        joined[name] = pad_sequence(rows, batch_first=True) if first.ndim > 1 else torch.stack(rows)
     return joined
-
-
-def _fill_up(rows: Tensor, tokens: int) -> Tensor:
-    missing = tokens - rows.shape[1]
-    if not missing:
-        return rows
-    empty = rows.new_zeros(rows.shape[0], missing, *rows.shape[2:])
-    import torch
-
-    return torch.cat([rows, empty], dim=1)

@@ -38,20 +38,12 @@ class WritingConfig(Table):
     top_p: float = Field(default=1.0, gt=0, le=1)
 
 
-class TrainingConfig(Table):
-    """``[training]``: the iterations.
+class TrainingConfig(train.TrainingConfig):
+    """``[training]``: the iterations, each of which updates the weights once.
 
     Attributes:
-        iterations: how many; each rewrites prompts, rewards the rewrites and updates the weights
-            once.
-        prompts_per_iteration: groups of an iteration, over all processes.
-        group_size: rewrites of one prompt, whose rewards are compared with one another.
-        batch_size: rewrites at a time in a training pass on one device.
-        learning_rate: of AdamW.
         schedule: of the learning rate.
         warmup: iterations over which it rises from 0.
-        weight_decay: of AdamW.
-        max_grad_norm: to which the gradient is clipped.
         gradient_checkpointing: compute activations again in the backward pass, to save memory.
     """
 
@@ -63,19 +55,13 @@ class TrainingConfig(Table):
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     warmup: int = Field(default=0, ge=0)
     weight_decay: float = Field(default=0.0, ge=0)
-    max_grad_norm: float = Field(default=1.0, gt=0)
     gradient_checkpointing: bool = False
-
-    @property
-    def rewrites(self) -> int:
-        """How many rewrites an iteration makes, over all processes."""
-        return self.prompts_per_iteration * self.group_size
 
     @model_validator(mode="after")
     def _batches_divide(self) -> TrainingConfig:
-        if self.rewrites % self.batch_size:
+        if self.images % self.batch_size:
             raise ValueError(
-                f"{self.rewrites} rewrites an iteration (prompts_per_iteration × group_size) "
+                f"{self.images} rewrites an iteration (prompts_per_iteration × group_size) "
                 f"cannot be divided into batches of batch_size {self.batch_size}"
             )
         return self

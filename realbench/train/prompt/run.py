@@ -20,44 +20,19 @@ from accelerate.utils import broadcast_object_list
 from transformers import TrainerCallback
 
 from realbench.errors import UsageError
-from realbench.generation.language_model import (
-    REWRITER_FILE,
-    REWRITER_FOLDER,
-    find_trained,
-    load_language_model,
-)
+from realbench.generation import language_model, rewriting
+from realbench.generation.language_model import REWRITER_FILE, REWRITER_FOLDER
 from realbench.generation.pipeline import Lora, Pipeline, PipelineOptions
-from realbench.generation.rewriting import (
-    Answer,
-    end_tokens,
-    instruction_text,
-    is_chat,
-    likeliest_answers,
-)
+from realbench.generation.rewriting import Answer
 from realbench.generation.run import image_seed
 from realbench.reward.reward import build_reward
-from realbench.runs.files import output_folder, write_atomically
+from realbench.runs.files import make_folder, output_folder, write_atomically
 from realbench.text import printable
-from realbench.train.evaluation import (
-    FOLDER,
-    EvaluationSet,
-    heldout_judge,
-    judged,
-    save_grid,
-    save_samples,
-)
-from realbench.train.machine import check_trackers, log_figures, log_grid, start_trackers
+from realbench.train import evaluation, machine
+from realbench.train.prompt import rewarding
+from realbench.train.prompt import trainer as trl
 from realbench.train.prompt.config import PromptTrainConfig
 from realbench.train.prompt.export import export_rewriter
-from realbench.train.prompt.reward_functions import RewardFunctions
-from realbench.train.prompt.rewarding import PipelinePainter, Rewarded, Rewarder, total
-from realbench.train.prompt.trainer import (
-    gathered,
-    latest_checkpoint,
-    make_trainer,
-    training_order,
-    trl_options,
-)
 from realbench.train.prompts import Prompts, choose_prompts, digest
 from realbench.train.records import TrainEvaluation, TrainIteration, TrainRun, mean_over
 from realbench.train.run import Progress, Run, at_work
@@ -102,26 +77,24 @@ def train(
         RealBenchError: a model or detector cannot be loaded or fails; checkpoints are kept.
     """
     folder = output_folder(out)
-    check_trackers(config.tracking)
+    machine.check_trackers(config.tracking)
     prompts = choose_prompts(config)
-    instruction_text(config.writing.instruction)
-    if find_trained(config.model.source) is not None:
+    rewriting.instruction_text(config.writing.instruction)
+    if language_model.find_trained(config.model.source) is not None:
         raise UsageError(
             f"{printable(config.model.source)} is a trained rewriter: train its base model, with "
             "another --out"
         )
     on_gpu = config.model.device != "cpu" and torch.cuda.is_available()
     dtype = config.model.dtype_on("cuda" if on_gpu else "cpu")
-    options = trl_options(config, folder, dtype=dtype)
+    options = trl.trl_options(config, folder, dtype=dtype)
     remedy = (
         "lower training.batch_size, prompts_per_iteration or pipeline.batch_size, set "
         "training.gradient_checkpointing or pipeline.offload"
     )
     with at_work(folder, is_main=options.should_save, remedy=remedy):
-        tell = progress or (lambda _: None)
-        tell(Progress("loading"))
         texts = digest([list(prompts.training.items()), list(prompts.evaluation.items())])
-        run = Run(folder, "prompt", config, texts, is_main=options.should_save, tell=tell)
+        run = Run(folder, "prompt", config, texts, is_main=options.should_save, tell=progress)
         return _Training(config, run, prompts, options, dtype).train()
 
 
@@ -137,7 +110,7 @@ class _Training:
         self.options = options
         self._check_schedule()
         device = str(options.device)
-        model, tokenizer = load_language_model(
+        model, tokenizer = language_model.load_language_model(
             config.model.source,
             revision=config.model.revision,
             dtype=dtype if config.lora.enabled else "float32",
@@ -146,31 +119,31 @@ class _Training:
         )
         reward = None if config.reward is None else build_reward(config.reward, device=device)
         self.painter = _painter(config, device)
-        self.rewarder = Rewarder(
-            config.text, chat=is_chat(tokenizer), reward=reward, painter=self.painter
+        self.rewarder = rewarding.Rewarder(
+            config.text, chat=rewriting.is_chat(tokenizer), reward=reward, painter=self.painter
         )
         if self.rewarder.names != tuple(config.weights):  # TRL takes them by position
             raise RuntimeError(f"terms {self.rewarder.names} for weights {config.weights}")
         described: dict[str, Any] = {"components": []} if reward is None else reward.describe()
         self.described = described | {"weights": config.weights}
         run.check_reward(self.described)
-        self.heldout = heldout_judge(config.evaluation.heldout, reward, device)
-        self.instruction = instruction_text(config.writing.instruction)
-        self.functions = RewardFunctions(
+        self.heldout = evaluation.heldout_judge(config.evaluation.heldout, reward, device)
+        self.instruction = rewriting.instruction_text(config.writing.instruction)
+        self.functions = rewarding.RewardFunctions(
             self.rewarder,
             config.weights,
             seed=config.seed,
             group_size=config.training.group_size,
-            gather=gathered(lambda: self.trainer),
-            end_tokens=end_tokens(model, tokenizer),
+            gather=trl.gathered,
+            end_tokens=rewriting.end_tokens(model, tokenizer),
         )
         count = config.training.iterations * config.training.prompts_per_iteration
-        self.trainer = make_trainer(
+        self.trainer = trl.make_trainer(
             config,
             options,
             model,
             tokenizer,
-            originals=training_order(prompts.training, count, config.seed),
+            originals=trl.training_order(prompts.training, count, config.seed),
             instruction=self.instruction,
             functions=self.functions.functions(),
             callback=_Callback(self),
@@ -179,7 +152,7 @@ class _Training:
     def train(self) -> PromptTrainResult:
         """Go on from the last checkpoint to the end."""
         run, trainer = self.run, self.trainer
-        checkpoint, done = latest_checkpoint(run.out)
+        checkpoint, done = trl.latest_checkpoint(run.out)
         run.rewind(done, trainer.accelerator.wait_for_everyone)
         left = done < self.config.training.iterations and run.stop_reason() is None
         if not left and (run.out / REWRITER_FOLDER / REWRITER_FILE).is_file():
@@ -228,7 +201,7 @@ class _Training:
         """Add a line to the log, and to what tracks the run."""
         self.run.write_down(record)
         if self.run.is_main:
-            log_figures(self.trainer.accelerator, record)
+            machine.log_figures(self.trainer.accelerator, record)
 
     def _evaluated(self, iteration: int, model: Any) -> TrainEvaluation:
         """Judge the likeliest rewrites of the evaluation's prompts, as ``generate`` makes them."""
@@ -237,7 +210,7 @@ class _Training:
         answers = [
             answer
             for start in range(0, len(texts), _EVALUATED_AT_ONCE)
-            for answer in likeliest_answers(
+            for answer in rewriting.likeliest_answers(
                 model,
                 self.trainer.processing_class,
                 texts[start : start + _EVALUATED_AT_ONCE],
@@ -247,11 +220,11 @@ class _Training:
         ]
         seeds = [image_seed(self.config.seed, name) for name in self.prompts.evaluation]
         rewarded = self.rewarder(answers, texts, seeds)
-        reward = total(rewarded.values, self.config.weights)
+        reward = rewarding.total(rewarded.values, self.config.weights)
         groups = np.arange(len(texts))
         words = np.array([len((prompt or "").split()) for prompt in rewarded.prompts], np.float64)
         self._save(iteration, answers, rewarded, reward)
-        return judged(
+        return evaluation.judged(
             iteration,
             self.run.evaluations,
             reward=reward,
@@ -262,7 +235,7 @@ class _Training:
             started=started,
         )
 
-    def _judged(self, rewarded: Rewarded, texts: list[str]) -> np.ndarray | None:
+    def _judged(self, rewarded: rewarding.Rewarded, texts: list[str]) -> np.ndarray | None:
         """Return the held-out score of each prompt; 0 where there is no image."""
         if self.heldout is None:
             return None
@@ -274,7 +247,11 @@ class _Training:
         return values
 
     def _save(
-        self, iteration: int, answers: list[Answer], rewarded: Rewarded, reward: np.ndarray
+        self,
+        iteration: int,
+        answers: list[Answer],
+        rewarded: rewarding.Rewarded,
+        reward: np.ndarray,
     ) -> None:
         """Write the rewrites, a line each, and their images."""
         rows = zip(self.prompts.evaluation.items(), answers, rewarded.prompts, reward, strict=True)
@@ -290,8 +267,8 @@ class _Training:
             }
             for row, ((name, text), answer, rewritten, value) in enumerate(rows)
         ]
-        path = self.run.out / FOLDER / f"{iteration:06}.jsonl"
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path = self.run.out / evaluation.FOLDER / f"{iteration:06}.jsonl"
+        make_folder(path.parent)
         write_atomically(
             path, "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in lines).encode()
         )
@@ -303,9 +280,10 @@ class _Training:
             blank if one is None else np.asarray(one.convert("RGB")) for one in rewarded.images
         ]
         images = torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2)
-        save_samples(self.run.out, iteration, images, EvaluationSet.of(self.prompts.evaluation, 1))
-        grid = save_grid(self.run.out, iteration, images, self.config.evaluation.columns)
-        log_grid(self.trainer.accelerator, grid, iteration)
+        named = evaluation.EvaluationSet.of(self.prompts.evaluation, 1)
+        evaluation.save_samples(self.run.out, iteration, images, named)
+        grid = evaluation.save_grid(self.run.out, iteration, images, self.config.evaluation.columns)
+        machine.log_grid(self.trainer.accelerator, grid, iteration)
 
     # --- Beginning ------------------------------------------------------------------------------
 
@@ -329,10 +307,12 @@ class _Training:
         accelerator.log_with = filter_trackers(
             list(self.config.tracking.trackers), accelerator.logging_dir
         )
-        start_trackers(accelerator, self.config.tracking, str(self.run.out), self.run.config, first)
+        machine.start_trackers(
+            accelerator, self.config.tracking, str(self.run.out), self.run.config, first
+        )
 
 
-def _painter(config: PromptTrainConfig, device: str) -> PipelinePainter | None:
+def _painter(config: PromptTrainConfig, device: str) -> rewarding.PipelinePainter | None:
     given = config.pipeline
     if given is None:
         return None
@@ -349,7 +329,7 @@ def _painter(config: PromptTrainConfig, device: str) -> PipelinePainter | None:
         dtype=given.dtype,
         offload=given.offload,
     )
-    return PipelinePainter(Pipeline(chosen), given.batch_size)
+    return rewarding.PipelinePainter(Pipeline(chosen), given.batch_size)
 
 
 class _Callback(TrainerCallback):

@@ -39,10 +39,10 @@ def trl_options(config: PromptTrainConfig, out: Path, *, dtype: str) -> GRPOConf
     training, loss = config.training, config.loss
     cpu = config.model.device == "cpu"
     processes = PartialState(cpu=cpu).num_processes
-    passes, rest = divmod(training.rewrites, training.batch_size * processes)
+    passes, rest = divmod(training.images, training.batch_size * processes)
     if rest:
         raise UsageError(
-            f"{training.rewrites} rewrites an iteration cannot be shared out over {processes} "
+            f"{training.images} rewrites an iteration cannot be shared out over {processes} "
             f"processes in batches of {training.batch_size}: change training.batch_size"
         )
     per_component = config.reward is not None and config.reward.advantages == "per-component"
@@ -168,23 +168,14 @@ def latest_checkpoint(out: Path) -> tuple[Path | None, int]:
     return found
 
 
-def gathered(trainer_of: Callable[[], Any]) -> Callable[[np.ndarray], np.ndarray]:
-    """Return a function that joins rows of all processes.
+def gathered(rows: np.ndarray) -> np.ndarray:
+    """Return the rows of all processes, in the order of their ranks."""
+    import torch
+    from accelerate import PartialState
+    from accelerate.utils import gather
 
-    Args:
-        trainer_of: returns the trainer, which is made after the function is needed.
-    """
-
-    def join(rows: np.ndarray) -> np.ndarray:
-        accelerator = trainer_of().accelerator
-        if accelerator.num_processes == 1:
-            return rows
-        import torch
-
-        together = accelerator.gather(torch.from_numpy(rows).to(accelerator.device))
-        return np.asarray(together.cpu().numpy())
-
-    return join
+    together: Any = gather(torch.from_numpy(rows).to(PartialState().device))
+    return np.asarray(together.cpu().numpy())
 
 
 def _schedule(config: PromptTrainConfig) -> str:

@@ -10,8 +10,15 @@ from realbench.report.gallery import thumbnails
 from realbench.report.wording import is_number, number, span
 from realbench.stats.record import Estimate
 from realbench.train.records import TrainEvaluation, TrainIteration, TrainRun, changes
-from realbench.train.report.plots import Line
-from realbench.train.report.sections import Evaluations, curve, estimates, facts, figure_of, panel
+from realbench.train.report.sections import (
+    Evaluations,
+    Line,
+    curve,
+    estimates,
+    facts,
+    figure_of,
+    panel,
+)
 
 SAMPLE_ROWS, SAMPLE_COLUMNS = 7, 8
 _SERIES = 4

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
+
+from markupsafe import Markup, escape
 
 from realbench.config.config_files import as_toml
 from realbench.report.wording import count, is_number, number, signed, span
@@ -15,8 +19,10 @@ from realbench.train.records import (
     TrainRun,
     changes,
 )
-from realbench.train.report.plots import Line, fitted_scale, line_chart
 
+MOST_POINTS = 240  # of a line; more are averaged
+_LEFT, _RIGHT, _TOP, _BOTTOM = 48, 10, 8, 22
+_STEPS = (1, 2, 2.5, 5, 10)
 Evaluations = Mapping[int, TrainEvaluation]
 CONFIG_FILE = "config.toml"  # what the reader is told to save the configuration as
 _WIDE, _NARROW, _PANEL = (900, 300), (360, 240), (320, 170)
@@ -167,3 +173,189 @@ def panel(
         "legend": [(one.name, one.class_) for one in lines] if len(lines) > 1 else [],
         "plot": line_chart(lines, width=_PANEL[0], height=_PANEL[1], label=title, scale=scale),
     }
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A curve.
+
+    Attributes:
+        name: what it is called in the legend.
+        points: ``(iteration, value, low, high)``; what is no number is left out, and an interval
+            that is none is not drawn.
+        class_: the CSS class that colours it.
+        dots: mark each point, and say its numbers when pointed at.
+    """
+
+    name: str
+    points: Sequence[tuple[float, Any, Any, Any]]
+    class_: str = "series0"
+    dots: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """The upright axis.
+
+    Attributes:
+        low, high: its ends.
+        ticks: values with a grid line.
+        power: the labels are the values divided by 10 to this.
+        digits: decimals of the labels.
+    """
+
+    low: float
+    high: float
+    ticks: tuple[float, ...]
+    power: int
+    digits: int
+
+    @property
+    def unit(self) -> str:
+        """What the labels must be multiplied by, for the title; empty for 1."""
+        if not self.power:
+            return ""
+        digits = str(self.power).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+        return f"× 10{digits}"
+
+
+_LEAST = 1e-290  # fractions of a number below it are lost to rounding
+
+
+def fitted_scale(values: Iterable[Any], *, zero: bool = False, whole: bool = False) -> Scale:
+    """Return an axis with a few round ticks around the values.
+
+    Args:
+        zero: have 0 on the axis.
+        whole: the values are counts, and so are the ticks.
+    """
+    finite = [float(value) for value in values if is_number(value)]
+    finite = [value if abs(value) > _LEAST else 0.0 for value in finite]
+    if zero or not finite:
+        finite.append(0.0)
+    low, high = min(finite), max(finite)
+    largest = max(abs(low), abs(high))
+    if high - low < 1e-9 * max(largest, 1e-30):
+        half = 0.5 * largest or 0.5
+        low, high = (0.0, 2 * half) if low >= 0 else (low - half, high + half)
+    if whole:
+        high = max(high, low + 1)
+    room = 10 ** math.floor(math.log10(high - low))
+    step = next(s for f in (0.1, 1) for m in _STEPS if (high - low) / (s := m * f * room) <= 4)
+    step = math.ceil(step) if whole else step
+    first, last = math.floor(low / step + 1e-6), math.ceil(high / step - 1e-6)
+    ticks = tuple(index * step for index in range(first, last + 1))
+    largest = max(abs(ticks[0]), abs(ticks[-1]))
+    power = math.floor(math.log10(largest) + 1e-9)
+    power = power if power < -3 or power > 4 else 0
+    digits = next((d for d in range(6) if abs(step / 10**power * 10**d % 1 - 0.5) > 0.5 - 1e-6), 6)
+    return Scale(ticks[0], ticks[-1], ticks, power, digits)
+
+
+def line_chart(
+    lines: Sequence[Line], *, width: int, height: int, label: str, scale: Scale | None = None
+) -> Markup:
+    """Draw curves over iterations.
+
+    Args:
+        width, height: in the drawing's units, which are pixels where it is as wide as that.
+        label: what the drawing shows, for screen readers.
+        scale: the upright axis; by default one that fits.
+    """
+    lines = [
+        Line(one.name, _averaged(one.points), one.class_, one.dots and len(one.points) <= 60)
+        for one in lines
+    ]
+    scale = scale or fitted_scale(v for one in lines for point in one.points for v in point[1:])
+    last = max((point[0] for one in lines for point in one.points), default=1) or 1
+    frame = _Frame(width, height, float(last), scale)
+    parts = [frame.grid()]
+    parts += [frame.band(one) for one in lines]
+    parts += [frame.curve(one) for one in lines]
+    return Markup(
+        '<svg class="plot curves" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>'
+    ).format(width, height, label, Markup("").join(parts))
+
+
+@dataclass(frozen=True, slots=True)
+class _Frame:
+    width: int
+    height: int
+    last: float
+    scale: Scale
+
+    def x(self, iteration: float) -> float:
+        return _LEFT + (self.width - _LEFT - _RIGHT) * iteration / self.last
+
+    def y(self, value: float) -> float:
+        scale = self.scale
+        share = (min(scale.high, max(scale.low, value)) - scale.low) / (scale.high - scale.low)
+        return self.height - _BOTTOM - (self.height - _BOTTOM - _TOP) * share
+
+    def grid(self) -> Markup:
+        parts = []
+        for tick in self.scale.ticks:
+            y = self.y(tick)
+            text = number(tick / 10**self.scale.power, self.scale.digits)
+            parts.append(
+                Markup(
+                    '<path class="grid" d="M{} {:.1f}H{}"/>'
+                    '<text x="{}" y="{:.1f}" text-anchor="end">{}</text>'
+                ).format(_LEFT, y, self.width - _RIGHT, _LEFT - 6, y + 4, text)
+            )
+        places = [0, round(self.last / 2), round(self.last)] if self.last >= 4 else [0, self.last]
+        for n, place in enumerate(places):
+            anchor = "start" if n == 0 else "end" if n + 1 == len(places) else "middle"
+            parts.append(
+                Markup('<text x="{:.1f}" y="{}" text-anchor="{}">{:,}</text>').format(
+                    self.x(place), self.height - 6, anchor, int(place)
+                )
+            )
+        return Markup("").join(parts)
+
+    def band(self, line: Line) -> Markup:
+        edges = [one for one in line.points if is_number(one[2]) and is_number(one[3])]
+        if len(edges) < 2:
+            return Markup("")
+        upper = [f"{self.x(one[0]):.1f} {self.y(one[3]):.1f}" for one in edges]
+        lower = [f"{self.x(one[0]):.1f} {self.y(one[2]):.1f}" for one in reversed(edges)]
+        return Markup('<path class="band {}" d="M{}Z"/>').format(
+            line.class_, "L".join(upper + lower)
+        )
+
+    def curve(self, line: Line) -> Markup:
+        found = [one for one in line.points if is_number(one[1])]
+        if not found:
+            return Markup("")
+        path = "L".join(f"{self.x(one[0]):.1f} {self.y(one[1]):.1f}" for one in found)
+        parts = [Markup('<path class="line {}" d="M{}"/>').format(line.class_, path)]
+        if line.dots or len(found) == 1:
+            for iteration, value, low, high in found:
+                told = f"{line.name}, iteration {iteration:,.0f}: {number(value, 3)}"
+                if is_number(low):
+                    told += f" ({span(low, high, 3)})"
+                parts.append(
+                    Markup(
+                        '<circle class="point {}" cx="{:.1f}" cy="{:.1f}" r="3.5"><title>{}'
+                        "</title></circle>"
+                    ).format(line.class_, self.x(iteration), self.y(value), escape(told))
+                )
+        return Markup("").join(parts)
+
+
+def _averaged(
+    points: Sequence[tuple[float, Any, Any, Any]],
+) -> Sequence[tuple[float, Any, Any, Any]]:
+    """Return neighbouring points as their means where there are too many to be seen."""
+    if len(points) <= MOST_POINTS:
+        return points
+    size = math.ceil(len(points) / MOST_POINTS)
+    averaged = []
+    for start in range(0, len(points), size):
+        columns = zip(*points[start : start + size], strict=True)
+        means = []
+        for column in columns:
+            values = [float(value) for value in column if is_number(value)]
+            means.append(sum(values) / len(values) if values else None)
+        averaged.append((means[0] or 0.0, *means[1:]))
+    return averaged  # type: ignore[return-value]

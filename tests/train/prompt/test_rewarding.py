@@ -13,8 +13,13 @@ from PIL import Image
 from realbench.generation.rewriting import Answer
 from realbench.reward.reward import WeightedReward
 from realbench.train.prompt.config import TextConfig
-from realbench.train.prompt.reward_functions import RewardFunctions, text_of
-from realbench.train.prompt.rewarding import Rewarder, group_seed, total
+from realbench.train.prompt.rewarding import (
+    Rewarder,
+    RewardFunctions,
+    group_seed,
+    text_of,
+    total,
+)
 
 TEXT = TextConfig.model_validate(
     {"length": {"minimum": 2, "maximum": 4, "margin": 2}, "form": {}, "kept": {}}

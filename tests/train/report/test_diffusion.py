@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from realbench.errors import UsageError
 from realbench.train.report import render_report, write_report
-from realbench.train.report.plots import Line, fitted_scale, line_chart
+from realbench.train.report.sections import Line, fitted_scale, line_chart
 from tests.browser import assert_outlined, readable_page
 from tests.pages import Page
 from tests.train.report.trainings import add_verdict, make_training
