@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +20,7 @@ from realbench.report import plots, wording
 from realbench.report.gallery import ImagePaths, disputed_pictures, folder_pictures
 from realbench.report.page import command_line, render_page, write_page
 from realbench.scoring.records import ScoreManifest, Summary
-from realbench.stats import VERDICTS
+from realbench.stats import VERDICTS, Interval
 
 if TYPE_CHECKING:
     from realbench.scoring.run import ScoreRun
@@ -284,11 +283,11 @@ def _agreement(
     return result
 
 
-def _sort_value(correlation: Correlation) -> float:
+def _sort_value(correlation: Interval) -> float:
     return correlation.estimate if math.isfinite(correlation.estimate) else math.inf
 
 
-def _correlation(rows: pd.DataFrame, first: str, second: str) -> Correlation:
+def _correlation(rows: pd.DataFrame, first: str, second: str) -> Interval:
     x, y = rows[first].to_numpy(float), rows[second].to_numpy(float)
     return rank_correlation(x, y, rows["prompt_id"].tolist())
 
@@ -349,26 +348,14 @@ def _command(manifest: Mapping[str, Any]) -> str:
     return command_line(manifest, "score", [*options, ("seed", manifest["seed"])])
 
 
-@dataclass(frozen=True, slots=True)
-class Correlation:
-    """A Spearman correlation with its interval; NaN where the data do not define it."""
-
-    estimate: float
-    low: float
-    high: float
-    n: int
-    n_groups: int
-
-
 def rank_correlation(
     x: np.ndarray,
     y: np.ndarray,
     groups: Sequence[object],
     *,
     resamples: int = RESAMPLES,
-    confidence: float = 0.95,
     seed: int = 0,
-) -> Correlation:
+) -> Interval:
     """Return Spearman's correlation of ``x`` and ``y`` with an interval over ``groups``.
 
     Groups (prompts) are resampled, not images. The ranks are those of the full sample, which
@@ -379,30 +366,28 @@ def rank_correlation(
         y: values of shape (n,).
         groups: n labels; equal labels are resampled together.
         resamples: number of bootstrap resamples.
-        confidence: of the interval.
         seed: of the resampling.
     """
     n = len(x)
     _, codes = np.unique(np.asarray([str(group) for group in groups]), return_inverse=True)
     n_groups = int(codes.max()) + 1 if n else 0
     if n < 3:
-        return Correlation(float("nan"), float("nan"), float("nan"), n, n_groups)
+        return Interval(math.nan, math.nan, math.nan, n, n_groups)
     # Ties share their mean rank; scipy's rankdata is the same, but slow to import.
     a, b = (pd.Series(values).rank().to_numpy() / n for values in (x, y))
     moments = np.stack([np.ones(n), a, b, a * a, b * b, a * b])
     sums = np.stack([np.bincount(codes, weights=row, minlength=n_groups) for row in moments])
     estimate = float(_pearson(sums.sum(axis=1)))
     if n_groups < FEWEST_GROUPS or not np.isfinite(estimate):
-        return Correlation(estimate, float("nan"), float("nan"), n, n_groups)
+        return Interval(estimate, math.nan, math.nan, n, n_groups)
     generator = np.random.default_rng(seed)
     weights = generator.multinomial(n_groups, np.full(n_groups, 1 / n_groups), size=resamples)
     draws = _pearson(sums @ weights.T)
     draws = draws[np.isfinite(draws)]
     if len(draws) < resamples / 2:
-        return Correlation(estimate, float("nan"), float("nan"), n, n_groups)
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(draws, [tail, 1 - tail])
-    return Correlation(estimate, float(low), float(high), n, n_groups)
+        return Interval(estimate, math.nan, math.nan, n, n_groups)
+    low, high = np.quantile(draws, [0.025, 0.975])
+    return Interval(estimate, float(low), float(high), n, n_groups)
 
 
 def _pearson(moments: np.ndarray) -> np.ndarray:

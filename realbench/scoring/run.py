@@ -34,7 +34,14 @@ from realbench.runs.files import (
 )
 from realbench.runs.folder import make_run_folder
 from realbench.scoring.cache import cache_path, open_cache
-from realbench.scoring.engine import FileScores, Networks, Protocol, score_files
+from realbench.scoring.engine import (
+    FileScores,
+    Networks,
+    Protocol,
+    add_quality,
+    check_measures,
+    score_files,
+)
 from realbench.scoring.folders import (
     Inputs,
     find_inputs,
@@ -43,7 +50,6 @@ from realbench.scoring.folders import (
     warn_of_other_prompts,
 )
 from realbench.scoring.pipeline import Progress
-from realbench.scoring.quality import add_quality, check_measures
 from realbench.scoring.records import (
     ScoreManifest,
     Summary,

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from realbench.allocator import keep_freed_memory
 from realbench.detection.cards import Card
-from realbench.detection.detector import prepare_for
+from realbench.detection.detector import keep_freed_memory, prepare_for
 from realbench.detection.ensemble import combine, disagreement, fused_terms, probability
+from realbench.detection.ensemble import weights as weights_of
 from realbench.detection.ensembles import choose_cards, find_cards
 from realbench.detection.registry import DEFAULT_DETECTORS, check_names, load_detector
 from realbench.detection.specs import Precision, Term
@@ -113,6 +113,9 @@ class Scorer:
             meant for GPUs, and moves their scores a little.
         max_false_alarm: as for :func:`realbench.score`.
 
+    Attributes:
+        shares: each detector's weight in the mean of logits.
+
     It can be pickled, so that worker processes have one: each loads the detectors anew.
     """
 
@@ -137,6 +140,8 @@ class Scorer:
         self.detectors = load_detectors(chosen, self.device)
         self.levels = {name: one.level for name, one in self.detectors.items()}
         self._fused = fused_terms(one for one in chosen if isinstance(one, Card))
+        fitted = {name: term.weight for name, term in self._fused.items()}
+        self.shares = fitted or weights_of(self.levels)
         cards = [one if isinstance(one, Card) else one.card for one in chosen]
         held_out = find_sample(cards)
         self.rule = None if held_out is None else held_out.rule(cards, max_false_alarm)

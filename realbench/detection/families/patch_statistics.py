@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from realbench.detection.precision import reduced_precision
+from realbench.detection.families.views import reduced_precision
 
 # ImageNet's, in [0, 255]: what the transformers that serve here were trained with.
 _MEAN = (123.675, 116.28, 103.53)
