@@ -6,12 +6,10 @@ import base64
 import hashlib
 import io
 from collections.abc import Mapping, Sequence
-from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from realbench.images import EXTENSIONS, thumbnail_jpeg
@@ -33,9 +31,9 @@ from realbench.leaderboard.tables import (
 )
 from realbench.leaderboard.verify import require_valid, verify_board
 from realbench.report import plots
+from realbench.report.page import render_page
 from realbench.report.wording import THIN, listing
 from realbench.runs.files import make_folder, write_atomically
-from realbench.text import visible
 
 SAMPLES_SHOWN = 6
 _SAMPLE_SIDE = 320  # pixels
@@ -48,10 +46,9 @@ def render_board(standings: Standings) -> str:
     columns, main = summary_columns(standings), standings.board.settings.rank_by
     axis = _axis(standings, main)
     lines = [*standings.anchors, *standings.rows]
-    page = (
-        _environment()
-        .get_template("board.html")
-        .render(
+    return render_page(
+        "leaderboard/templates/board.html",
+        dict(
             board=standings.board.settings,
             n_prompts=len(standings.board.suite.prompts),
             few_prompts=len(standings.board.suite.prompts) < THIN,
@@ -69,9 +66,9 @@ def render_board(standings: Standings) -> str:
             css=Markup(css),
             script=Markup(script),
             policy=_policy(css, script),
-        )
+            **{f.__name__: f for f in _SHOWN},
+        ),
     )
-    return visible(page)
 
 
 def headline(standings: Standings) -> str:
@@ -181,20 +178,7 @@ def _asset(package: str, name: str) -> str:
     return (files(package) / "templates" / name).read_text(encoding="utf-8")
 
 
-@cache
-def _environment() -> Environment:
-    found = Environment(
-        loader=PackageLoader(__package__, "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    for function in (title_of, value_text, span_text, ranks_text, count_text, small_interval):
-        found.globals[function.__name__] = function
-    return found
-
-
+_SHOWN = (title_of, value_text, span_text, ranks_text, count_text, small_interval)
 PAGE = "index.html"
 
 

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from realbench.detection.cards import Card
-from realbench.detection.families.fusing import fuse
 from realbench.detection.specs import Level
 from realbench.errors import RealBenchWarning
 
@@ -64,9 +63,9 @@ class ViewsDetector:
         card: what is scored and how.
         network: maps uint8-valued float RGB of shape (n, 3, S, S) to logits of shape (n,).
         prepare: maps uint8 RGB (H, W, 3) to its views, uint8 of shape (views, S, S, 3).
-        embedded: whether the network is one of this project's: its layers are fused, and
-            pictures of nothing get a set score. A published network computes what it did where
-            it was published, unless its card asks for another precision.
+        embedded: whether the network is one of this project's: pictures of nothing get a set
+            score. A published network computes what it did where it was published, unless its
+            card asks for another precision.
         preparation: names what ``prepare`` does, see :mod:`realbench.detection.detector`.
     """
 
@@ -83,8 +82,7 @@ class ViewsDetector:
         self.name = card.name
         self.level: Level = card.level
         self.fingerprint = card.fingerprint
-        network = network.eval().requires_grad_(False)
-        self.network = fuse(network, card.input.size) if embedded else network
+        self.network = network.eval().requires_grad_(False)
         self.embedded = embedded
         self.preparation = preparation
         self.network.to(memory_format=torch.channels_last)
