@@ -12,7 +12,14 @@ from pathlib import Path
 
 from realbench.arena.judges.judge import Picture, Showing
 from realbench.errors import UsageError
-from realbench.images import ImageFile, UnreadableImage, decode, pixel_digest, read_bytes_and_hash
+from realbench.images import (
+    DEFAULT_MAX_PIXELS,
+    ImageFile,
+    UnreadableImage,
+    decode,
+    pixel_digest,
+    read_bytes_and_hash,
+)
 from realbench.prompts import Prompt
 from realbench.scoring.cache import ScoreCache, file_stat
 from realbench.scoring.folders import copies, copy_notes, find_inputs
@@ -84,6 +91,7 @@ def line_up(
     prompts: Mapping[str, Prompt] | None = None,
     cache: ScoreCache | None = None,
     seed: int = 0,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
     on_read: Callable[[int, int], None] | None = None,
 ) -> Lineup:
     """Find the contestants' pictures and the prompts on which they can be compared.
@@ -103,6 +111,7 @@ def line_up(
         prompts: Texts by prompt id.
         cache: Remembers which files were read before.
         seed: Of the draw of photographs.
+        max_pixels: Larger images count as unreadable.
         on_read: Called with files read and files in all.
 
     Raises:
@@ -117,7 +126,7 @@ def line_up(
     inputs = find_inputs(folders, reference)
     names, photos = list(inputs.folders), inputs.photos
     found, notes = inputs.files, inputs.notes
-    read = _read_all([file.path for _, file in found], cache, on_read)
+    read = _read_all([file.path for _, file in found], cache, max_pixels, on_read)
     each = [read[file.path] for _, file in found]
     pixels = ["" if isinstance(one, UnreadableImage) else one.pixels for one in each]
     copied = copies([(name, its) for (name, _), its in zip(found, pixels, strict=True)], photos)
@@ -228,14 +237,17 @@ class _Content:
 
 
 def _read_all(
-    paths: Sequence[Path], cache: ScoreCache | None, on_read: Callable[[int, int], None] | None
+    paths: Sequence[Path],
+    cache: ScoreCache | None,
+    max_pixels: int,
+    on_read: Callable[[int, int], None] | None,
 ) -> dict[Path, _Content | UnreadableImage]:
     """Return what each file holds, or why it cannot be read."""
     store = cache or ScoreCache(None)
     results: dict[Path, _Content | UnreadableImage] = {}
     pool = ThreadPoolExecutor(min(decoding_threads(), _THREADS), "realbench-read")
     try:
-        reads = pool.map(lambda path: _read_one(path, store), paths)
+        reads = pool.map(lambda path: _read_one(path, store, max_pixels), paths)
         for done, (path, found) in enumerate(zip(paths, reads, strict=True), start=1):
             results[path] = found
             if on_read is not None:
@@ -245,7 +257,7 @@ def _read_all(
     return results
 
 
-def _read_one(path: Path, cache: ScoreCache) -> _Content | UnreadableImage:
+def _read_one(path: Path, cache: ScoreCache, max_pixels: int) -> _Content | UnreadableImage:
     known = cache.known_sha256(path)
     if known and (pixels := cache.pixels(known)):
         return _Content(known, pixels)
@@ -254,7 +266,7 @@ def _read_one(path: Path, cache: ScoreCache) -> _Content | UnreadableImage:
         data, sha256 = read_bytes_and_hash(path)
         pixels = cache.pixels(sha256)
         if not pixels:
-            pixels = pixel_digest(decode(data))
+            pixels = pixel_digest(decode(data, max_pixels=max_pixels))
             cache.put_pixels(sha256, pixels)
         cache.put_file(path, stat, sha256)
     except UnreadableImage as error:

@@ -118,6 +118,7 @@ def arena(
                 prompts=None if suite is None else suite.prompts,
                 cache=cache,
                 seed=seed,
+                max_pixels=options.max_pixels,
                 on_read=lambda done, total: tell(Progress("reading", done, total)),
             )
         manifest = describe_arena(

@@ -74,6 +74,11 @@ def test_an_unreadable_picture_costs_its_prompt_and_no_more(make_folder: FolderM
     assert sum("unreadable" in note for note in lineup.notes) == 2
 
 
+def test_pictures_above_max_pixels_are_unreadable(make_folder: FolderMaker) -> None:
+    with pytest.raises(UsageError, match="none of the 2 images of a can be read: .* limit of 1"):
+        line_up([make_folder("a", 2), make_folder("b", 2)], max_pixels=1)
+
+
 def test_photographs_with_the_models_ids_meet_them_there(make_folder: FolderMaker) -> None:
     lineup = line_up([make_folder("a", 3)], reference=make_folder("photos", 2))
     assert (lineup.contestants, lineup.reference) == (["a", "photos"], "photos")

@@ -101,6 +101,15 @@ def test_both_pictures_arrive_in_their_order_and_the_answer_comes_back(tmp_path:
     assert judgment.seconds > 0
 
 
+def test_pictures_above_max_pixels_are_not_shown(tmp_path: Path) -> None:
+    showing = all_showings(tmp_path, 2)[0]
+    with serve() as server:
+        ((_, judgment),) = judge_at(server, max_pixels=10).judge([showing])
+        assert not server.requests
+    assert judgment.verdict == "invalid"
+    assert "24 x 16 pixels are more than the limit of 10" in str(judgment.reason)
+
+
 def test_the_request_holds_template_prompt_schema_and_key(tmp_path: Path) -> None:
     showing = Showing("1", "a {red} fox", picture(tmp_path, 1, 200), picture(tmp_path, 2, 10))
     with serve() as server:

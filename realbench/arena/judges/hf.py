@@ -95,7 +95,8 @@ class HFJudge:
         self._tokens = self.model.answer_tokens(
             {"first": answers.first, "second": answers.second, "tie": answers.tie}
         )
-        self._shown = lru_cache(_PICTURES_KEPT)(partial(shown_picture, size=self.image_size))
+        shown = partial(shown_picture, size=self.image_size, max_pixels=options.max_pixels)
+        self._shown = lru_cache(_PICTURES_KEPT)(shown)
         self._masses_seen = False
 
     def __repr__(self) -> str:

@@ -152,7 +152,7 @@ class JudgeOptions:
             embedded ones.
         weights: The user's own files for these detectors, by detector and part.
         workers: The ``detectors`` judge's decoding threads; None for one per core.
-        max_pixels: The ``detectors`` judge does not decode larger images; their votes are invalid.
+        max_pixels: Models and detectors are not shown larger images; their votes are invalid.
         cross_fit: Instead of ``detectors``, a TOML file that says which judge which contestants.
         cache: Whether the ``detectors`` judge looks scores up and keeps them.
         host: Where the page of the ``human`` judge listens; a loopback address is reached from

@@ -71,6 +71,7 @@ class OpenAIJudge:
     def __init__(self, model: str, options: JudgeOptions | None = None) -> None:
         options = options or JudgeOptions()
         self._settings = read_settings(model, options)
+        self._max_pixels = options.max_pixels
         self._key = read_key(self._settings)
         account_headers(self._settings.base_url)  # said now, where they cannot be sent
         self._redactor = Redactor(self._key, self._settings.base_url)
@@ -209,7 +210,9 @@ class OpenAIJudge:
         return describe_encoding(self._settings.image_size, self._settings.image_format)
 
     def _encoder(self) -> PictureEncoder:
-        return PictureEncoder(self._settings.image_size, self._settings.image_format)
+        return PictureEncoder(
+            self._settings.image_size, self._settings.image_format, max_pixels=self._max_pixels
+        )
 
     def _gave_up(self, last: Judgment) -> RealBenchError:
         return RealBenchError(
