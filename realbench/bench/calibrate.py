@@ -9,7 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from realbench.bench.labelled import Labelled, log_losses, score_labelled
+from realbench.bench.labelled import (
+    Labelled,
+    each_detector,
+    log_losses,
+    score_labelled,
+)
 from realbench.content import content_path
 from realbench.detection.calibration import (
     CALIBRATION_FILE,
@@ -19,7 +24,7 @@ from realbench.detection.calibration import (
 )
 from realbench.detection.cards import Card
 from realbench.detection.ensemble import probability
-from realbench.detection.ensembles import choose_cards, find_cards
+from realbench.detection.ensembles import find_cards
 from realbench.detection.registry import list_detectors
 from realbench.detection.specs import CARD_FILE, CalibrationSpec, Precision
 from realbench.detection.verdict import ConformalSample
@@ -29,7 +34,6 @@ from realbench.stats import Interval, bootstrap_auc, bootstrap_mean, detection_m
 from realbench.stats.record import estimate
 from realbench.text import printable
 
-LEAST_IMAGES = 50  # of each class
 FEW_PROMPTS = 10
 DEFAULT_OUT = Path("calibrated-detectors")
 
@@ -77,11 +81,13 @@ def calibrate(
     if not 0 < prior < 1:
         raise UsageError(f"--prior must be between 0 and 1, not {prior:g}")
     cards = [one.to_calibrate() for one in find_cards(detectors, weights, precision)]
-    folders = [_folder(one, card, out) for one, card in zip(_flat(detectors), cards, strict=True)]
+    folders = [
+        _folder(one, card, out) for one, card in zip(each_detector(detectors), cards, strict=True)
+    ]
     for folder, _ in folders:
         check_folder(folder)
     labelled = score_labelled(cards, real, generated, matched=matched, **options)
-    labelled.need(LEAST_IMAGES, "calibration")
+    labelled.need("calibration")
     sample = ConformalSample.of(
         cards,
         labelled.logits,
@@ -108,15 +114,6 @@ def calibrate(
         entry["verdict"] = sample.describe(own, sample.rule(own))
         found.append(entry | {"calibration": saved.model_dump(mode="json"), "folder": str(folder)})
     return found
-
-
-def _flat(detectors: Sequence[str | Path]) -> list[str | Path]:
-    """Return one name or folder for each card, members in place of an ensemble."""
-    flat: list[str | Path] = []
-    for one in detectors:
-        cards = choose_cards([one])
-        flat += [one] if len(cards) == 1 else [card.path for card in cards]
-    return flat
 
 
 def _folder(given: str | Path, card: Card, out: Path | None) -> tuple[Path, str]:

@@ -10,14 +10,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from realbench.bench.labelled import Labelled, log_losses, score_labelled
+from realbench.bench.labelled import (
+    Labelled,
+    each_detector,
+    log_losses,
+    score_labelled,
+)
 from realbench.detection.cards import Card
 from realbench.detection.ensemble import weights as level_weights
 from realbench.detection.ensembles import (
     Ensemble,
     add_ensemble,
     check_free,
-    choose_cards,
     find_cards,
 )
 from realbench.detection.registry import list_detectors
@@ -27,7 +31,6 @@ from realbench.stats import auc, bootstrap_auc, bootstrap_mean
 from realbench.stats.bootstrap import Interval, expanded_percentiles
 from realbench.stats.record import estimate
 
-LEAST_IMAGES = 50  # of each class
 _RIDGE = 1e-3  # of the weights, at losses of about 0.5 an image: keeps separable data finite
 _RESAMPLES = 1000
 
@@ -70,9 +73,9 @@ def fuse(
     cards = find_cards(detectors, weights, precision)
     if len(cards) < 2:
         raise UsageError("fusion needs at least two detectors: repeat --detector")
-    members = [_member(one, out) for one in _sources(detectors)]
+    members = [_member(one, out) for one in each_detector(detectors)]
     labelled = score_labelled(cards, real, generated, **options)
-    labelled.need(LEAST_IMAGES, "fusion")
+    labelled.need("fusion")
     table = np.stack([labelled.logits[card.name] for card in cards], axis=1)
     shares, bias = fit_weights(table, labelled.real)
     found = _compared(cards, table, labelled, seed)
@@ -210,20 +213,6 @@ def _auc_gained(before: np.ndarray, after: np.ndarray, labelled: Labelled, seed:
         return Interval(whole, float("nan"), float("nan"), len(real), len(names))
     low, high = expanded_percentiles(np.array(draws), len(names), 0.95)
     return Interval(whole, low, high, len(real), len(names))
-
-
-def _sources(detectors: Sequence[str | Path]) -> list[str | Path]:
-    """Return names and folders, members in place of ensembles."""
-    found: list[str | Path] = []
-    for one in detectors:
-        if str(one).startswith("ensemble:"):
-            found += [
-                card.name if card.name in list_detectors() else card.path
-                for card in choose_cards([one])
-            ]
-        else:
-            found.append(one)
-    return found
 
 
 def _member(source: str | Path, out: Path) -> str:

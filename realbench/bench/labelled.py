@@ -12,6 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from realbench.detection.cards import Card
+from realbench.detection.ensembles import choose_cards
+from realbench.detection.registry import ENSEMBLE_PREFIX, list_detectors
 from realbench.errors import UsageError
 from realbench.images import DEFAULT_MAX_PIXELS, ImageFile, find_images
 from realbench.scoring.cache import cache_path, open_cache
@@ -21,6 +23,17 @@ from realbench.scoring.pipeline import Progress
 from realbench.text import printable
 
 FOLDS = 5
+LEAST_IMAGES = 50  # of each class, for a fit
+
+
+def each_detector(detectors: Sequence[str | Path]) -> list[str | Path]:
+    """Return the name or the folder of each detector, members in place of an ensemble."""
+    known, found = list_detectors(), list[str | Path]()
+    for one in detectors:
+        ensemble = str(one).startswith(ENSEMBLE_PREFIX)
+        cards = choose_cards([one]) if ensemble else []
+        found += [c.name if c.name in known else c.path for c in cards] if ensemble else [one]
+    return found
 
 
 @dataclass(frozen=True)
@@ -46,17 +59,17 @@ class Labelled:
         """The generators' names, sorted."""
         return sorted(set(self.source[~self.real].tolist()))
 
-    def need(self, least: int, what: str) -> None:
-        """Refuse fewer than ``least`` photographs or generated images.
+    def need(self, what: str) -> None:
+        """Refuse fewer than :data:`LEAST_IMAGES` photographs or generated images.
 
         Raises:
             UsageError: that; ``what`` says for which end they are needed.
         """
         real, made = int(self.real.sum()), int((~self.real).sum())
-        if min(real, made) < least:
+        if min(real, made) < LEAST_IMAGES:
             raise UsageError(
-                f"{what} needs at least {least} photographs and {least} generated images that can "
-                f"be read, and there are {real} and {made}: give more"
+                f"{what} needs at least {LEAST_IMAGES} photographs and {LEAST_IMAGES} generated "
+                f"images that can be read, and there are {real} and {made}: give more"
             )
 
     def prompt_folds(self, folds: int = FOLDS) -> npt.NDArray[np.int64]:

@@ -25,6 +25,18 @@ if TYPE_CHECKING:
     from realbench.train.run import Progress
 
 Out = Annotated[Path | None, options.out("The run's folder; goes on there. (default: CONFIG-run)")]
+ConfigName = Annotated[
+    str,
+    typer.Option(
+        "--config", metavar="FILE|NAME", help="A TOML file, or one of: realgen-train configs"
+    ),
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="TABLE.KEY=VALUE", help="Another value than the config's; may be repeated."
+    ),
+]
 Seed = Annotated[int | None, options.seed("Of every random choice. (default: the config's)")]
 
 
@@ -91,17 +103,8 @@ _NEEDED = ("trl", "peft", "datasets", "accelerate", "diffusers", "filelock")
 
 @app.command("prompt")
 def prompt(
-    config: Annotated[
-        str, typer.Option(metavar="FILE|NAME", help="A TOML file, or qwen3-4b or smollm2-demo.")
-    ],
-    set_: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="TABLE.KEY=VALUE",
-            help="Another value than the config's, such as model=FILE.gguf; may be repeated.",
-        ),
-    ] = None,
+    config: ConfigName,
+    set_: Set = None,
     out: Out = None,
     seed: Seed = None,
     quiet: options.Quiet = False,
@@ -196,15 +199,8 @@ def _demo_lines(summary: dict[str, Any], out: Path) -> Iterator[str]:
 
 @app.command()
 def diffusion(
-    config: Annotated[
-        str, typer.Option(metavar="FILE|NAME", help="A TOML file, or one of: realgen-train configs")
-    ],
-    set_: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="TABLE.KEY=VALUE", help="Another value than the config's; repeatable."
-        ),
-    ] = None,
+    config: ConfigName,
+    set_: Set = None,
     paired: Annotated[
         Path | None,
         typer.Option(

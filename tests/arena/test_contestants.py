@@ -75,7 +75,7 @@ def test_an_unreadable_picture_costs_its_prompt_and_no_more(make_folder: FolderM
 
 
 def test_pictures_above_max_pixels_are_unreadable(make_folder: FolderMaker) -> None:
-    with pytest.raises(UsageError, match="none of the 2 images of a can be read: .* limit of 1"):
+    with pytest.raises(UsageError, match=r"none of the 2 images of a can be read: .* limit of 1"):
         line_up([make_folder("a", 2), make_folder("b", 2)], max_pixels=1)
 
 
