@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from realbench.arena.records import ArenaManifest, Ratings, Standing
 from realbench.arena.report import sections
 from realbench.arena.report import wording as words
 from realbench.arena.report.examples import UPSET_GAP, Examples, find_examples
@@ -65,14 +66,20 @@ def render_arena_report(run: ArenaRun) -> str:
         "agreement": sections.agreement(ratings),
         "invalid": sections.invalid_answers(run.votes),
         "absent": sections.absent_prompts(manifest),
-        "notes": _notes(ratings, manifest),
-        "reproduction": _reproduction(ratings, manifest, judges),
+        "notes": list(dict.fromkeys([*ratings["notes"], *manifest["notes"]])),
+        "reproduction": {
+            "command": _command(manifest, judges),
+            "versions": manifest["versions"],
+            "judges": [(judge["name"], list(_settings(judge["about"]))) for judge in judges],
+            "schedule": manifest["schedule"],
+            "seed": manifest["seed"],
+        },
         "upset_gap": int(UPSET_GAP),
         "levels": range(LEVELS),
         "rating": words.rating,
         "winning_chance": words.winning_chance,
         "roughly": words.roughly,
-        "stand_ins": _has_stand_ins(manifest),
+        "stand_ins": any(entry["stands_in"] for entry in manifest["contestants"]),
         "ladder": None,
     }
     if compared and standing is not None:
@@ -89,18 +96,17 @@ def render_arena_report(run: ArenaRun) -> str:
     return render_page("arena/report/report.html", context)
 
 
-def _edge(standing: Mapping[str, Any]) -> str:
-    keys = ("win_rate", "win_rate_vs_reference")
-    rates = [row[key] for row in standing["ratings"] for key in keys]
-    return wording.edge_note(rates)
+def _edge(standing: Standing) -> str:
+    rates = [(row["win_rate"], row["win_rate_vs_reference"]) for row in standing["ratings"]]
+    return wording.edge_note(one for pair in rates for one in pair)
 
 
-def _judges(ratings: Mapping[str, Any], manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _judges(ratings: Ratings, manifest: ArenaManifest) -> list[dict[str, Any]]:
     """Return each judge of the run or of its votes with what the manifest says of it."""
-    described = manifest.get("judges") or {}
+    described = manifest["judges"]
     found = []
     for name in dict.fromkeys((*described, *ratings["judges"])):
-        about = dict(described.get(name) or {})
+        about: dict[str, Any] = {**described.get(name, {})}
         found.append(
             {
                 "name": name,
@@ -123,7 +129,7 @@ def _template(about: Mapping[str, Any]) -> str | None:
 
 
 def _facts(
-    run: ArenaRun, standing: Mapping[str, Any] | None, judges: Sequence[Mapping[str, Any]]
+    run: ArenaRun, standing: Standing | None, judges: Sequence[Mapping[str, Any]]
 ) -> list[tuple[str, str]]:
     invalid = sum(vote.verdict == "invalid" for vote in run.votes)
     facts = [
@@ -136,33 +142,19 @@ def _facts(
     ]
     if suite := wording.suite_text(run.manifest):
         facts.insert(2, ("Prompt suite", suite))
-    started = str(run.manifest.get("started") or "")
-    if started:
-        facts.append(("Date", started[:10]))
-    return facts
+    return [*facts, ("Date", run.manifest["started"][:10])]
 
 
-def _stop(manifest: Mapping[str, Any]) -> dict[str, Any]:
+def _stop(manifest: ArenaManifest) -> dict[str, Any]:
     """Say why the run ended and how many pairs lack a result that the schedule wanted."""
-    reason = manifest.get("stop_reason")
-    open_pairs = (manifest.get("counts") or {}).get("pairs_open")
+    reason = manifest["stop_reason"]
     early = reason in words.EARLY_STOPS
-    wanted = early or manifest.get("schedule") != "active"
-    return {
-        "sentence": words.stop_sentence(reason),
-        "early": early,
-        "open": open_pairs if wanted and wording.is_number(open_pairs) else 0,
-    }
+    wanted = early or manifest["schedule"] != "active"
+    open_pairs = manifest["counts"].get("pairs_open", 0) if wanted else 0
+    return {"sentence": words.stop_sentence(reason), "early": early, "open": open_pairs}
 
 
-def _has_stand_ins(manifest: Mapping[str, Any]) -> bool:
-    """Return whether photographs with prompt ids of their own were drawn for the prompts."""
-    return any(entry.get("stands_in") for entry in manifest.get("contestants") or [])
-
-
-def _examples(
-    run: ArenaRun, standing: Mapping[str, Any], judges: Sequence[Mapping[str, Any]]
-) -> Examples:
+def _examples(run: ArenaRun, standing: Standing, judges: Sequence[Mapping[str, Any]]) -> Examples:
     orders = {judge["name"]: int(judge["orders"]) for judge in judges}
     return find_examples(
         compare(run.votes, orders),
@@ -171,23 +163,6 @@ def _examples(
         pictures=run.pictures,
         prompts=run.prompts,
     )
-
-
-def _notes(ratings: Mapping[str, Any], manifest: Mapping[str, Any]) -> list[str]:
-    notes = [*(ratings.get("notes") or []), *(manifest.get("notes") or [])]
-    return list(dict.fromkeys(str(note) for note in notes))
-
-
-def _reproduction(
-    ratings: Mapping[str, Any], manifest: Mapping[str, Any], judges: Sequence[Mapping[str, Any]]
-) -> dict[str, Any]:
-    return {
-        "command": _command(manifest, judges),
-        "versions": dict(manifest.get("versions") or {}),
-        "judges": [(judge["name"], list(_settings(judge["about"]))) for judge in judges],
-        "schedule": manifest.get("schedule"),
-        "seed": manifest.get("seed", ratings["seed"]),
-    }
 
 
 def _settings(about: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
@@ -215,7 +190,7 @@ def _setting(value: Any) -> str:
     return text if len(text) <= SETTING_LENGTH else f"{text[:SETTING_LENGTH]}…"
 
 
-def _command(manifest: Mapping[str, Any], judges: Sequence[Mapping[str, Any]]) -> str:
+def _command(manifest: ArenaManifest, judges: Sequence[Mapping[str, Any]]) -> str:
     """Return the run's command line; for a run from Python, the command that does the same."""
     options = [(key, manifest["arguments"].get(key)) for key in ("reference", "prompts")]
     options += [("judge", judge["name"]) for judge in judges]

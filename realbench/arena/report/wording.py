@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from realbench.arena.records import Ratings, Standing
 from realbench.report.wording import count, is_number, listing, number, percent, percent_span
 
 STOPS = {
@@ -29,14 +30,14 @@ def estimate_of(value: Mapping[str, Any] | None) -> dict[str, Any]:
     return {**NOTHING, **(value or {})}
 
 
-def main_standing(ratings: Mapping[str, Any]) -> Mapping[str, Any] | None:
+def main_standing(ratings: Ratings) -> Standing | None:
     """Return the standing that the report leads with: the combined one, or the only judge's."""
-    if ratings.get("combined"):
+    if ratings["combined"]:
         return ratings["combined"]
     return next(iter(ratings["judges"].values()), None)
 
 
-def rated_names(standing: Mapping[str, Any] | None) -> list[str]:
+def rated_names(standing: Standing | None) -> list[str]:
     """Return the contestants with a rating, best first."""
     rows = standing["ratings"] if standing else []
     return [
@@ -46,7 +47,7 @@ def rated_names(standing: Mapping[str, Any] | None) -> list[str]:
     ]
 
 
-def separated_pairs(standing: Mapping[str, Any]) -> set[tuple[str, str]]:
+def separated_pairs(standing: Standing) -> set[tuple[str, str]]:
     """Return the pairs that the data separate, as (better, worse)."""
     found = set()
     for pair in standing["pairs"]:
@@ -58,7 +59,7 @@ def separated_pairs(standing: Mapping[str, Any]) -> set[tuple[str, str]]:
     return found
 
 
-def answer(ratings: Mapping[str, Any]) -> str:
+def answer(ratings: Ratings) -> str:
     """Return the arena's finding as one headline."""
     standing = main_standing(ratings)
     names = rated_names(standing)
@@ -128,7 +129,7 @@ def _photographs(models: Sequence[str], reference: str, better: set[tuple[str, s
     return f"{len(level)} models are not separated from the photographs"
 
 
-def support(ratings: Mapping[str, Any]) -> str:
+def support(ratings: Ratings) -> str:
     """Return a sentence on the best model's share of wins against the photographs, or none."""
     standing, reference = main_standing(ratings), ratings["reference"]
     for row in standing["ratings"] if standing and reference else ():
