@@ -54,7 +54,7 @@ def render_score_report(
     detectors = detector_columns(table)
     scored = table[table["status"] == "ok"]
     folders = _in_rank_order(summary["folders"])
-    reference = summary.get("reference")
+    reference = summary["reference"]
     entries = [*([reference] if reference else []), *folders]
     names = [entry["folder"] for entry in entries]
     context = {
@@ -67,10 +67,10 @@ def render_score_report(
         "detectors": detectors,
         "folders": folders,
         "reference": reference,
-        "facts": _facts(table, summary, manifest, detectors),
+        "facts": _facts(table, manifest, detectors),
         "ranking": _ranking(folders, reference),
         "edge": wording.edge_note(entry["escape_rate"] for entry in entries),
-        "pairs": _pairs(summary.get("pairs") or [], folders),
+        "pairs": _pairs(summary["pairs"], folders),
         "aucs": _aucs(folders, reference),
         "distributions": _distributions(scored, entries, reference),
         "categories": _categories(folders),
@@ -80,8 +80,13 @@ def render_score_report(
         "failures": table[table["status"] == "unreadable"][["folder", "image", "reason"]].to_dict(
             "records"
         ),
-        "notes": [str(note) for note in summary.get("notes") or []],
-        "reproduction": _reproduction(manifest),
+        "notes": summary["notes"],
+        "reproduction": {
+            "command": _command(manifest),
+            "suite": wording.suite_text(manifest),
+            "versions": manifest["versions"],
+            "detectors": manifest["detectors"],
+        },
     }
     return render_page("scoring/report.html", context)
 
@@ -101,10 +106,7 @@ def _in_rank_order(folders: Sequence[Mapping[str, Any]]) -> list[Mapping[str, An
 
 
 def _facts(
-    table: pd.DataFrame,
-    summary: Mapping[str, Any],
-    manifest: Mapping[str, Any],
-    detectors: Sequence[str],
+    table: pd.DataFrame, manifest: ScoreManifest, detectors: Sequence[str]
 ) -> list[tuple[str, str]]:
     scored, failed, copied = (
         int((table["status"] == one).sum()) for one in ("ok", "unreadable", "copy")
@@ -119,10 +121,7 @@ def _facts(
     ]
     if suite := wording.suite_text(manifest):
         facts.insert(2, ("Prompt suite", suite))
-    started = str(manifest.get("started") or "")
-    if started:
-        facts.append(("Date", started[:10]))
-    return facts
+    return [*facts, ("Date", manifest["started"][:10])]
 
 
 def _ranking(
@@ -326,17 +325,7 @@ def _panels(
     return {"pair": pair, "entries": items}
 
 
-def _reproduction(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "command": _command(manifest),
-        "suite": wording.suite_text(manifest),
-        "versions": dict(manifest.get("versions") or {}),
-        "detectors": manifest.get("detectors") or [],
-        "timings": dict(manifest.get("timings") or {}),
-    }
-
-
-def _command(manifest: Mapping[str, Any]) -> str:
+def _command(manifest: ScoreManifest) -> str:
     """Return the run's command line; for a run from Python, the command that does the same."""
     arguments = manifest["arguments"]
     options = [(key, arguments.get(key)) for key in ("prompts", "reference")]
