@@ -39,7 +39,7 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Which columns hold what; None looks for a column of the field's own name.
+    """Which columns hold what; None looks for a column of the field's own name, in any case.
 
     Attributes:
         id: without such a column, rows are numbered.
@@ -181,13 +181,17 @@ def _choose(
     for field in Prompt.__dataclass_fields__:
         asked = getattr(columns, field)
         candidates = PROMPT_COLUMNS if field == "prompt" else (field,)
-        column = asked or next((one for one in candidates if one in present), None)
+        folded = {str(one).casefold(): one for one in reversed(present)}
+        alike = (folded.get(one.casefold()) for one in candidates)
+        exact = next((one for one in candidates if one in present), None)
+        column = asked or exact or next(filter(None, alike), None)
         missing = asked is not None and asked not in present
         if missing or (field == "prompt" and column is None):
             option = "--" + {"prompt_long": "long"}.get(field, field) + "-column"
             raise UsageError(
                 f"{source} has no column {asked or ' or '.join(PROMPT_COLUMNS)!r}; its columns are "
-                f"{printable(', '.join(map(str, present))) or 'none'}: name one with {option}"
+                f"{printable(', '.join(map(str, present))) or 'none'}: name one with {option} of "
+                "realbench prompts import"
             )
         if column is not None:
             chosen[field] = column
@@ -198,8 +202,10 @@ def _choose(
 
 def _useful(present: Sequence[str], columns: Columns) -> list[str]:
     """Return the columns that are read; others may hold images."""
-    wanted = {getattr(columns, field) or field for field in Prompt.__dataclass_fields__}
-    return [column for column in present if column in wanted.union(PROMPT_COLUMNS)]
+    fields = Prompt.__dataclass_fields__
+    asked = {getattr(columns, field) for field in fields}
+    names = {name.casefold() for name in (*fields, *PROMPT_COLUMNS)}
+    return [one for one in present if one in asked or str(one).casefold() in names]
 
 
 def _plain(value: Any) -> Any:

@@ -155,6 +155,12 @@ def test_columns_can_be_named(tmp_path: Path) -> None:
     }
 
 
+def test_the_case_of_a_columns_name_does_not_matter(tmp_path: Path) -> None:
+    """Else the rows would be numbered, and no image be named by its prompt."""
+    path = write(tmp_path / "p.csv", "ID,PROMPT,Category\nfox,a red fox,animals\n")
+    assert import_prompts(path).prompts == {"fox": Prompt("fox", "a red fox", "animals")}
+
+
 def test_an_id_can_be_passed_over(tmp_path: Path) -> None:
     path = write(tmp_path / "p.jsonl", '{"id": "x/1", "prompt": "a red fox"}')
     with pytest.raises(UsageError, match=r"line 1: the id 'x/1' cannot be the name of an image"):
