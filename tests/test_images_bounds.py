@@ -17,7 +17,14 @@ import pytest
 from PIL import Image, ImageFile, PngImagePlugin, features
 from PIL.PngImagePlugin import PngInfo
 
-from realbench.images import UnreadableImage, decode, decoding, find_images, pixel_count
+from realbench.images import (
+    UnreadableImage,
+    decode,
+    decoding,
+    find_images,
+    pixel_count,
+    thumbnail_jpeg,
+)
 from realbench.images.formats import container
 from tests.conftest import PictureMaker
 from tests.image_bytes import jpeg_of_scans, png, png_chunk, tiff
@@ -68,7 +75,10 @@ def test_an_odd_file_warns_nobody(make_picture: PictureMaker) -> None:
 
 @pytest.mark.parametrize("compression", ["tiff_adobe_deflate", "tiff_lzw", "jpeg"])
 def test_libtiff_prints_nothing(
-    capfd: pytest.CaptureFixture[str], make_picture: PictureMaker, compression: str
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    make_picture: PictureMaker,
+    compression: str,
 ) -> None:
     data = bytearray(encoded(make_picture(90, 60), "TIFF", compression=compression))
     rng = np.random.default_rng(0)
@@ -78,6 +88,9 @@ def test_libtiff_prints_nothing(
             broken[at] ^= 255
         with suppress(UnreadableImage):
             decode(bytes(broken), max_pixels=1_000_000)
+        (tmp_path / "a.tif").write_bytes(broken)
+        with suppress(UnreadableImage):
+            thumbnail_jpeg(tmp_path / "a.tif", max_pixels=1_000_000)
     assert capfd.readouterr() == ("", "")
 
 

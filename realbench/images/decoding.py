@@ -184,13 +184,14 @@ def thumbnail_jpeg(
 
 @contextmanager
 def _decoding(image: Image.Image) -> Iterator[None]:
-    """Turn whatever Pillow raises on damaged data into UnreadableImage.
+    """Turn whatever Pillow raises on damaged data into UnreadableImage, and keep libtiff quiet.
 
     Its decoders raise OSError, SyntaxError, ValueError, struct.error, KeyError and others; a list
     of them would never be complete.
     """
     try:
-        yield
+        with _quiet_libtiff if image.format == "TIFF" else nullcontext():
+            yield
     except MemoryError as error:
         width, height = image.size
         reason = f"not enough memory to decode {width} x {height} pixels"
@@ -276,8 +277,7 @@ def _load(image: Image.Image, data: bytes) -> None:
     """Decode an opened image, and what Pillow leaves out: JPEG's end, the color that is clear."""
     is_jpeg = image.format in ("JPEG", "MPO")
     scans = bounds.jpeg_scans(data) if is_jpeg else []
-    with _quiet_libtiff if image.format == "TIFF" else nullcontext():
-        image.load()
+    image.load()
     if is_jpeg:
         corner = image.getpixel((image.width - 1, image.height - 1))
         gray = {127, 128}.issuperset(corner if isinstance(corner, tuple) else (corner,))
