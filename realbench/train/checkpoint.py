@@ -111,6 +111,8 @@ class State:
             _load_deepspeed_state(inner, self.parameters, states)
         elif states:
             groups = [group | {"params": list(states)} for group in inner.param_groups]
+            # clones, since a file of DeepSpeed's has one tensor of steps for all weights
+            states = {n: {k: v.clone() for k, v in one.items()} for n, one in states.items()}
             whole: Any = {"state": states, "param_groups": groups}
             set_optimizer_state_dict(self.model, inner, whole, options=_FROM_WHOLE)
 

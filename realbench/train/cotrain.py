@@ -103,9 +103,6 @@ class Cotraining:
         self.updates = 0
         self._sizes: dict[tuple[int, int], PairedImages] = {}
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(self.detectors)}; {len(self.paired)} photographs)"
-
     def after_iteration(
         self,
         iteration: int,

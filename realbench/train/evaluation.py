@@ -139,12 +139,8 @@ def probe(
         if values.shape == (len(evaluated),):
             found[name] = mean_over(values, evaluated.groups)
         elif values.ndim == 0:
-            found[name] = {
-                "estimate": float(values),
-                "low": None,
-                "high": None,
-                "n": len(evaluated),
-            }
+            value, n = float(values), len(evaluated)
+            found[name] = {"estimate": value, "low": None, "high": None, "n": n}
         else:
             raise RealBenchError(f"the probe {name} gave shape {values.shape}: give (n,) or ()")
     return found

@@ -72,24 +72,11 @@ def base_model(transformer: nn.Module) -> Iterator[None]:
             layer.enable_adapters(True)
 
 
-def exported(weights: dict[str, Tensor], config: LoraConfig) -> dict[str, Tensor]:
-    """Return trained weights under the names of an exported file, without its prefix.
+def write_lora(model: FlowModel, weights: dict[str, Tensor], config: LoraConfig, out: Path) -> Path:
+    """Write trained weights in the format that ``pipe.load_lora_weights(out)`` reads.
 
     The factor alpha / rank is multiplied into the second matrix: programs that read LoRA files
     disagree on where alpha is written, and all take a file without it to mean a factor of 1.
-
-    Args:
-        weights: by the parameters' names.
-    """
-    scale = config.alpha / config.rank
-    return {
-        name.replace(".default.", "."): value * scale if ".lora_B." in name else value
-        for name, value in weights.items()
-    }
-
-
-def write_lora(model: FlowModel, weights: dict[str, Tensor], config: LoraConfig, out: Path) -> Path:
-    """Write trained weights in the format that ``pipe.load_lora_weights(out)`` reads.
 
     Returns:
         The file, in the folder ``out``; an older one is replaced at once.
@@ -97,7 +84,11 @@ def write_lora(model: FlowModel, weights: dict[str, Tensor], config: LoraConfig,
     Raises:
         RealBenchError: it cannot be written.
     """
-    layers = {name: value.cpu() for name, value in exported(weights, config).items()}
+    scale = config.alpha / config.rank
+    layers = {
+        name.replace(".default.", "."): value * scale if ".lora_B." in name else value
+        for name, value in weights.items()
+    }
 
     def write(partial: Path) -> None:
         if hasattr(model.pipeline, "save_lora_weights"):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from realbench.errors import UsageError
 from realbench.images import UnreadableImage, find_images, format_and_size, read_image
@@ -106,13 +106,8 @@ def cover(image: np.ndarray, height: int, width: int) -> np.ndarray:
 
     The filter is Lanczos', wide enough for the scale, so that nothing is aliased.
     """
-    rows, columns = image.shape[:2]
-    scale = max(height / rows, width / columns)
-    tall, wide = height / scale, width / scale
-    left, top = max(0.0, (columns - wide) / 2), max(0.0, (rows - tall) / 2)
-    box = (left, top, min(left + wide, columns), min(top + tall, rows))
-    picture = Image.fromarray(image).resize((width, height), Image.Resampling.LANCZOS, box=box)
-    return np.asarray(picture)
+    size, filter_ = (width, height), Image.Resampling.LANCZOS
+    return np.asarray(ImageOps.fit(Image.fromarray(image), size, filter_))
 
 
 def match_compression(

@@ -14,7 +14,7 @@ from realbench.train.config import MemoryConfig, SamplingConfig
 from realbench.train.flow_models.flow_model import Conditioning, FlowModel, concatenate, take
 from realbench.train.lora import base_model
 from realbench.train.machine import moved_in
-from realbench.train.sde import Step, ode_step, sde_step
+from realbench.train.sde import Step, draw_noise, ode_step, sde_step
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +127,7 @@ def rollout(
                 next_sigma,
                 noise_level=sampling.noise_level,
                 kind=sampling.kind,
-                generator=generators,
+                noise=draw_noise(latents, generators),
             )
             taken = (latents, step.sample, step.mean, step.std, step.log_prob, step.length)
             kept.append(WindowStep(index, sigma, next_sigma, *taken))

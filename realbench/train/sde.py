@@ -51,7 +51,6 @@ def sde_step(
     kind: SdeKind = "sde",
     noise: Tensor | None = None,
     next_sample: Tensor | None = None,
-    generator: torch.Generator | Sequence[torch.Generator] | None = None,
 ) -> Step:
     """Take a stochastic step, or score one that was taken.
 
@@ -79,9 +78,8 @@ def sde_step(
         sample: x, (n, ...).
         sigma, next_sigma: numbers or tensors (n,), in [0, 1], decreasing.
         noise_level: a >= 0; at most 1 for ``"cps"``. 0 is the ODE's Euler step.
-        noise: ε, (n, ...), to use instead of drawing it.
+        noise: ε, (n, ...), of a step that is taken.
         next_sample: an x′ that was drawn before: it is returned and scored.
-        generator: one, or one for each image (see :func:`draw_noise`).
     """
     velocity, sample = full_precision(velocity), full_precision(sample)
     here, there = _per_image(sigma, sample), _per_image(next_sigma, sample)
@@ -89,12 +87,8 @@ def sde_step(
     mean, std, length = moments(velocity, sample, here, there, noise_level)
     if next_sample is not None:
         drawn = full_precision(next_sample)
-    elif noise_level == 0:
-        drawn = mean
     else:
-        if noise is None:
-            noise = draw_noise(mean, generator)
-        drawn = mean + std * full_precision(noise)
+        drawn = mean if noise is None else mean + std * full_precision(noise)
     density = log_density(drawn, mean, std)
     return Step(drawn, mean, std.flatten(), density, velocity, length.flatten())
 
@@ -130,25 +124,15 @@ def log_density(sample: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     return torch.where(random, value, torch.zeros_like(value)).flatten(1).mean(dim=1)
 
 
-def draw_noise(
-    like: Tensor, generator: torch.Generator | Sequence[torch.Generator] | None = None
-) -> Tensor:
-    """Draw standard normal noise of the shape, dtype and device of ``like``.
+def draw_noise(like: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+    """Draw standard normal noise of the shape, dtype and device of ``like``, (n, ...).
 
-    Args:
-        like: (n, ...).
-        generator: with one for each image, an image's noise depends on neither the batch nor, for
-            CPU generators, the device.
+    With a generator for each image its noise depends on neither the batch nor, for CPU generators,
+    the device.
     """
-    shape, dtype, device = tuple(like.shape), like.dtype, like.device
-    if generator is None or isinstance(generator, torch.Generator):
-        where = device if generator is None else generator.device
-        noise = torch.randn(shape, generator=generator, dtype=dtype, device=where)
-        return noise.to(device)
-    if len(generator) != shape[0]:
-        raise ValueError(f"{len(generator)} generators for {shape[0]} images")
-    rows = [torch.randn(shape[1:], generator=g, dtype=dtype, device=g.device) for g in generator]
-    return torch.stack([row.to(device) for row in rows])
+    shape, dtype = like.shape[1:], like.dtype
+    rows = [torch.randn(shape, generator=g, dtype=dtype, device=g.device) for g in generators]
+    return torch.stack([row.to(like.device) for row in rows])
 
 
 def full_precision(value: Tensor) -> Tensor:

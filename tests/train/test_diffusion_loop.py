@@ -176,6 +176,21 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_goes_on(
     assert numbers(tmp_path)[3] == numbers(whole)[3]
 
 
+def test_weights_whose_count_of_steps_is_one_tensor_go_on_alike(
+    whole: Path, tmp_path: Path
+) -> None:
+    """As a checkpoint of DeepSpeed has it."""
+    run(settings(training={"iterations": 2}), tmp_path)
+    file = tmp_path / "checkpoints" / "000002" / "optimizer.pt"
+    states = torch.load(file, weights_only=True)
+    step = next(iter(states.values()))["step"]
+    torch.save({name: one | {"step": step} for name, one in states.items()}, file)
+    run(settings(), tmp_path)
+    assert numbers(tmp_path)[3] == numbers(whole)[3]
+    weights = "checkpoints/000003/weights.safetensors"
+    assert (tmp_path / weights).read_bytes() == (whole / weights).read_bytes()
+
+
 def test_another_config_or_reward_is_refused(whole: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"another loss\.clip \(0\.001, now 0\.01\)"):
         run(settings(loss={"clip": 1e-2}), whole)

@@ -12,8 +12,8 @@ import torch
 
 from realbench.errors import UsageError
 from realbench.train.config import SamplingConfig
-from realbench.train.flow_models import adapt, concatenate, load_flow_model, take
-from realbench.train.flow_models.flow_model import FlowModel
+from realbench.train.flow_models import adapt, load_flow_model
+from realbench.train.flow_models.flow_model import FlowModel, concatenate, take
 from realbench.train.loss import kl_to_base, policy_loss
 from realbench.train.rollout import Rollout, difference_from_pipeline, replay, rollout
 from realbench.train.sde import SdeKind

@@ -15,20 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from realbench.errors import RealBenchError, UsageError
 from realbench.runs.folder import install_command
-from realbench.train.flow_models.flow_model import Conditioning, FlowModel, concatenate, take
+from realbench.train.flow_models.flow_model import FlowModel
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-__all__ = [
-    "FLOW_MODELS",
-    "Conditioning",
-    "FlowModel",
-    "adapt",
-    "concatenate",
-    "load_flow_model",
-    "take",
-]
 
 INSTALL = install_command("train")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -19,10 +19,8 @@ if TYPE_CHECKING:
     from PIL import Image
 
 
-class Painter(Protocol):
-    """The frozen image model: n prompts and seeds to n images."""
-
-    def __call__(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]: ...
+Painter: TypeAlias = "Callable[[Sequence[str], Sequence[int]], list[Image.Image]]"
+"""The frozen image model: n prompts and seeds to n images."""
 
 
 @dataclass(frozen=True)

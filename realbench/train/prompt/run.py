@@ -32,7 +32,6 @@ from realbench.train import evaluation, machine
 from realbench.train.prompt import rewarding
 from realbench.train.prompt import trainer as trl
 from realbench.train.prompt.config import PromptTrainConfig
-from realbench.train.prompt.export import export_rewriter
 from realbench.train.prompts import Prompts, choose_prompts, digest
 from realbench.train.records import TrainEvaluation, TrainIteration, TrainRun, mean_over
 from realbench.train.run import Progress, Run, at_work
@@ -176,7 +175,7 @@ class _Training:
             trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         else:
             trainer._load_from_checkpoint(str(checkpoint))
-        export_rewriter(trainer, self.config, run.out)
+        trl.export_rewriter(trainer, self.config, run.out)
         trainer.accelerator.end_training()
         run.finish()
         return PromptTrainResult(run.out, run.manifest, tuple(run.log), run.summary())
