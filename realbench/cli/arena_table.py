@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from realbench.cli.terminal import add_texts, figures_table, plain_console, print_table
-from realbench.report.wording import figure, rank_range
+from realbench.report.wording import figure, rank_range, ties
 from realbench.text import printable
 
 if TYPE_CHECKING:
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from realbench.arena.results import ArenaRun
 
 Estimate = Mapping[str, Any]
-_TIES_SHOWN = 8
 
 
 def print_arena(run: ArenaRun) -> None:
@@ -96,7 +95,7 @@ def findings(run: ArenaRun) -> list[str]:
     standing = _main_standing(run.ratings)
     lines = _not_vlm(run)
     if standing is not None:
-        lines += _ties(standing)
+        lines += ties(standing["pairs"], "adjusted")
     for judge, one in run.ratings["judges"].items():
         lines += _judge_lines(judge, one, run)
     lines += _agreement(run.ratings["agreement"])
@@ -114,21 +113,6 @@ def _not_vlm(run: ArenaRun) -> list[str]:
     return [
         "The judge detectors is not a vision-language model: it compares the scores of the "
         "detector ensemble. Give --judge for one that is."
-    ]
-
-
-def _ties(standing: Mapping[str, Any]) -> list[str]:
-    pairs = standing["pairs"]
-    tied = [pair for pair in pairs if pair["tied"]]
-    if not pairs:
-        return []
-    if not tied:
-        return ["All differences are significant (adjusted p < 0.05)."]
-    shown = "; ".join(f"{pair['a']} and {pair['b']}" for pair in tied[:_TIES_SHOWN])
-    more = f"; and {len(tied) - _TIES_SHOWN:,} more pairs" if len(tied) > _TIES_SHOWN else ""
-    return [
-        f"Statistically tied ({len(tied):,} of {len(pairs):,} pairs, adjusted p ≥ 0.05): "
-        f"{shown}{more}."
     ]
 
 

@@ -21,7 +21,7 @@ from realbench.cli.terminal import (
     progress_bar,
     show,
 )
-from realbench.report.wording import figure
+from realbench.report.wording import figure, ties
 from realbench.text import printable
 
 if TYPE_CHECKING:
@@ -148,7 +148,8 @@ def print_run(run: ScoreRun, out: Path | None) -> None:
         print_table(console, _verdicts(run.summary))
     if run.manifest.get("quality"):
         print_table(console, _quality(run.summary, run.manifest["quality"]))
-    for line in _findings(run.summary):
+    notes = [f"Note: {note}" for note in run.summary["notes"]]
+    for line in [*ties(run.summary["pairs"], "Holm-adjusted"), *notes]:
         console.print(printable(line))
     _print_failures(run, console)
     if out is not None:
@@ -247,22 +248,6 @@ def _count(entry: Mapping[str, Any]) -> str:
     failed = f"\n+{entry['n_failed']} bad" if entry["n_failed"] else ""
     copied = f"\n+{entry['n_copies']} same" if entry.get("n_copies") else ""
     return f"{entry['n']}{failed}{copied}"
-
-
-def _findings(summary: Summary) -> list[str]:
-    lines = []
-    pairs = summary["pairs"]
-    tied = [pair for pair in pairs if pair["tied"]]
-    if pairs and not tied:
-        lines.append("All differences are significant (Holm-adjusted p < 0.05).")
-    elif pairs:
-        shown = "; ".join(f"{pair['a']} and {pair['b']}" for pair in tied[:8])
-        more = f"; and {len(tied) - 8} more pairs" if len(tied) > 8 else ""
-        lines.append(
-            f"Statistically tied ({len(tied)} of {len(pairs)} pairs, Holm-adjusted "
-            f"p ≥ 0.05): {shown}{more}."
-        )
-    return lines + [f"Note: {note}" for note in summary["notes"]]
 
 
 def _print_failures(run: ScoreRun, console: Console, limit: int = 10) -> None:

@@ -183,6 +183,23 @@ def _mean(entry: Mapping[str, Any]) -> float:
     return float(mean) if is_number(mean) else math.nan
 
 
+def ties(pairs: Sequence[Mapping[str, Any]], adjusted: str, limit: int = 8) -> list[str]:
+    """Say in a line which pairs the data do not separate; nothing where there are no pairs.
+
+    Args:
+        adjusted: how p-values were, such as ``"Holm-adjusted"``.
+    """
+    tied = [pair for pair in pairs if pair["tied"]]
+    if not tied:
+        return [f"All differences are significant ({adjusted} p < 0.05)."] if pairs else []
+    shown = "; ".join(f"{pair['a']} and {pair['b']}" for pair in tied[:limit])
+    more = f"; and {len(tied) - limit:,} more pairs" if len(tied) > limit else ""
+    return [
+        f"Statistically tied ({len(tied):,} of {len(pairs):,} pairs, {adjusted} p ≥ 0.05): "
+        f"{shown}{more}."
+    ]
+
+
 def pair_sentence(pair: Mapping[str, Any]) -> str:
     """Say what the data support about two folders, with the difference and its interval."""
     detail = (

@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from realbench.cli.score import _findings, _ranking, _verdicts
+from realbench.cli.score import _ranking, _verdicts
 from realbench.cli.terminal import print_table
-from realbench.report.wording import figure
+from realbench.report.wording import figure, ties
 from realbench.scoring.summary import summarize
 
 LONG = "black-forest-labs/flux.1-krea-dev-of-last-summer"
@@ -82,11 +82,11 @@ def test_photographs_come_first_and_the_best_folder_next() -> None:
 
 
 def test_findings_say_what_is_tied_and_what_differs() -> None:
-    apart = _findings(summary_of({"a": 0.2, "b": 0.8}))
+    apart = ties(summary_of({"a": 0.2, "b": 0.8})["pairs"], "Holm-adjusted")
     assert apart == ["All differences are significant (Holm-adjusted p < 0.05)."]
-    tied = _findings(summary_of({"a": 0.5, "b": 0.5, "c": 0.9}))
+    tied = ties(summary_of({"a": 0.5, "b": 0.5, "c": 0.9})["pairs"], "Holm-adjusted")
     assert tied == ["Statistically tied (1 of 3 pairs, Holm-adjusted p ≥ 0.05): a and b."]
-    assert _findings(summary_of({"a": 0.5})) == []
+    assert ties(summary_of({"a": 0.5})["pairs"], "Holm-adjusted") == []
 
 
 def test_verdicts_have_a_table_that_fits_a_terminal() -> None:
