@@ -35,9 +35,9 @@ from realbench.detection.specs import CARD_FILE, CalibrationSpec
 from realbench.detection.training.recipe import Recipe, Shares
 from realbench.detection.training.train import train_detectors
 from realbench.files import file_sha256, write_whole
+from realbench.generation.small_photo import SmallPhotoPipeline
 from realbench.stats.bootstrap import bootstrap_mean
 from realbench.stats.roc import bootstrap_auc
-from realbench.train.demo.pipeline import SmallPhotoPipeline
 
 REWARD = "small-photo-reward"
 HELDOUT = "small-photo-heldout"

@@ -18,7 +18,7 @@ from pretrain import PretrainSettings, pretrain
 from realbench.cli import options
 from realbench.cli.program import run
 from realbench.cli.terminal import stage_bar
-from realbench.train.demo.pipeline import load_small_photo
+from realbench.generation.small_photo import load_small_photo
 from realbench.train.demo.quality import QualityGuard
 from realbench.train.demo.run import GUARD_FILE
 

@@ -2,7 +2,7 @@
 
 Flow matching in pixel space (Lipman et al., arXiv 2210.02747): x = (1 − σ)·picture + σ·ε, and the
 network is trained on the squared error of the velocity ε − picture, which it gives through the
-picture it sees (:func:`realbench.train.demo.pipeline.velocity`).
+picture it sees (:func:`realbench.generation.small_photo.velocity`).
 """
 
 from __future__ import annotations
@@ -32,8 +32,13 @@ from torch import Tensor
 
 from realbench.errors import UsageError
 from realbench.files import write_whole
-from realbench.train.demo.captions import CaptionEncoder, words
-from realbench.train.demo.pipeline import MIN_SIGMA, SmallPhotoPipeline, velocity
+from realbench.generation.small_photo import (
+    MIN_SIGMA,
+    CaptionEncoder,
+    SmallPhotoPipeline,
+    velocity,
+    words,
+)
 
 WORKERS = 2
 """Parts of a batch that are computed side by side, each with one thread of torch: on a network

@@ -10,13 +10,13 @@ from typing import Any
 import torch
 
 from realbench.content import content_path
+from realbench.generation.small_photo import load_small_photo
 from realbench.prompts import load_prompts
 from realbench.runs.folder import SUMMARY_FILE
 from realbench.train.config import DiffusionConfig, load_config
-from realbench.train.demo.flow_model import SmallPhoto
-from realbench.train.demo.pipeline import load_small_photo
 from realbench.train.demo.quality import REWARDED, QualityGuard
 from realbench.train.diffusion import train
+from realbench.train.flow_models.small_photo import SmallPhoto
 from realbench.train.report import write_report
 from realbench.train.run import Progress, write_json
 

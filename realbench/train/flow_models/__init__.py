@@ -28,7 +28,7 @@ FLOW_MODELS: dict[str, str] = {
     "FluxPipeline": "realbench.train.flow_models.flux:Flux",
     "QwenImagePipeline": "realbench.train.flow_models.qwen_image:QwenImage",
     "ZImagePipeline": "realbench.train.flow_models.z_image:ZImage",
-    "SmallPhotoPipeline": "realbench.train.demo.flow_model:SmallPhoto",
+    "SmallPhotoPipeline": "realbench.train.flow_models.small_photo:SmallPhoto",
 }
 
 SMALL_PHOTO = "small-photo"  # the model that is shipped, by its name
@@ -131,7 +131,7 @@ def _small_photo(source: str | Path, dtype: str) -> Any:
     """Load the small model, in float32 unless another dtype is asked for."""
     import torch
 
-    from realbench.train.demo.pipeline import load_small_photo
+    from realbench.generation.small_photo import load_small_photo
 
     chosen = torch.float32 if dtype == "auto" else getattr(torch, dtype)
     return load_small_photo(None if str(source) == SMALL_PHOTO else source, dtype=chosen)

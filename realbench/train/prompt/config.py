@@ -135,7 +135,7 @@ class PipelineConfig(Table):
 
 
 class LengthConfig(Table):
-    """``[text.length]``: see :func:`~realbench.train.prompt.text_terms.length_term`."""
+    """``[text.length]``: see :func:`~realbench.reward.text_terms.length_term`."""
 
     weight: float = Field(default=1.0, ge=0)
     minimum: int = Field(default=40, ge=0)
@@ -156,7 +156,7 @@ class WeightConfig(Table):
 
 
 class VocabularyConfig(Table):
-    """``[text.vocabulary]``: see :func:`~realbench.train.prompt.text_terms.vocabulary_term`."""
+    """``[text.vocabulary]``: see :func:`~realbench.reward.text_terms.vocabulary_term`."""
 
     weight: float = Field(default=1.0, ge=0)
     words: tuple[str, ...] = Field(min_length=1)

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from realbench.generation.rewriting import Answer, clean_answer
+from realbench.reward import text_terms
 from realbench.reward.reward import SplitReward
 from realbench.train.advantages import NO_VARIANCE
-from realbench.train.prompt import text_terms
 from realbench.train.prompt.config import TextConfig
 
 if TYPE_CHECKING:

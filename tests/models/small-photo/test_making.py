@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 from realbench.content import content_path
 from realbench.errors import UsageError
-from realbench.train.demo.captions import CaptionEncoder, words
+from realbench.generation.small_photo import CaptionEncoder, words
 
 sys.path.append(str(content_path("models") / "small-photo" / "making"))  # scripts, no package
 

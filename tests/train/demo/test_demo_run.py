@@ -55,7 +55,7 @@ def test_an_iteration_from_the_command_to_the_report(tmp_path: Path) -> None:
 def _loads_into_the_pipeline(lora: Path) -> None:
     import torch
 
-    from realbench.train.demo.pipeline import load_small_photo
+    from realbench.generation.small_photo import load_small_photo
 
     pipeline = load_small_photo()
     pipeline.set_progress_bar_config(disable=True)

@@ -14,8 +14,9 @@ import torch
 from realbench.content import content_path
 from realbench.detection.registry import EMBEDDED_DETECTORS, find_card
 from realbench.errors import UsageError
-from realbench.train.demo.flow_model import SmallPhoto
-from realbench.train.demo.pipeline import SmallPhotoPipeline, load_small_photo
+from realbench.generation.small_photo import SmallPhotoPipeline, load_small_photo
+from realbench.train.config import SamplingConfig
+from realbench.train.flow_models.small_photo import SmallPhoto
 from realbench.train.rollout import replay, rollout
 
 FOLDER = content_path("models") / "small-photo"
@@ -58,17 +59,8 @@ def test_golden_statistics(pipeline: SmallPhotoPipeline) -> None:
 def test_the_trainer_draws_the_pipeline_s_own_pictures(pipeline: SmallPhotoPipeline) -> None:
     model = SmallPhoto(pipeline)
     for guidance in (1.0, 2.5):
-        made = rollout(
-            model,
-            model.encode_prompts(PROMPTS),
-            steps=3,
-            guidance=guidance,
-            height=32,
-            width=32,
-            window=range(0),
-            noise_level=0.7,
-            generators=_generators(),
-        )
+        settings = SamplingConfig(steps=3, window=1, guidance=guidance, height=32, width=32)
+        made = rollout(model, model.encode_prompts(PROMPTS), settings, _generators())
         own = pipeline(
             PROMPTS, 3, guidance_scale=guidance, generator=_generators(), output_type="np"
         ).images
@@ -78,17 +70,11 @@ def test_the_trainer_draws_the_pipeline_s_own_pictures(pipeline: SmallPhotoPipel
 
 def test_log_probabilities_are_the_same_again(pipeline: SmallPhotoPipeline) -> None:
     model = SmallPhoto(pipeline)
-    settings = {"guidance": 2.0, "height": 32, "width": 32, "noise_level": 0.7}
-    made = rollout(
-        model,
-        model.encode_prompts(PROMPTS),
-        steps=6,
-        window=range(1, 3),
-        generators=_generators(),
-        **settings,
-    )
+    settings = SamplingConfig(steps=6, guidance=2.0, height=32, width=32)
+    rows = model.encode_prompts(PROMPTS)
+    made = rollout(model, rows, settings, _generators(), window=range(1, 3))
     for taken in made.steps:
-        again = replay(model, made.conditioning, taken, **settings)
+        again = replay(model, rows, taken, settings)
         torch.testing.assert_close(again.log_prob, taken.log_prob, atol=1e-5, rtol=0)
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from realbench.train.prompt.text_terms import (
+from realbench.reward.text_terms import (
     FORM_CHECKS,
     form_faults,
     form_term,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from realbench.errors import UsageError
-from realbench.train.demo.pipeline import velocity
+from realbench.generation.small_photo import velocity
 from realbench.train.flow_models.diffusers_flow_model import (
     DiffusersFlowModel,
     as_uint8,
