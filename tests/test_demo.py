@@ -74,6 +74,7 @@ def test_a_folder_of_other_files_is_left_alone(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["holiday.jpg"]
 
 
+@pytest.mark.slow
 def test_the_command_scores_and_reports_with_the_bundled_detectors(tmp_path: Path) -> None:
     command = [sys.executable, "-c", "from realbench.cli import main; main()", "demo"]
     result = subprocess.run(

@@ -219,6 +219,7 @@ def test_a_vote_that_is_taken_back_is_replaced(start: Start, tmp_path: Path) -> 
     assert set(shown(run.votes).values()) == {1}
 
 
+@pytest.mark.slow
 def test_a_judge_that_fails_does_not_cost_the_others_their_votes(
     start: Start, tmp_path: Path
 ) -> None:
@@ -341,6 +342,7 @@ def test_what_is_no_run_is_one_line(start: Start, tmp_path: Path) -> None:
             rate_run(folder)
 
 
+@pytest.mark.slow
 def test_merged_runs_have_every_vote_once(
     start: Start, folders: list[Path], tmp_path: Path
 ) -> None:

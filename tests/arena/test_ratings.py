@@ -196,6 +196,7 @@ def built(table: list[Any], names: str = "abcd") -> list[Comparison]:
     return rows
 
 
+@pytest.mark.slow
 @settings(max_examples=5, deadline=None)
 @given(tables, st.randoms(use_true_random=False))
 def test_the_order_of_votes_changes_nothing(table: list[Any], random: Any) -> None:
@@ -321,6 +322,7 @@ def test_arguments_that_do_not_fit(
 # --- Several judges, the reference and votes -----------------------------------------------------
 
 
+@pytest.mark.slow
 def test_several_judges_are_combined_with_equal_weight() -> None:
     results = [
         comparison("p", "a", "b", 1.0, "x"),

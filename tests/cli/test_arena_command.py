@@ -75,6 +75,7 @@ def test_json_is_all_of_stdout_and_quiet_is_silent(
     assert (result.stdout, result.stderr) == ("", "")
 
 
+@pytest.mark.slow
 def test_folders_called_like_the_commands_are_given_with_a_dot(
     tmp_path: Path, options: Options, environment: dict[str, str]
 ) -> None:
@@ -87,6 +88,7 @@ def test_folders_called_like_the_commands_are_given_with_a_dot(
         assert json.loads(result.stdout)["contestants"] == ["merge", "rate"]
 
 
+@pytest.mark.slow
 def test_max_votes_says_how_much_is_open_and_a_rerun_finishes(
     tmp_path: Path, options: Options, environment: dict[str, str]
 ) -> None:
@@ -255,6 +257,7 @@ def test_a_changed_picture_is_judged_again(
     assert {vote["prompt_id"] for vote in written[6:]} == {"0001"}
 
 
+@pytest.mark.slow
 def test_a_bar_shows_on_a_terminal_alone(
     tmp_path: Path, options: Options, environment: dict[str, str]
 ) -> None:

@@ -159,6 +159,7 @@ def test_a_package_that_is_missing_is_named(
     assert "python -m pip install '.[datasets]' in a checkout" in error_line(result)
 
 
+@pytest.mark.slow
 def test_a_run_carries_its_suite(
     tmp_path: Path, cards: list[str], environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -170,6 +170,7 @@ def test_only_unreadable_images_and_strict_fail_with_exit_code_1(
     assert "x.png" in error_line(result)
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_line_that_names_the_file(
     tmp_path: Path, cards: list[str], environment: dict[str, str]
 ) -> None:

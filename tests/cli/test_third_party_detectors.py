@@ -42,6 +42,7 @@ def with_example(site: Path, environment: dict[str, str]) -> dict[str, str]:
     return environment | {"PYTHONPATH": str(site), "COLUMNS": "160"}
 
 
+@pytest.mark.slow
 def test_a_package_and_a_card_folder_score_together(
     tmp_path: Path, with_example: dict[str, str]
 ) -> None:

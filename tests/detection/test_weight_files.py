@@ -115,6 +115,7 @@ def test_a_users_own_card_finds_a_model_folder_beside_it(tmp_path: Path) -> None
     assert find_weights("mine", "weights", spec, tmp_path) == tmp_path / "vit"
 
 
+@pytest.mark.slow
 def test_weights_come_from_the_hubs_cache_without_a_network(
     tmp_path: Path, card: Path, environment: dict[str, str]
 ) -> None:

@@ -127,6 +127,7 @@ def test_the_model_learns_what_is_rewarded() -> None:
     assert not hasattr(result.model.transformer, "module")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("calls", [1, 4])
 def test_an_interrupted_run_goes_on_to_the_same_numbers(
     whole: Path, tmp_path: Path, calls: int
@@ -139,6 +140,7 @@ def test_an_interrupted_run_goes_on_to_the_same_numbers(
         assert (tmp_path / file).read_bytes() == (whole / file).read_bytes()
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_cannot_be_written_costs_nothing(
     whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -161,6 +163,7 @@ def test_a_checkpoint_that_cannot_be_written_costs_nothing(
     assert numbers(tmp_path) == numbers(whole)
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_named_and_the_one_before_goes_on(
     whole: Path, tmp_path: Path
 ) -> None:
@@ -200,6 +203,7 @@ def test_another_config_or_reward_is_refused(whole: Path, tmp_path: Path) -> Non
         train(settings(), out=whole, prompts=["else"], evaluation_prompts=EVALUATED)
 
 
+@pytest.mark.slow
 def test_a_run_that_ended_before_its_first_iteration_takes_a_mended_config(
     whole: Path, tmp_path: Path
 ) -> None:
@@ -214,6 +218,7 @@ def test_a_run_that_ended_before_its_first_iteration_takes_a_mended_config(
     assert "brightness" in (tmp_path / "run.json").read_text()
 
 
+@pytest.mark.slow
 def test_what_saves_memory_changes_nothing(whole: Path, tmp_path: Path) -> None:
     memory = {
         "gradient_checkpointing": True,
@@ -228,6 +233,7 @@ def test_what_saves_memory_changes_nothing(whole: Path, tmp_path: Path) -> None:
         assert one["grad_norm"] == pytest.approx(other["grad_norm"], rel=1e-3)
 
 
+@pytest.mark.slow
 def test_the_mean_of_the_weights_is_warmed_up_and_counts_every_so_many_steps(
     tmp_path: Path,
 ) -> None:
@@ -299,6 +305,7 @@ def test_the_run_stops_when_the_reward_is_gamed(tmp_path: Path) -> None:
     assert again.log[-1].iteration == stopped
 
 
+@pytest.mark.slow
 def test_the_run_ends_once_the_reward_has_risen_enough(tmp_path: Path) -> None:
     evaluations = 0
 

@@ -163,6 +163,7 @@ def test_shares_of_the_loss_are_the_recipes(data: Path) -> None:
     assert weights[owners == len(images) - 1].sum() == pytest.approx(0.1)
 
 
+@pytest.mark.slow
 def test_the_pretrained_transformer_computes_what_its_onnx_file_does() -> None:
     """The file's own graph, run by ONNX's runtime, is the reference."""
     onnx = pytest.importorskip("onnx")

@@ -62,6 +62,7 @@ def test_only_the_branch_changes(data: Path, tmp_path: Path) -> None:  # noqa: F
     assert 0 < progress.loss < 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rank", [None, 2])
 def test_an_interrupted_training_ends_at_the_same_weights(
     data: Path,  # noqa: F811

@@ -112,6 +112,7 @@ def test_an_encoder_reads_the_words_that_it_knows() -> None:
     torch.testing.assert_close(states[0, 0], encoder.start + mean)
 
 
+@pytest.mark.slow
 def test_the_command_says_what_it_needs(tmp_path: Path) -> None:
     making = content_path("models") / "small-photo" / "making" / "making.py"
     command = [sys.executable, making, "--data", tmp_path, "--out", tmp_path / "out", "--quiet"]
