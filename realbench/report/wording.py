@@ -139,6 +139,19 @@ def listing(names: Sequence[str], limit: int = 4) -> str:
     return f"{', '.join(names[:-1])} and {names[-1]}"
 
 
+def combination(detectors: Sequence[Mapping[str, Any]]) -> str:
+    """Say how detectors, as ``run.json`` has them, make realism."""
+    terms = [(one["name"], one["fused"]) for one in detectors if one.get("fused")]
+    if not terms:
+        return (
+            "combines them on the logit scale, with half the weight for each level and equal "
+            "weights within a level"
+        )
+    parts = [f"{number(term['weight'])} times that of {name}" for name, term in terms]
+    bias = sum(term["offset"] for _, term in terms)
+    return f"has the logit {' plus '.join(parts)}{f' plus {number(bias)}' if bias else ''}"
+
+
 def answer(summary: Mapping[str, Any]) -> str:
     """Return the run's finding as one headline.
 

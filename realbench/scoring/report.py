@@ -75,6 +75,7 @@ def render_score_report(
         "distributions": _distributions(scored, entries, reference),
         "categories": _categories(folders),
         "galleries": folder_pictures(scored, names, detectors, paths),
+        "combination": wording.combination(manifest.get("detectors") or []),
         "quality": manifest.get("quality") or [],
         "agreement": _agreement(scored, entries, reference, detectors, paths),
         "failures": table[table["status"] == "unreadable"][["folder", "image", "reason"]].to_dict(

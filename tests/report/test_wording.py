@@ -112,3 +112,16 @@ def test_an_estimate_has_its_interval_or_says_that_it_has_none() -> None:
     assert wording.figure(one | {"low": 0.1}, 3, inline=True) == "0.125 (0.100–0.200)"
     assert wording.figure(one | {"low": None, "high": None}) == "0.12\nno interval"
     assert wording.figure(one | {"estimate": None}) == wording.figure(None) == "–"
+
+
+def test_how_realism_is_made_is_said() -> None:
+    plain = [{"name": "a", "fused": None}, {"name": "b"}]
+    assert wording.combination(plain).startswith("combines them on the logit scale, with half")
+    fused = [
+        {"name": "a", "fused": {"weight": 0.77, "offset": 0.11}},
+        {"name": "b", "fused": {"weight": 0.33, "offset": 0.11}},
+    ]
+    assert (
+        wording.combination(fused)
+        == "has the logit 0.77 times that of a plus 0.33 times that of b plus 0.22"
+    )
