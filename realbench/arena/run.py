@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
@@ -25,7 +26,7 @@ from realbench.arena.results import ArenaRun, comparisons_of, counting, rate_vot
 from realbench.arena.turn import SCHEDULES, Progress, Schedule, Turn, count_pairs
 from realbench.arena.vote_log import Seal, VoteLog
 from realbench.arena.votes import Vote
-from realbench.errors import RealBenchError, UsageError
+from realbench.errors import RealBenchError, RealBenchWarning, UsageError
 from realbench.prompts import load_suite
 from realbench.runs.files import output_folder
 from realbench.scoring.cache import cache_path, open_cache
@@ -141,6 +142,7 @@ def arena(
             notes=[*_log_notes(log), *lineup.notes],
             votes_log=log.seal,
         )
+        _warn_of_replacement(folder, lineup)
         write_manifest(folder, manifest)
         run = _Run(lineup, log, manifest, max_votes, tell)
         failure = run.ask(judges)
@@ -293,6 +295,21 @@ def _earlier_judges(folder: Path, log: VoteLog, lineup: Lineup) -> dict[str, Jud
         return {}
     voters = {vote.judge for vote in counting(log.votes, judges=judges, digests=_digests(lineup))}
     return {name: about for name, about in judges.items() if name in voters}
+
+
+def _warn_of_replacement(folder: Path, lineup: Lineup) -> None:
+    """Say which contestants of the run so far take no part in this one, which replaces it."""
+    try:
+        earlier = read_manifest(folder)["contestants"]
+    except RealBenchError:  # none, or killed before it was written
+        return
+    gone = [one["name"] for one in earlier if one["name"] not in lineup.contestants]
+    if gone:
+        message = (
+            f"{printable(folder)} held a run with {', '.join(map(printable, gone[:3]))}, too: its "
+            "ratings and report are replaced (the votes stay; another --out keeps all)"
+        )
+        warnings.warn(message, RealBenchWarning, stacklevel=3)
 
 
 def _earlier_seal(folder: Path) -> Seal | None:

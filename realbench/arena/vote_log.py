@@ -25,11 +25,12 @@ from realbench.arena.votes import Retraction, Vote
 from realbench.errors import RealBenchError
 from realbench.files import unique_keys
 from realbench.runs.files import checked, write_atomically
-from realbench.runs.folder import locked, make_run_folder
+from realbench.runs.folder import MANIFEST_FILE, locked, make_run_folder, read_json
 from realbench.text import printable
 
 VOTES_FILE = "votes.jsonl"
 _LOCK_FILE = ".votes.lock"
+_ACCEPTED = "accepted with --accept-edits"
 # How long a vote that costs nothing to repeat may wait to be synced.
 _SYNC_SECONDS = 0.1
 _CHAINED = re.compile(rb'(\{.*),"chain":"([0-9a-f]{64})"\}')
@@ -93,7 +94,7 @@ class LogContents:
             "whether they were changed cannot be told"
         )
         return [
-            *([f"accepted with --accept-edits: {edit}"] if edit else []),
+            *([f"{_ACCEPTED}: {edit}"] if edit else []),
             *([f"{self.cut}: what is missing was asked again"] if self.cut else []),
             *([old] if unchained else []),
         ]
@@ -431,6 +432,12 @@ def _written_anew(path: Path, contents: LogContents) -> LogContents:
     data, seal = _lines_of(contents.entries)
     write_atomically(path, data)
     return LogContents(contents.entries, len(data), 0, False, seal, contents.edit)
+
+
+def accepted_edits(out: Path) -> list[str]:
+    """Return what the manifest of a run says of edits of its votes that were accepted."""
+    notes = (read_json(out / MANIFEST_FILE) or {}).get("notes") or []
+    return [note for note in notes if str(note).startswith(_ACCEPTED)]
 
 
 def accept_edits(out: Path, seal: Seal | None) -> LogContents:

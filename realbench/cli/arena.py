@@ -308,12 +308,17 @@ def verify_command(
 ) -> int:
     """Verify that a run's votes are as they were written.
 
-    The exit code is 1 where a line was changed, removed, doubled or moved, or has no digest.
+    The exit code is 1 where a line was changed, removed, doubled or moved, or has no digest, also
+    if that was accepted with --accept-edits.
     """
     from realbench.arena.results import verify_run
+    from realbench.arena.vote_log import accepted_edits
 
     log = verify_run(run)
     shown = printable(run)
+    if edits := accepted_edits(run):
+        typer.echo(f"error: {shown}: {'; '.join(edits)}", err=True)
+        return 1
     if log.seal.unchained:
         typer.echo(f"error: {shown}: {log.notes[0]}", err=True)
         return 1

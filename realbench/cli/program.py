@@ -25,6 +25,7 @@ FORMER = {
 """Options by the names that they had before 0.2; a command that has the new one takes the old."""
 
 _MAY_BE_EMPTY = ("negative_prompt",)
+_ONCE = ("reference", "prompts")  # evidence: the last of several would stand in silence for all
 
 
 class Command(TyperCommand):
@@ -32,7 +33,7 @@ class Command(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         args = list(self._as_now(args))
-        values, _, _ = self.make_parser(ctx).parse_args(args=list(args))
+        values, _, order = self.make_parser(ctx).parse_args(args=list(args))
         params: list[Any] = list(self.params)
         for one in params:
             given = values.get(str(one.name))
@@ -40,6 +41,8 @@ class Command(TyperCommand):
             empty = any(isinstance(text, str) and not text.strip() for text in texts)
             if empty and one.name not in _MAY_BE_EMPTY:
                 raise typer.BadParameter("it is empty", ctx=ctx, param=one)
+            if one.name in _ONCE and order.count(one) > 1 and not one.multiple:
+                raise typer.BadParameter("it is taken once: give one", ctx=ctx, param=one)
         return super().parse_args(ctx, args)
 
     def _as_now(self, args: Sequence[str]) -> Iterator[str]:

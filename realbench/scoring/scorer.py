@@ -270,7 +270,7 @@ def _each(images: Any) -> Iterable[Any]:
             raise UsageError(f"give a list of images, not one {kind} of shape {shape}: [image]")
         if len(shape) != 4 or (kind == "tensor" and shape[1] != 3):
             hint = ": permute(0, 3, 1, 2)" if len(shape) == 4 and shape[3] == 3 else ""
-            raise UsageError(f"a {kind} of images must have shape (n, 3, H, W), not {shape}{hint}")
+            raise UsageError(f"{kind}s of images must have shape (n, 3, H, W), not {shape}{hint}")
         return list(images)
     if isinstance(images, str | bytes | os.PathLike | Mapping):
         raise UsageError(

@@ -24,9 +24,9 @@ from realbench.arena.judges.judge import Judge
 from realbench.arena.merging import merge
 from realbench.arena.results import ArenaRun, rate_run, verify_run
 from realbench.arena.run import ArenaInterrupted, Progress, arena
-from realbench.arena.vote_log import VOTES_FILE, EditedLogError, read_log
+from realbench.arena.vote_log import VOTES_FILE, EditedLogError, accepted_edits, read_log
 from realbench.arena.votes import Retraction, Vote
-from realbench.errors import RealBenchError, UsageError
+from realbench.errors import RealBenchError, RealBenchWarning, UsageError
 from tests.arena.judges import ByName
 
 FILES = ("ratings.csv", "ratings.json", "run.json", "report.html", VOTES_FILE)
@@ -205,7 +205,8 @@ def test_folders_and_judges_may_be_added_later(
 
 def test_a_folder_that_leaves_does_not_count(start: Start, folders: list[Path]) -> None:
     first = start(ByName())
-    run = arena(*folders[:2], judge=ByName(), out=first.out, resamples=20)
+    with pytest.warns(RealBenchWarning, match="held a run with c, too"):
+        run = arena(*folders[:2], judge=ByName(), out=first.out, resamples=20)
     assert run.contestants == ["a", "b"]
     assert standing_of(run)["n_comparisons"] == 3
     assert len(start(ByName()).votes) == 18
@@ -387,6 +388,8 @@ def test_an_edited_log_is_neither_rated_nor_merged_unless_it_is_said_to_be(
     assert "accepted with --accept-edits" in rated.manifest["notes"][-1]
     assert verify_run(tmp_path / "one").seal.lines == 17
     assert "accepted with --accept-edits" in rate_run(tmp_path / "one").manifest["notes"][-1]
+    assert len(accepted_edits(tmp_path / "one")) == 1
+    assert accepted_edits(tmp_path / "two") == []
     merged = merge([tmp_path / "one", tmp_path / "two"], tmp_path / "all")
     assert verify_run(tmp_path / "all").seal.lines == merged.n_votes == 35
 

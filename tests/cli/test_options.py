@@ -96,6 +96,17 @@ def test_an_empty_value_is_misuse(
     assert sorted(tmp_path.rglob("*")) == before
 
 
+@pytest.mark.parametrize("command", [("score", "a"), ("detectors", "bench", "--generated", "a")])
+def test_photographs_given_twice_are_misuse(
+    command: tuple[str, ...], tmp_path: Path, environment: dict[str, str]
+) -> None:
+    """The first folder would be passed over in silence."""
+    make_images(tmp_path / "a", 1)
+    twice = ["--reference", "a", "--reference", "b"]
+    told = error_line(realbench(*command, *twice, environment=environment, cwd=tmp_path, code=2))
+    assert "'--reference': it is taken once" in told
+
+
 def test_every_command_helps_without_markup(environment: dict[str, str]) -> None:
     for path in COMMANDS:
         path = () if path[-1].startswith("\0") else path
