@@ -24,7 +24,7 @@ from realbench.arena.records import (
 )
 from realbench.arena.results import ArenaRun, comparisons_of, counting, rate_votes
 from realbench.arena.turn import SCHEDULES, Progress, Schedule, Turn, count_pairs
-from realbench.arena.vote_log import Seal, VoteLog
+from realbench.arena.vote_log import VoteLog
 from realbench.arena.votes import Vote
 from realbench.errors import RealBenchError, RealBenchWarning, UsageError
 from realbench.prompts import load_suite
@@ -109,9 +109,10 @@ def arena(
             stack.enter_context(tempfile.TemporaryDirectory(prefix="realbench-arena-"))
         )
         inputs = [*folders, *([] if reference is None else [reference])]
-        log = stack.enter_context(
-            VoteLog(folder, inputs, seal=_earlier_seal(folder), accept_edits=accept_edits)
-        )
+        before = _earlier(folder)
+        seal = None if before is None else seal_of(before)
+        log = stack.enter_context(VoteLog(folder, inputs, seal=seal, accept_edits=accept_edits))
+        earlier = _earlier(folder)  # as it is now that no other run can change it
         with open_cache([cache_path()] if options.cache else []) as cache:
             lineup = line_up(
                 folders,
@@ -124,7 +125,7 @@ def arena(
             )
         manifest = describe_arena(
             lineup,
-            _earlier_judges(folder, log, lineup)
+            _earlier_judges(earlier, log, lineup)
             | {one.name: describe_judge(one) for one in judges},
             arguments={
                 "folders": [printable(one) for one in folders],
@@ -142,7 +143,8 @@ def arena(
             notes=[*_log_notes(log), *lineup.notes],
             votes_log=log.seal,
         )
-        _warn_of_replacement(folder, lineup)
+        if earlier is not None:
+            _warn_of_replacement(folder, earlier, lineup)
         write_manifest(folder, manifest)
         run = _Run(lineup, log, manifest, max_votes, tell)
         failure = run.ask(judges)
@@ -285,40 +287,35 @@ def _digests(lineup: Lineup) -> dict[tuple[str, str], str]:
     return {key: picture.sha256 for key, picture in lineup.pictures.items()}
 
 
-def _earlier_judges(folder: Path, log: VoteLog, lineup: Lineup) -> dict[str, JudgeUsed]:
-    """Return the judges of earlier runs that have votes on the pictures of this one."""
-    if not log.votes:
-        return {}
+def _earlier(folder: Path) -> ArenaManifest | None:
+    """Return the manifest of the run so far; None where there is none."""
     try:
-        judges = read_manifest(folder)["judges"]
+        return read_manifest(folder)
     except RealBenchError:  # killed before it was written, say
+        return None
+
+
+def _earlier_judges(
+    earlier: ArenaManifest | None, log: VoteLog, lineup: Lineup
+) -> dict[str, JudgeUsed]:
+    """Return the judges of earlier runs that have votes on the pictures of this one."""
+    if earlier is None or not log.votes:
         return {}
+    judges = earlier["judges"]
     voters = {vote.judge for vote in counting(log.votes, judges=judges, digests=_digests(lineup))}
     return {name: about for name, about in judges.items() if name in voters}
 
 
-def _warn_of_replacement(folder: Path, lineup: Lineup) -> None:
+def _warn_of_replacement(folder: Path, earlier: ArenaManifest, lineup: Lineup) -> None:
     """Say which contestants of the run so far take no part in this one, which replaces it."""
-    try:
-        earlier = read_manifest(folder)["contestants"]
-    except RealBenchError:  # none, or killed before it was written
-        return
-    gone = [one["name"] for one in earlier if one["name"] not in lineup.contestants]
+    names = [one["name"] for one in earlier["contestants"]]
+    gone = [name for name in names if name not in lineup.contestants]
     if gone:
         message = (
             f"{printable(folder)} held a run with {', '.join(map(printable, gone[:3]))}, too: its "
             "ratings and report are replaced (the votes stay; another --out keeps all)"
         )
         warnings.warn(message, RealBenchWarning, stacklevel=3)
-
-
-def _earlier_seal(folder: Path) -> Seal | None:
-    """Return what the manifest of the run so far says of its votes; None where there is none."""
-    try:
-        manifest = read_manifest(folder)
-    except RealBenchError:  # killed before it was written, say
-        return None
-    return seal_of(manifest)
 
 
 def _log_notes(log: VoteLog) -> list[str]:

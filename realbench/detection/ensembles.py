@@ -62,7 +62,11 @@ class Ensemble(BaseModel):
         return self
 
     def weighted(self, cards: Sequence[Card]) -> list[Card]:
-        """Return its detectors' cards, in its order, with their weights if it has them."""
+        """Return its detectors' cards, with their weights if it has them.
+
+        Args:
+            cards: in the order of ``detectors``.
+        """
         if self.weights is None:
             return list(cards)
         offset = self.bias / len(cards)

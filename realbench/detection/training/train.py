@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from realbench.detection.cards import check_name
-from realbench.detection.ensembles import find_ensemble
+from realbench.detection.ensembles import presets
 from realbench.detection.registry import EMBEDDED_DETECTORS, find_card
 from realbench.detection.training import run
 from realbench.detection.training.data import (
@@ -178,7 +178,8 @@ def train_detectors(
         )
         cards.append(find_card(out / name))
     if own is None and set(recipes) == set(EMBEDDED_DETECTORS):
-        cards = find_ensemble("default").weighted(cards)
+        cards.sort(key=lambda card: EMBEDDED_DETECTORS.index(card.name))
+        cards = presets()["default"].weighted(cards)
     sample = conformal_sample(cards, tables)
     sample.write(out if len(cards) > 1 else cards[0].path)
     if len(tables) > 1:
