@@ -43,8 +43,7 @@ def fit(
         images: what the views are of.
         fold: None for the final fit, on all of them.
     """
-    usable = np.array([*(image.trains(fold) for image in images), False, False])
-    chosen = usable[statistics.image]  # what was made on the spot is of no image
+    chosen = _learned_from(statistics, images, fold)
     owners = statistics.image[chosen]
     values = torch.from_numpy(statistics.values[chosen]).float()
     real = np.array([images[n].real for n in owners])
@@ -78,8 +77,7 @@ def adapt(
         network: trained; its regression is changed in place.
         statistics, images, fold: as for :func:`fit`.
     """
-    usable = np.array([*(image.trains(fold) for image in images), False, False])
-    chosen = usable[statistics.image]
+    chosen = _learned_from(statistics, images, fold)
     owners = statistics.image[chosen]
     real = torch.tensor([images[n].real for n in owners], dtype=torch.float32)
     weights = torch.from_numpy(view_weights(owners, images, recipe)).float()
@@ -100,6 +98,14 @@ def adapt(
         optimizer.step(loss)
     network.real.weight.add_(change.detach()[None, :-1])
     network.real.bias.add_(change.detach()[-1])
+
+
+def _learned_from(
+    statistics: Statistics, images: Sequence[TrainingImage], fold: int | None
+) -> np.ndarray:
+    """Return which views, bool (n,), are of images that a fold may learn from."""
+    usable = np.array([*(image.trains(fold) for image in images), False, False])
+    return usable[statistics.image]  # what was made on the spot is of no image
 
 
 def _made(network: PatchStatistics, statistics: Statistics, what: int) -> Tensor:
