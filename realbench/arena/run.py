@@ -26,6 +26,7 @@ from realbench.arena.results import ArenaRun, comparisons_of, counting, rate_vot
 from realbench.arena.turn import SCHEDULES, Progress, Schedule, Turn, count_pairs
 from realbench.arena.vote_log import VoteLog
 from realbench.arena.votes import Vote
+from realbench.config.settings import checked_settings
 from realbench.errors import RealBenchError, RealBenchWarning, UsageError
 from realbench.prompts import load_suite
 from realbench.runs.files import output_folder
@@ -52,6 +53,7 @@ class ArenaInterrupted(KeyboardInterrupt):
         self.run = run
 
 
+@checked_settings
 def arena(
     *folders: str | Path,
     judge: str | Judge | Sequence[str | Judge] = DEFAULT_JUDGES,
@@ -315,7 +317,7 @@ def _warn_of_replacement(folder: Path, earlier: ArenaManifest, lineup: Lineup) -
             f"{printable(folder)} held a run with {', '.join(map(printable, gone[:3]))}, too: its "
             "ratings and report are replaced (the votes stay; another --out keeps all)"
         )
-        warnings.warn(message, RealBenchWarning, stacklevel=3)
+        warnings.warn(message, RealBenchWarning, stacklevel=4)
 
 
 def _log_notes(log: VoteLog) -> list[str]:

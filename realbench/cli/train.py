@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import os
+import sys
+import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -37,6 +41,8 @@ Set = Annotated[
         "--set", metavar="TABLE.KEY=VALUE", help="Another value than the config's; may be repeated."
     ),
 ]
+_SECONDS_A_LINE = 15.0
+
 Seed = Annotated[int | None, options.seed("Of every random choice. (default: the config's)")]
 
 
@@ -61,15 +67,36 @@ def check_installed(
 
 
 def training_bar(*, quiet: bool, json_: bool) -> Any:
-    """Return what yields a callback that draws a bar with time left, on a terminal alone."""
+    """Return what yields a callback that shows how far a training is.
+
+    It draws a bar with time left on a terminal, and elsewhere writes a line now and then.
+    """
     shown = _is_first_process() and not quiet and not json_
+    if shown and not sys.stderr.isatty():
+        return contextlib.nullcontext(_Lines())
     return progress_bar(_draw, shown=shown, stage="loading")
 
 
 def _draw(bar: StageBar, progress: Progress) -> None:
     bar.enter(progress.stage, progress.total or None)
-    reward = "" if progress.reward is None else f"reward {progress.reward:.3f}"
-    bar.show(progress.done, progress.total or None, reward)
+    bar.show(progress.done, progress.total or None, _reward(progress))
+
+
+def _reward(progress: Progress) -> str:
+    return "" if progress.reward is None else f"reward {progress.reward:.3f}"
+
+
+class _Lines:
+    """Writes a progress to the standard error output, at most every few seconds."""
+
+    def __init__(self) -> None:
+        self._told = -math.inf
+
+    def __call__(self, progress: Progress) -> None:
+        if time.monotonic() - self._told >= _SECONDS_A_LINE:
+            self._told = time.monotonic()
+            far = f" {progress.done} of {progress.total}" if progress.total else ""
+            typer.echo(f"{progress.stage}{far} {_reward(progress)}".rstrip(), err=True)
 
 
 def _is_first_process() -> bool:

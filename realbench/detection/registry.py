@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from realbench.config.settings import checked_settings
 from realbench.content import content_path
 from realbench.detection.calibration import CALIBRATION_FILE, read_calibration
 from realbench.detection.cards import Card, read_card
@@ -124,6 +125,7 @@ def check_names(names: Sequence[str]) -> None:
         raise UsageError(f"detector {twice!r} is given twice: name each one once")
 
 
+@checked_settings
 def load_detector(
     detector: str | Path | Card,
     device: str = "cpu",

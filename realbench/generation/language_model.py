@@ -65,9 +65,11 @@ def find_trained(source: str) -> TrainedRewriter | None:
         folder = folder / REWRITER_FOLDER
     path = folder / REWRITER_FILE
     if not path.is_file():
-        if (folder / "checkpoints").is_dir() and not (folder / "config.json").exists():
+        begun = any((folder / name).exists() for name in (".lock", "checkpoints"))
+        if begun and not (folder / "config.json").exists():
             raise UsageError(
-                f"{printable(folder)} is a training run that has no rewriter yet: let it finish"
+                f"{printable(folder)} is a training run that has no rewriter yet: let it finish, "
+                "or, if it failed, make it again"
             )
         return None
     try:

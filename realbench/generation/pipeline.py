@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from realbench.config.settings import checked_settings
 from realbench.errors import RealBenchError, UsageError
 from realbench.files import file_sha256
 from realbench.hub_errors import hub_reason, quiet_hub
@@ -44,6 +45,7 @@ class Lora:
             return cls(text)  # a path with "=" in it
 
 
+@checked_settings
 @dataclass(frozen=True, slots=True)
 class PipelineOptions:
     """Which pipeline, and what it is called with; None leaves the pipeline's own default.

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from realbench.config.settings import checked_settings
 from realbench.content import content_path
 from realbench.errors import RealBenchError, UsageError
 from realbench.generation.language_model import find_trained, load_language_model
@@ -18,6 +19,7 @@ DEFAULT_INSTRUCTION = "photographic-v1"
 DEFAULT_TOKENS = 256
 
 
+@checked_settings
 @dataclass(frozen=True, slots=True)
 class RewriterOptions:
     """Which model rewrites prompts, and what it is told.

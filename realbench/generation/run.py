@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from realbench.config.settings import checked_settings
 from realbench.errors import RealBenchWarning, UsageError
 from realbench.files import file_sha256
 from realbench.generation.pipeline import Pipeline, PipelineOptions, choose_dtype
@@ -71,6 +72,7 @@ def _short(text: str) -> str:
 _SAVE_EVERY = 10.0  # seconds; what a killed run has not written down is found out again
 
 
+@checked_settings
 @dataclass(frozen=True, slots=True)
 class GenerateOptions:
     """How images are made.
@@ -129,6 +131,7 @@ def image_seed(seed: int, prompt_id: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}/{prompt_id}".encode()).digest()[:4], "big")
 
 
+@checked_settings
 def generate(
     suite: str | Path | Suite,
     out: str | Path,

@@ -14,6 +14,7 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 
+from realbench.config.settings import checked_settings
 from realbench.detection.cards import Card
 from realbench.detection.ensemble import combine, disagreement, fused_terms, probability
 from realbench.detection.ensembles import find_cards
@@ -157,11 +158,12 @@ class ScoreRun:
         return folder
 
 
+@checked_settings
 def score(
     *folders: str | Path,
     prompts: str | Path | None = None,
     reference: str | Path | None = None,
-    detectors: Sequence[str | Path] = DEFAULT_DETECTORS,
+    detectors: str | Path | Sequence[str | Path] = DEFAULT_DETECTORS,
     quality: Sequence[str | Path] = (),
     weights: Mapping[str, Mapping[str, str | Path]] | None = None,
     out: str | Path | None = None,
@@ -210,7 +212,6 @@ def score(
         RealBenchError: weights or results that cannot be read or written.
     """
     started = datetime.now(UTC)
-    run_folder = None if out is None else output_folder(out)
     run_folder = None if out is None else output_folder(out)
     check_bound(max_false_alarm)
     _check_numbers(max_pixels=max_pixels, workers=workers, batch_size=batch_size, seed=seed + 1)
@@ -320,7 +321,7 @@ def _warn_of_replacement(out: Path, names: Sequence[str]) -> None:
             f"{printable(out)} held a run that had {', '.join(map(printable, gone[:3]))}, too: its "
             "files are replaced (scores stay in the cache; another --out keeps both)"
         )
-        warnings.warn(message, RealBenchWarning, stacklevel=3)
+        warnings.warn(message, RealBenchWarning, stacklevel=4)
 
 
 def _check_numbers(**numbers: int | None) -> None:

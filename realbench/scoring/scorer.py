@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from realbench.config.settings import checked_settings
 from realbench.detection.cards import Card
-from realbench.detection.detector import keep_freed_memory, prepare_for
+from realbench.detection.detector import Detector, keep_freed_memory, prepare_for
 from realbench.detection.ensemble import combine, disagreement, fused_terms, probability
 from realbench.detection.ensemble import weights as weights_of
 from realbench.detection.ensembles import choose_cards, find_cards
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     import torch
     from PIL import Image
 
-    from realbench.detection.detector import Detector
     from realbench.stats import VerdictRule
 
     Images: TypeAlias = (
@@ -90,6 +90,10 @@ def choose_device(device: str | torch.device) -> str:
             return "cuda"
         return "mps" if torch.backends.mps.is_available() else "cpu"
     try:
+        torch.device(device)
+    except RuntimeError as error:  # it lists all kinds that it knows
+        raise UsageError(f"no device {device!r}: give auto, cpu, cuda, cuda:1 or mps") from error
+    try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         first = str(error).splitlines()[0]
@@ -119,9 +123,10 @@ class Scorer:
     It can be pickled, so that worker processes have one: each loads the detectors anew.
     """
 
+    @checked_settings
     def __init__(
         self,
-        detectors: Sequence[str | Path | Detector] = DEFAULT_DETECTORS,
+        detectors: str | Path | Sequence[str | Path | Card | Detector] = DEFAULT_DETECTORS,
         *,
         device: str | torch.device = "auto",
         batch_size: int | None = None,

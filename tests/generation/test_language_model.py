@@ -147,8 +147,9 @@ def test_a_damaged_rewriter_is_one_line(tmp_path: Path, record: str, message: st
     assert "\n" not in str(error.value)
 
 
-def test_a_run_that_is_not_finished_has_no_rewriter(tmp_path: Path) -> None:
-    (tmp_path / "checkpoints").mkdir()
+@pytest.mark.parametrize("left", ["checkpoints", ".lock"])  # the latter by one that failed at once
+def test_a_run_that_is_not_finished_has_no_rewriter(tmp_path: Path, left: str) -> None:
+    (tmp_path / left).mkdir()
     with pytest.raises(UsageError, match="has no rewriter yet: let it finish"):
         load(str(tmp_path))
 

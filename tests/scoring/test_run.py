@@ -151,7 +151,7 @@ def test_arguments_that_make_no_sense_are_refused(make_folder: FolderMaker, card
         realbench.score(folder, detectors=[])
     with pytest.raises(UsageError, match="'tiny' is given twice"):
         realbench.score(folder, detectors=[card, card])
-    with pytest.raises(UsageError, match="'nowhere' cannot be used here"):
+    with pytest.raises(UsageError, match="no device 'nowhere': give auto, cpu"):
         realbench.score(folder, detectors=[card], device="nowhere")
 
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
+from realbench.config.settings import checked_settings
+
 Verdict = Literal["first", "second", "tie", "invalid"]
 
 
@@ -118,6 +120,7 @@ class Judge(Protocol):
         """
 
 
+@checked_settings
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JudgeOptions:
     """The options that judges may take; each judge reads those that concern it.

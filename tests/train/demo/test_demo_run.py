@@ -46,9 +46,11 @@ def test_an_iteration_from_the_command_to_the_report(tmp_path: Path) -> None:
     assert summary["command"] == "realgen-train demo --seed 5 --iterations 1"
     assert summary["command"] in page
     assert (out / "lora" / "pytorch_lora_weights.safetensors").is_file()
+    assert "loading" not in done.stderr  # of --json nothing but the result is wanted
     _loads_into_the_pipeline(out / "lora")
-    other = _demo(out, "--iterations", "1", "--seed", "6", "--quiet")
+    other = _demo(out, "--iterations", "1", "--seed", "6")
     assert other.returncode == 2
+    assert other.stderr.startswith("loading\n")  # no terminal: lines, not a bar
     assert "Traceback" not in other.stderr
 
 
