@@ -15,11 +15,13 @@ SCORING_VERSION = 1
 
 # By the module of detection/families that builds them; other names are plug-ins'.
 FAMILIES = {
+    "clip-blocks": "clip",
     "clip-experts": "experts",
     "clip-linear": "clip",
     "clip-svd": "clip",
     "clip-zeroshot": "clip",
     "dino-experts": "experts",
+    "dino-lora": "published",
     "native-crops": "embedded",
     "timm-classifier": "published",
     "trace-cnn": "trace_cnn",
@@ -48,11 +50,14 @@ class InputSpec(Strict):
     )
     mean: Triple = (0.5, 0.5, 0.5)
     std: Triple = (0.5, 0.5, 0.5)
-    fit: Literal["squash", "short-side", "center-crop", "letterbox"] | None = Field(
+    fit: Literal["squash", "short-side", "center-crop", "five-crops", "letterbox"] | None = Field(
         default=None,
-        description="how a published network's view is made: the whole picture squashed to a "
+        description="how a published network's views are made: the whole picture squashed to a "
         "square; the short side scaled to size, then the middle; the middle, never scaled; the "
-        "long side scaled to size, the rest black",
+        "middle and the four corners, never scaled; the long side scaled to size, the rest black",
+    )
+    short_side: int | None = Field(
+        default=None, ge=16, le=4096, description="to which it is scaled, where that is not size"
     )
     squash_first: int | None = Field(
         default=None, ge=16, le=4096, description="side to which the picture is squashed before"

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import pickle
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,13 +42,26 @@ def load_weights(network: nn.Module, card: Card) -> None:
         RealBenchError: the file is missing, altered, holds more than tensors, or is of another
             network.
     """
-    path, state = card.weights_path, unpack(card_tensors(card))
-    try:
+    state = unpack(card_tensors(card))
+    with fitting(card):
         network.load_state_dict(state)
-    except RuntimeError as error:
-        first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
+
+
+@contextmanager
+def fitting(card: NetworkCard, part: str = "weights") -> Iterator[None]:
+    """Turn what shows that weights are of another network into one line."""
+    try:
+        yield
+    except KeyError as error:
         raise RealBenchError(
-            f"{path} does not fit {card.model.architecture!r} of its card: {first[:200]}"
+            f"{card.locate(part)} does not fit family {card.family!r} of its card: it has no "
+            f"tensor {error}"
+        ) from error
+    except RuntimeError as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        raise RealBenchError(
+            f"{card.locate(part)} does not fit {card.model.architecture!r} of its card: "
+            f"{lines[min(1, len(lines) - 1)][:200]}"
         ) from error
 
 

@@ -15,7 +15,7 @@ from realbench.detection.cards import Card, NetworkCard
 from realbench.detection.families.published import published
 from realbench.detection.families.views import ViewsDetector
 from realbench.detection.specs import ClassesSpec
-from realbench.detection.weights import card_tensors
+from realbench.detection.weights import card_tensors, fitting
 from realbench.errors import RealBenchError, UsageError
 
 _IMAGE = "visual."
@@ -117,24 +117,6 @@ def _load(
     floats = {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
     with fitting(card, part):
         module.load_state_dict(floats, assign=assign)
-
-
-@contextmanager
-def fitting(card: NetworkCard, part: str = "weights") -> Iterator[None]:
-    """Turn what shows that weights are of another network into one line."""
-    try:
-        yield
-    except KeyError as error:
-        raise RealBenchError(
-            f"{card.locate(part)} does not fit family {card.family!r} of its card: it has no "
-            f"tensor {error}"
-        ) from error
-    except RuntimeError as error:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        raise RealBenchError(
-            f"{card.locate(part)} does not fit {card.model.architecture!r} of its card: "
-            f"{lines[min(1, len(lines) - 1)][:200]}"
-        ) from error
 
 
 # Every published CLIP transformer has heads of this width.
@@ -340,3 +322,65 @@ def build_clip_svd(card: Card) -> ViewsDetector:
         tower = PooledVision(folded(part(state, "backbone.")))
         head = linear(part(state, "head."))
     return published(card, LinearProbe(tower, head), head.out_features)
+
+
+class BlockTokens(nn.Module):
+    """Maps normalised pictures (n, 3, S, S) to (n, 1), as RINE (Koutlis and Papadopoulos, 2024).
+
+    The class token of every block, after the block's second normalisation, is projected; the sum
+    of the blocks', weighed for each component of the projection, is projected again and judged.
+
+    Args:
+        encoder: of open_clip.
+        state: ``alpha`` (1, blocks, D), and layers ``proj1.*``, ``proj2.*`` and ``head.*``.
+    """
+
+    shares: Tensor
+
+    def __init__(self, encoder: Any, state: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.register_buffer("shares", state["alpha"].float().softmax(dim=1))
+        self.tokens = perceptron(state, "proj1", 1)
+        self.whole = perceptron(state, "proj2", 1)
+        head = perceptron(state, "head", 0)
+        depths = [len(one) // 2 for one in (self.tokens, self.whole, head)]
+        if depths[0] != depths[1] or depths[2] != 3 or len(state) != 1 + 2 * sum(depths):
+            raise KeyError("proj1.*, proj2.* or head.*")
+        self.head = head[:-1]
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens: list[Tensor] = []
+        hooks = [
+            block.ln_2.register_forward_hook(lambda _, __, output: tokens.append(output[:, 0]))
+            for block in self.encoder.transformer.resblocks
+        ]
+        try:
+            self.encoder(x)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        weighed = self.shares * self.tokens(torch.stack(tokens, dim=1))
+        return self.head(self.whole(weighed.sum(dim=1)))
+
+
+def perceptron(state: Mapping[str, Tensor], name: str, number: int) -> nn.Sequential:
+    """Return linear layers, every third from ``number`` on, with a ReLU after each."""
+    layers: list[nn.Module] = []
+    while f"{name}.{number}.weight" in state:
+        layers += [linear(part(state, f"{name}.{number}.")), nn.ReLU()]
+        number += 3
+    return nn.Sequential(*layers)
+
+
+def build_clip_blocks(card: Card) -> ViewsDetector:
+    """Build the detector of a ``clip-blocks`` card: ``backbone`` is CLIP, ``weights`` the rest."""
+    if card.backbone is None:
+        raise UsageError(
+            f"{card.path}: a clip-blocks card says where the CLIP model is: [backbone]"
+        )
+    state = card_tensors(card)  # before the large file, so that a wrong small one shows at once
+    encoder = image_encoder(card, "backbone")
+    with fitting(card):
+        network = BlockTokens(encoder, state)
+    return published(card, network, 1)

@@ -19,7 +19,6 @@ from realbench.detection.cards import Card
 from realbench.detection.families.clip import (
     HEAD_WIDTH,
     PooledVision,
-    fitting,
     gates_of,
     layer_count,
     linear,
@@ -27,7 +26,7 @@ from realbench.detection.families.clip import (
 )
 from realbench.detection.families.published import published
 from realbench.detection.families.views import ViewsDetector
-from realbench.detection.weights import card_tensors
+from realbench.detection.weights import card_tensors, fitting
 from realbench.errors import RealBenchError, UsageError
 
 _PROJECTIONS = ("q_proj", "k_proj", "v_proj", "out_proj")
