@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+    from realbench.distances.compare import Distances
     from realbench.scoring.records import MeasureUsed, Summary
     from realbench.scoring.run import Progress, ScoreRun
 
@@ -49,6 +50,14 @@ def score(
     out: Annotated[
         Path | None, options.out("Write scores.csv, summary.json, run.json, report.html.")
     ] = None,
+    distances: Annotated[
+        bool,
+        typer.Option(
+            "--distances",
+            help="Compare each folder as a whole with the photographs, too: FD, KD, two-sample "
+            "test, precision, recall, density, coverage. (needs --reference)",
+        ),
+    ] = False,
     matched: options.Matched = False,
     device: options.Device = "auto",
     precision: options.Precision = "float32",
@@ -91,6 +100,7 @@ def score(
             quality=quality or (),
             weights=parse_weights(weights or []),
             out=out,
+            distances=distances,
             matched=matched,
             device=device,
             precision=precision,
@@ -129,7 +139,7 @@ def _first(run: ScoreRun) -> str:
 
 
 def _draw(bar: StageBar, progress: Progress) -> None:
-    bar.enter("scoring", progress.total)
+    bar.enter(progress.stage, progress.total)
     bar.show(progress.done, progress.total, f"{bar.speed:.1f} images/s" if bar.speed else "")
 
 
@@ -148,6 +158,8 @@ def print_run(run: ScoreRun, out: Path | None) -> None:
         print_table(console, _verdicts(run.summary))
     if run.manifest.get("quality"):
         print_table(console, _quality(run.summary, run.manifest["quality"]))
+    if record := run.summary.get("distances"):
+        print_table(console, _distances(record))
     notes = [f"Note: {note}" for note in run.summary["notes"]]
     for line in [*ties(run.summary["pairs"], "Holm-adjusted"), *notes]:
         console.print(printable(line))
@@ -233,6 +245,31 @@ def _quality(summary: Summary, measures: list[MeasureUsed]) -> Table:
         for one in measures:
             value = entry["quality"][one["name"]]
             row += [figure(value), str(value["n"])]
+        add_texts(table, row, style="dim" if is_photos else None, end_section=is_photos)
+    return table
+
+
+def _distances(record: Distances) -> Table:
+    """Each folder's distances from the photographs, below those of photographs themselves."""
+    from rich.text import Text
+
+    from realbench.distances.compare import KINDS
+
+    order = list(record["photographs"])
+    table = figures_table(
+        f"distances of {record['n']} pictures from {record['n']} photographs, below it the 95 % "
+        "interval over prompts; ↓ lower, ↑ higher is closer; the first row is photographs "
+        "against photographs of the same folder (other folders of photographs are told apart, too)"
+    )
+    table.add_column("folder", min_width=11)
+    for kind in order:
+        arrow = "↓" if KINDS[kind].lower_is_closer else "↑"
+        table.add_column(Text(f"{KINDS[kind].title} {arrow}"), justify="right", min_width=9)
+    rows: list[tuple[str, Mapping[str, Any], bool]]
+    rows = [("photographs", record["photographs"], True)]
+    rows += [(one["folder"], one["figures"], False) for one in record["folders"]]
+    for name, figures, is_photos in rows:
+        row = [name, *(figure(figures.get(kind), KINDS[kind].digits) for kind in order)]
         add_texts(table, row, style="dim" if is_photos else None, end_section=is_photos)
     return table
 

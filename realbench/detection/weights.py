@@ -15,7 +15,7 @@ from realbench.errors import RealBenchError
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from realbench.detection.cards import Card, NetworkCard
+    from realbench.detection.cards import NetworkCard
 
 _SCALE = "::scale"  # of the int8 tensor whose name stands before it
 _WORTH_PACKING = 16_384  # values; smaller tensors stay in half precision
@@ -32,7 +32,7 @@ def card_tensors(card: NetworkCard, part: str = "weights") -> dict[str, Tensor]:
     return read_checkpoint(card.locate(part), key=spec.key, strip_prefix=spec.strip_prefix)
 
 
-def load_weights(network: nn.Module, card: Card) -> None:
+def load_weights(network: nn.Module, card: NetworkCard) -> None:
     """Check the card's weights file against its hash and load it into ``network``.
 
     Half-precision weights and packed ones (see :func:`pack`), as the bundled files hold them,
@@ -65,11 +65,11 @@ def fitting(card: NetworkCard, part: str = "weights") -> Iterator[None]:
         ) from error
 
 
-def pack(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def pack(state: Mapping[str, Tensor], levels: int = 127) -> dict[str, Tensor]:
     """Round weights for a small file: matrices to 8 bits, the rest to half precision.
 
-    A matrix (at least two rows and 16,384 values) becomes int8 in [-127, 127] with one
-    half-precision scale per row, its output channel.
+    A matrix (at least two rows and 16,384 values) becomes int8 in [-levels, levels] with one
+    half-precision scale per row, its output channel. Fewer levels compress to fewer bits.
 
     Args:
         state: float32 tensors and others, which stay as they are.
@@ -84,8 +84,8 @@ def pack(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
             packed[name] = value.half().contiguous()
         else:
             rows = value.float().flatten(1)
-            scale = (rows.abs().amax(dim=1) / 127).clamp(min=1e-7).half()
-            integers = (rows / scale.float()[:, None]).round().clamp(-127, 127)
+            scale = (rows.abs().amax(dim=1) / levels).clamp(min=1e-7).half()
+            integers = (rows / scale.float()[:, None]).round().clamp(-levels, levels)
             packed[name] = integers.to(torch.int8).view(value.shape).contiguous()
             packed[name + _SCALE] = scale
     return packed

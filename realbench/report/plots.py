@@ -268,16 +268,28 @@ def scatter(x: np.ndarray, y: np.ndarray, *, label: str, class_: str = "model") 
     if len(x) > SCATTER_LIMIT:
         keep = np.argsort(x, kind="stable")[np.linspace(0, len(x) - 1, SCATTER_LIMIT).astype(int)]
         x, y = x[keep], y[keep]
-    frame = _element("rect", {"class_": "frame", "x": 0, "y": 0, "width": 100, "height": 100})
     halves = _element("path", {"class_": "grid", "d": "M50 0V100M0 50H100"})
     diagonal = _element("path", {"class_": "reference", "d": "M0 100 100 0"})
-    path = "".join(f"M{100 * a:.1f} {100 - 100 * b:.1f}h0" for a, b in zip(x, y, strict=True))
-    size = "fine" if len(x) > 300 else "coarse"
-    dots = _element("path", {"class_": f"dots {size} {class_}", "d": path}) if path else None
+    return _square(label, halves, diagonal, _dots(x, y, class_))
+
+
+def cloud(sets: Sequence[tuple[np.ndarray, np.ndarray, str]], *, label: str) -> Markup:
+    """Draw sets of points on the unit square, each ``(x, y, class)``, the last on top."""
+    return _square(label, *(_dots(x[:SCATTER_LIMIT], y[:SCATTER_LIMIT], c) for x, y, c in sets))
+
+
+def _square(label: str, *children: Any) -> Markup:
+    frame = _element("rect", {"class_": "frame", "x": 0, "y": 0, "width": 100, "height": 100})
     attributes = {
         "class_": "plot scatter",
         "viewBox": "-3 -3 106 106",
         "role": "img",
         "aria_label": label,
     }
-    return _element("svg", attributes, frame, halves, diagonal, dots)
+    return _element("svg", attributes, frame, *children)
+
+
+def _dots(x: np.ndarray, y: np.ndarray, class_: str) -> Markup | None:
+    path = "".join(f"M{100 * a:.1f} {100 - 100 * b:.1f}h0" for a, b in zip(x, y, strict=True))
+    size = "fine" if len(x) > 300 else "coarse"
+    return _element("path", {"class_": f"dots {size} {class_}", "d": path}) if path else None

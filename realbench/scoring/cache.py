@@ -38,10 +38,14 @@ CREATE TABLE IF NOT EXISTS files (
 CREATE TABLE IF NOT EXISTS pixels (
   sha256 TEXT PRIMARY KEY, pixels TEXT NOT NULL, checksum BLOB NOT NULL
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS vectors (
+  sha256 TEXT NOT NULL, fingerprint TEXT NOT NULL, vector BLOB NOT NULL, checksum BLOB NOT NULL,
+  PRIMARY KEY (sha256, fingerprint)
+) WITHOUT ROWID;
 PRAGMA user_version = 2;
 COMMIT;
 """
-_TABLES = 3
+_TABLES = 4
 _VERSION = 2  # 0.1.0 left it at 0 and had no checksums
 # What SQLite reports of a whole file that cannot be used now: locked, on a full disk and so on.
 _NO_DAMAGE = {
@@ -201,6 +205,33 @@ class ScoreCache:
         # SQLite keeps -0.0 as 0, which adding 0.0 makes of it.
         rows = [(sha256, fingerprint, logit + 0.0) for sha256, logit in logits.items()]
         self._write([(*row, _checksum(*row)) for row in rows])
+
+    def vector(self, sha256: str, fingerprint: str) -> bytes | None:
+        """Return what a network made of an image, where that is known."""
+
+        def ask(database: sqlite3.Connection) -> bytes | None:
+            row = database.execute(
+                "SELECT vector, checksum FROM vectors WHERE sha256 = ? AND fingerprint = ?",
+                (sha256, fingerprint),
+            ).fetchone()
+            if row is not None and row[1] != _checksum(sha256, fingerprint, row[0]):
+                raise _DamagedError("an image's features do not fit their checksum")
+            return None if row is None else row[0]
+
+        return self._use(ask)
+
+    def put_vectors(self, fingerprint: str, vectors: Mapping[str, bytes]) -> None:
+        """Keep what a network made of images, by their hashes."""
+        rows = [(sha256, fingerprint, vector) for sha256, vector in vectors.items()]
+
+        def write(database: sqlite3.Connection) -> None:
+            with database:
+                database.executemany(
+                    "INSERT OR REPLACE INTO vectors VALUES (?,?,?,?)",
+                    [(*row, _checksum(*row)) for row in rows],
+                )
+
+        self._use(write)
 
     def close(self) -> None:
         """Write what is left and close; harmless when it happens twice."""

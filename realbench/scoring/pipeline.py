@@ -60,12 +60,16 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a run is: files finished of all, and how many of them came from the cache."""
+    """How far a run is: files finished of all, and how many of them came from the cache.
+
+    Where distances are computed, all files are gone through again for their ``features``.
+    """
 
     done: int
     total: int
     cached: int
     failed: int
+    stage: str = "scoring"
 
 
 @dataclass(slots=True)

@@ -18,6 +18,7 @@ from typing_extensions import TypedDict
 
 from realbench.detection.cards import Card
 from realbench.detection.specs import Level
+from realbench.distances.compare import Distances
 from realbench.errors import RealBenchError, UsageError
 from realbench.prompts import Suite
 from realbench.quality.cards import MeasureCard
@@ -33,7 +34,8 @@ if TYPE_CHECKING:
 
 TABLE_FILE = "scores.csv"
 AGAIN = "run realbench score again"
-TEXTS = ("folder", "image", "prompt_id", "sha256", "status", "reason", "verdict")
+_FIRST = ("folder", "image", "prompt_id", "sha256", "status", "reason")
+TEXTS = (*_FIRST, "verdict", "nearest_photograph")
 """The columns of the table that are texts; P(real), and measures, are numbers or empty."""
 
 _MISSING = "name a folder that realbench score wrote"
@@ -148,6 +150,7 @@ class Summary(TypedDict):
     pairs: list[FolderPair]
     reference: FolderSummary | None
     verdict: NotRequired[dict[str, Any] | None]
+    distances: NotRequired[Distances | None]
     confidence: float
     notes: list[str]
 
@@ -186,7 +189,7 @@ def read_table(folder: Path) -> pd.DataFrame:
     path = folder / TABLE_FILE
     try:
         table = table_of(path.read_bytes(), TEXTS)
-        _ = table[["realism", "disagreement", *TEXTS[:-1]]]
+        _ = table[["realism", "disagreement", *_FIRST]]
     except FileNotFoundError as error:
         raise UsageError(f"{printable(folder)} has no {path.name}: {_MISSING}") from error
     except (OSError, KeyError, ValueError) as error:

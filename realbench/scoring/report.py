@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from realbench.distances.report import distances_section
 from realbench.report import plots, wording
 from realbench.report.gallery import ImagePaths, disputed_pictures, folder_pictures
 from realbench.report.page import command_line, render_page, write_page
@@ -78,6 +79,7 @@ def render_score_report(
         "combination": wording.combination(manifest.get("detectors") or []),
         "quality": manifest.get("quality") or [],
         "agreement": _agreement(scored, entries, reference, detectors, paths),
+        "distances": distances_section(summary.get("distances"), reference, table, paths),
         "failures": table[table["status"] == "unreadable"][["folder", "image", "reason"]].to_dict(
             "records"
         ),
@@ -335,7 +337,9 @@ def _command(manifest: ScoreManifest) -> str:
         options.append((key, None if given == default else given))
     options += [("detector", one["name"]) for one in manifest["detectors"]]
     options += [("quality", one["name"]) for one in manifest.get("quality") or []]
-    return command_line(manifest, "score", [*options, ("seed", manifest["seed"])])
+    command = command_line(manifest, "score", [*options, ("seed", manifest["seed"])])
+    python = Path(str(manifest["argv"][:1] or "")).name != "realbench"
+    return command + (" --distances" if python and arguments.get("distances") else "")
 
 
 def rank_correlation(

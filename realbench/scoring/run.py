@@ -21,6 +21,8 @@ from realbench.detection.ensembles import find_cards
 from realbench.detection.registry import DEFAULT_DETECTORS
 from realbench.detection.specs import Precision
 from realbench.detection.verdict import check_bound, doubts, find_sample
+from realbench.distances.compare import add_distances, figures_table
+from realbench.distances.features import find_features
 from realbench.errors import RealBenchError, RealBenchWarning, UsageError
 from realbench.images import DEFAULT_MAX_PIXELS, ImageFile
 from realbench.prompts import load_suite
@@ -50,6 +52,7 @@ from realbench.scoring.folders import (
     notes_on_models,
     warn_of_other_prompts,
 )
+from realbench.scoring.layout import decoding_threads
 from realbench.scoring.pipeline import Progress
 from realbench.scoring.records import (
     ScoreManifest,
@@ -130,6 +133,12 @@ class ScoreRun:
         return pd.DataFrame(rows).set_index("folder")
 
     @property
+    def distances(self) -> pd.DataFrame:
+        """One row per folder and figure, as in ``distances.csv``; empty without distances."""
+        record = self.summary.get("distances")
+        return pd.DataFrame() if record is None else figures_table(record)
+
+    @property
     def failures(self) -> pd.DataFrame:
         """The rows of images that could not be read, with the reason."""
         return self.table[self.table["status"] == "unreadable"]
@@ -142,6 +151,8 @@ class ScoreRun:
     def write(self, out: str | Path) -> Path:
         """Write ``scores.csv``, ``summary.json``, ``run.json`` and ``report.html`` to ``out``.
 
+        And ``distances.csv``, where distances were asked for.
+
         Each file appears whole or not at all; the folder is made where it is missing.
 
         Raises:
@@ -152,6 +163,8 @@ class ScoreRun:
         folder = output_folder(out)
         make_folder(folder)
         write_atomically(folder / "scores.csv", table_csv(self.table))
+        if len(self.distances):
+            write_atomically(folder / "distances.csv", table_csv(self.distances))
         write_atomically(folder / "summary.json", json_bytes(self.summary))
         write_atomically(folder / "run.json", json_bytes(self.manifest))
         checked(folder / "report.html", lambda: write_score_report(self, folder))
@@ -167,6 +180,7 @@ def score(
     quality: Sequence[str | Path] = (),
     weights: Mapping[str, Mapping[str, str | Path]] | None = None,
     out: str | Path | None = None,
+    distances: bool = False,
     matched: bool = False,
     device: str = "auto",
     precision: Precision = "float32",
@@ -192,6 +206,8 @@ def score(
         matched: bring every image to one shape, size and format before a detector sees it, so
             that these tell no model from the photographs.
         out: folder that receives CSV, summary, manifest and report.
+        distances: whether to compare each folder as a whole with the photographs, too
+            (docs/distances.md).
         device: where the networks run; ``"auto"`` prefers a GPU.
         precision: of published networks; ``"bfloat16"`` is meant for GPUs, and moves their
             scores a little (the embedded detectors choose for themselves).
@@ -220,7 +236,10 @@ def score(
     suite = load_suite(prompts) if prompts is not None else None
     given = dict(weights or {})
     measures = find_measures(quality, given)
-    own = {card.name for card in measures}
+    if distances and reference is None:
+        raise UsageError("distances are from photographs: name their folder with --reference")
+    encoders = find_features(given) if distances else []
+    own = {card.name for card in [*measures, *encoders]}
     files = {name: parts for name, parts in given.items() if name not in own}
     cards = find_cards(detectors, files, precision)
     check_measures(measures, [card.name for card in cards], suite)
@@ -257,6 +276,23 @@ def score(
         if not matched:
             notes += _shortcut_notes(inputs, table)
         notes += add_quality(table, scores, networks, own_prompts, store, inputs.photos)
+        far = None
+        if distances and inputs.photos is not None:
+            far, more = add_distances(
+                table,
+                inputs.paths,
+                reference=inputs.photos,
+                folders=[name for name in inputs.folders if name != inputs.photos],
+                cards=encoders,
+                store=store,
+                seen=protocol,
+                device=networks.choose_device,
+                workers=decoding_threads(workers),
+                max_pixels=max_pixels,
+                seed=seed,
+                progress=progress and (lambda n, of: progress(Progress(n, of, 0, 0, "features"))),
+            )
+            notes += more
     seconds = time.perf_counter() - clock
 
     summary = summarize(
@@ -270,12 +306,14 @@ def score(
         seed=seed,
     )
     summary["notes"] += [*notes, *doubts(cards, rule)]
+    summary["distances"] = far
     manifest = describe_run(
         arguments={
             "folders": [printable(folder) for folder in folders],
             "prompts": None if prompts is None else printable(prompts),
             "reference": None if reference is None else printable(reference),
             "device": device,
+            "distances": distances,
             "matched": matched,
             "precision": precision,
             "max_false_alarm": max_false_alarm,

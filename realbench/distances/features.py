@@ -1,0 +1,258 @@
+"""The networks that turn pictures into features, their cards, and the features of files.
+
+Features are kept by what a picture holds and what its network is, as scores are, so that they are
+computed once. Files are read again for them: what the detectors saw was of another size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from pydantic import Field
+
+from realbench.content import content_path
+from realbench.detection.cards import NetworkCard, read_toml_card
+from realbench.errors import RealBenchError, UsageError
+from realbench.images import UnreadableImage, decode, read_bytes_and_hash
+from realbench.text import printable
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FEATURES_FILE = "features.toml"
+_VERSION = "features 1"  # raise it when the code changes the features of an unchanged card
+_BATCH = 16
+
+
+class FeatureCard(NetworkCard):
+    """One network of ``features/``, as read from its ``features.toml``."""
+
+    title: str = Field(description="what a report calls it")
+
+    def _code(self) -> dict[str, str]:
+        return {"features": _VERSION}
+
+
+def find_features(given: Mapping[str, Mapping[str, str | Path]]) -> list[FeatureCard]:
+    """Return the cards of the networks whose weights are on this machine; no hub is asked.
+
+    Args:
+        given: the user's own files, by name and part; other names than the networks' are ignored.
+
+    Raises:
+        UsageError: a card has no such part.
+    """
+    folder = content_path("features")
+    cards = [
+        read_toml_card(one / FEATURES_FILE, FeatureCard, "features")
+        for one in sorted(folder.iterdir())
+        if (one / FEATURES_FILE).is_file()
+    ]
+    named = [card.with_weights(given[card.name]) if card.name in given else card for card in cards]
+    return [card for card in named if not card.whats_missing()]
+
+
+class Store(Protocol):
+    """Where vectors are kept, such as a score cache."""
+
+    def vector(self, sha256: str, fingerprint: str) -> bytes | None:
+        """Return what is kept of a picture, by a network."""
+
+    def put_vectors(self, fingerprint: str, vectors: Mapping[str, bytes]) -> None:
+        """Keep a network's vectors, by the pictures' hashes."""
+
+
+class Seen(Protocol):
+    """What is done to a picture before a network sees it, such as the matched protocol."""
+
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        """Change uint8 RGB (H, W, 3)."""
+
+    def fingerprint(self, fingerprint: str) -> str:
+        """Return what features of a network with ``fingerprint`` are kept under."""
+
+
+def features_of(
+    files: Mapping[str, Path],
+    card: FeatureCard,
+    store: Store,
+    *,
+    seen: Seen,
+    device: Callable[[], str],
+    workers: int,
+    max_pixels: int,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, np.ndarray]:
+    """Return the features of pictures, float32 (d,) each, by the pictures' hashes.
+
+    Args:
+        files: a file of each picture, by SHA-256.
+        card: of the network.
+        store: what is known, and what learns the rest, batch by batch.
+        seen: what is done to pictures before.
+        device: returns where the network runs; not called where all is known.
+        workers: decoding threads.
+        max_pixels: larger pictures are not decoded.
+        progress: called with the number of pictures done and of all.
+
+    Raises:
+        RealBenchError: the network cannot be loaded, or a file was changed or removed.
+    """
+    key = seen.fingerprint(card.fingerprint)
+    kept = {one: store.vector(one, key) for one in files}
+    found = {one: np.frombuffer(data, np.float32) for one, data in kept.items() if data}
+    missing = [one for one in files if one not in found]
+    if not missing:
+        return found
+    network = load_features(card, device())
+
+    def prepare(sha256: str) -> Tensor:
+        return network.prepare(seen(_decoded(files[sha256], sha256, max_pixels)))
+
+    with ThreadPoolExecutor(workers) as pool:
+        chunks = [missing[n : n + _BATCH] for n in range(0, len(missing), _BATCH)]
+        waiting = [pool.submit(prepare, one) for one in chunks[0]]
+        for number, chunk in enumerate(chunks):
+            ready = [one.result() for one in waiting]
+            following = chunks[number + 1] if number + 1 < len(chunks) else []
+            waiting = [pool.submit(prepare, one) for one in following]
+            vectors = dict(zip(chunk, network.features(ready), strict=True))
+            store.put_vectors(key, {k: v.tobytes() for k, v in vectors.items()})
+            found |= vectors
+            if progress is not None:
+                progress(len(found), len(files))
+    return found
+
+
+def _decoded(path: Path, sha256: str, max_pixels: int) -> np.ndarray:
+    try:
+        data, now = read_bytes_and_hash(path)
+        if now == sha256:
+            return decode(data, max_pixels=max_pixels)
+    except UnreadableImage as error:
+        raise RealBenchError(f"{printable(path)}: {error.reason}") from error
+    raise RealBenchError(f"{printable(path)} was changed during the run: run it again")
+
+
+class Network(Protocol):
+    """A loaded network."""
+
+    def prepare(self, image: np.ndarray) -> Tensor:
+        """Turn uint8 RGB (H, W, 3) into what the network sees, on the CPU."""
+
+    def features(self, batch: Sequence[Tensor]) -> np.ndarray:
+        """Return the features, float32 (n, d), of prepared pictures."""
+
+
+class DinoFeatures:
+    """Class tokens of a vision transformer: the last one's, and one after a middle block.
+
+    Both pass the transformer's last normalisation: float32 (n, 2 d). The last block tells what a
+    picture shows, which the published distances compare; middle ones tell how it is rendered.
+    """
+
+    def __init__(self, card: FeatureCard, device: str) -> None:
+        import timm
+
+        from realbench.detection.weights import load_weights
+
+        self.card, self.device = card, device
+        self.network: Any = timm.create_model(
+            card.model.architecture, num_classes=0, img_size=card.input.size
+        )
+        load_weights(self.network, card)
+        self.network.eval().requires_grad_(False).to(device)
+
+    def prepare(self, image: np.ndarray) -> Tensor:
+        from realbench.quality.measure import normalized
+
+        return normalized(image, self.card.input)
+
+    def features(self, batch: Sequence[Tensor]) -> np.ndarray:
+        import torch
+
+        from realbench.detection.families.views import reduced_precision
+
+        with torch.inference_mode(), reduced_precision(self.device.split(":")[0]):
+            blocks = self.network.forward_intermediates(
+                torch.stack(list(batch)).to(self.device),
+                indices=sorted(self.card.model.blocks),
+                norm=True,
+                output_fmt="NLC",
+                intermediates_only=True,
+                return_prefix_tokens=True,
+            )
+            tokens = torch.cat([prefix[:, 0].float() for _, prefix in reversed(blocks)], dim=1)
+        return tokens.cpu().numpy()
+
+
+class ClipFeatures(DinoFeatures):
+    """The image embedding of a CLIP of open_clip."""
+
+    def __init__(self, card: FeatureCard, device: str) -> None:
+        from realbench.detection.families.clip import image_encoder
+
+        self.card, self.device = card, device
+        self.network = image_encoder(card, "weights").to(device)
+
+    def features(self, batch: Sequence[Tensor]) -> np.ndarray:
+        import torch
+
+        with torch.inference_mode():
+            return self.network(torch.stack(list(batch)).to(self.device)).float().cpu().numpy()
+
+
+class InceptionFeatures:
+    """The pooled features (2,048) of FID's Inception network, as torch-fidelity computes them."""
+
+    def __init__(self, card: FeatureCard, device: str) -> None:
+        import tempfile
+
+        import torch
+
+        from realbench.detection.weights import card_tensors
+
+        try:
+            from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+        except ImportError as error:
+            raise UsageError(
+                f"{card.title} needs torch-fidelity: pip install 'realgen[distances]'"
+            ) from error
+        self.device = device
+        # It would unpickle whatever the file holds, so it gets one that holds tensors alone.
+        with tempfile.TemporaryDirectory() as folder:
+            safe = Path(folder) / "weights.pth"
+            torch.save(card_tensors(card), safe)
+            self.network = FeatureExtractorInceptionV3("inception", ["2048"], str(safe)).to(device)
+
+    def prepare(self, image: np.ndarray) -> Tensor:
+        import torch
+
+        return torch.from_numpy(image).permute(2, 0, 1)
+
+    def features(self, batch: Sequence[Tensor]) -> np.ndarray:
+        import torch
+
+        with torch.inference_mode():  # of sizes of their own, so one by one
+            parts = [self.network(one[None].to(self.device))[0].cpu() for one in batch]
+        return torch.cat(parts).numpy()
+
+
+FAMILIES: dict[str, Callable[[FeatureCard, str], Network]] = {
+    "dino-features": DinoFeatures,
+    "clip-features": ClipFeatures,
+    "inception-features": InceptionFeatures,
+}
+
+
+def load_features(card: FeatureCard, device: str) -> Network:
+    """Load the network of a card.
+
+    Raises:
+        RealBenchError: the weights are missing, altered or do not fit.
+    """
+    return FAMILIES[card.family](card, device)

@@ -1,0 +1,117 @@
+"""The networks of ``features/``: which are on this machine, and what they compute."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from realbench.content import content_path
+from realbench.detection.cards import read_toml_card
+from realbench.detection.weights import pack, unpack
+from realbench.distances.features import (
+    FEATURES_FILE,
+    FeatureCard,
+    features_of,
+    find_features,
+    load_features,
+)
+from realbench.errors import RealBenchError, UsageError
+from realbench.images import read_bytes_and_hash
+from realbench.scoring.cache import ScoreCache
+from realbench.scoring.engine import Protocol
+from tests.conftest import FolderMaker
+
+
+def card_of(name: str) -> FeatureCard:
+    return read_toml_card(content_path("features") / name / FEATURES_FILE, FeatureCard, "features")
+
+
+def test_what_is_on_disk_is_used_and_the_rest_is_not_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REALBENCH_WEIGHTS", str(tmp_path))
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    names = [card.name for card in find_features({})]
+    assert "dinov2-small" in names
+    assert "inception-fid" not in names
+    given = {"inception-fid": {"weights": tmp_path}}
+    assert "inception-fid" in [card.name for card in find_features(given)]
+    with pytest.raises(UsageError, match="has weights, no 'head'"):
+        find_features({"dinov2-small": {"head": tmp_path}})
+
+
+def test_the_embedded_weights_are_those_of_their_source() -> None:
+    pytest.importorskip("onnx")
+    from realbench.detection.training.pretrained import ARCHITECTURE, load_pretrained
+
+    network = load_features(card_of("dinov2-small"), "cpu")
+    import timm
+
+    whole = timm.create_model(ARCHITECTURE, num_classes=0, img_size=224)
+    load_pretrained(whole, ARCHITECTURE)
+    ours = network.network.state_dict()  # type: ignore[attr-defined]
+    for name, value in whole.state_dict().items():
+        worst = (ours[name] - value).abs().max() / value.abs().max()
+        assert worst < 0.02, name  # half a step of the 31 that the largest weight of a row has
+
+
+def test_features_are_the_class_tokens_of_the_last_and_the_eighth_block() -> None:
+    network = load_features(card_of("dinov2-small"), "cpu")
+    images = np.random.default_rng(0).integers(0, 256, (2, 50, 80, 3), np.uint8)
+    prepared = [network.prepare(image) for image in images]
+    found = network.features(prepared)
+    assert found.shape == (2, 768)
+    whole = network.network  # type: ignore[attr-defined]
+    with torch.inference_mode():
+        tokens = whole._pos_embed(whole.patch_embed(torch.stack(prepared)))
+        for number, block in enumerate(whole.blocks):
+            tokens = block(tokens)
+            if number == 7:
+                eighth = whole.norm(tokens)[:, 0]
+        last = whole.norm(tokens)[:, 0]
+    # Products are in bfloat16 where the processor has it.
+    for part, expected in ((found[:, :384], last), (found[:, 384:], eighth)):
+        cosine = torch.cosine_similarity(torch.from_numpy(part), expected)
+        assert cosine.min() > 0.999
+
+
+def test_fewer_levels_are_fewer_values() -> None:
+    weights = torch.randn(32, 600, generator=torch.Generator().manual_seed(0))
+    packed = pack({"w": weights}, levels=31)
+    assert int(packed["w"].abs().max()) == 31
+    step = weights.abs().amax(dim=1, keepdim=True) / 31
+    assert ((unpack(packed)["w"] - weights).abs() <= 0.51 * step).all()
+
+
+def test_a_file_that_changed_during_the_run_is_told(make_folder: FolderMaker) -> None:
+    folder = make_folder("a", 1)
+    (path,) = folder.iterdir()
+    sha256 = read_bytes_and_hash(path)[1]
+    options = {
+        "seen": Protocol(),
+        "device": lambda: "cpu",
+        "workers": 1,
+        "max_pixels": 10**6,
+    }
+    card = card_of("dinov2-small")
+    found = features_of({sha256: path}, card, ScoreCache(None), **options)
+    assert found[sha256].shape == (768,)
+    with pytest.raises(RealBenchError, match="was changed during the run"):
+        features_of({"0" * 64: path}, card, ScoreCache(None), **options)
+
+
+def test_vectors_are_kept_and_damage_is_noticed(tmp_path: Path) -> None:
+    place = tmp_path / "scores.sqlite"
+    with ScoreCache(place) as cache:
+        cache.put_vectors("network", {"a": b"12345678"})
+    with ScoreCache(place) as cache:
+        assert cache.vector("a", "network") == b"12345678"
+        assert cache.vector("a", "another") is None
+    data = place.read_bytes()
+    assert data.count(b"12345678") == 1
+    place.write_bytes(data.replace(b"12345678", b"12345679"))
+    with ScoreCache(place) as cache, pytest.warns(UserWarning, match="was damaged"):
+        assert cache.vector("a", "network") is None
