@@ -18,6 +18,7 @@ from realbench.content import content_path
 from realbench.detection.cards import NetworkCard, read_toml_card
 from realbench.errors import RealBenchError, UsageError
 from realbench.images import UnreadableImage, decode, read_bytes_and_hash
+from realbench.runs.folder import install_command
 from realbench.text import printable
 
 if TYPE_CHECKING:
@@ -220,7 +221,7 @@ class InceptionFeatures:
             from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
         except ImportError as error:
             raise UsageError(
-                f"{card.title} needs torch-fidelity: pip install 'realgen[distances]'"
+                f"{card.title} needs torch-fidelity: {install_command('distances')}"
             ) from error
         self.device = device
         # It would unpickle whatever the file holds, so it gets one that holds tensors alone.
