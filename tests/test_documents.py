@@ -14,6 +14,7 @@ PAGES = [
     *sorted(ROOT.glob("detectors/**/README.md")),
     *sorted(ROOT.glob("examples/*/README.md")),
     *sorted(ROOT.glob("models/*/README.md")),
+    *sorted(ROOT.glob("features/*/README.md")),
 ]
 
 

@@ -59,6 +59,7 @@ def test_realbench_is_the_only_package(wheel: zipfile.ZipFile) -> None:
     "name",
     [
         "realbench/scoring/report.html",
+        "realbench/distances/section.html",
         "realbench/arena/report/report.html",
         "realbench/arena/report/arena.css",
         "realbench/arena/page/static/index.html",
@@ -102,6 +103,12 @@ def test_the_small_model_is_inside_and_within_its_budget(wheel: zipfile.ZipFile)
     content = [i for i in wheel.infolist() if i.filename.startswith("realbench/_content/models")]
     assert len([i for i in content if i.filename.endswith(".safetensors")]) == 2
     assert sum(i.file_size for i in content) <= 15e6
+
+
+def test_the_features_are_inside_and_within_their_budget(wheel: zipfile.ZipFile) -> None:
+    content = [i for i in wheel.infolist() if i.filename.startswith("realbench/_content/features")]
+    assert [i for i in content if i.filename.endswith("dinov2-small/weights.safetensors")]
+    assert sum(i.compress_size for i in content) <= 15e6
 
 
 def test_every_tracked_module_is_inside(wheel: zipfile.ZipFile) -> None:

@@ -19,7 +19,7 @@ from realbench.distances.features import FeatureCard, Seen, Store, features_of
 from realbench.distances.figures import Compute, Features, Side, Term
 from realbench.runs.folder import Open
 from realbench.stats import Interval, holm, rank_sets
-from realbench.stats.bootstrap import draw_weights, expanded_percentiles, row_blocks
+from realbench.stats.bootstrap import ROUNDING, draw_weights, expanded_percentiles, row_blocks
 from realbench.stats.record import Estimate, estimate
 
 RESAMPLES = 2000
@@ -224,7 +224,7 @@ def compare(
             both = Side(values[half], groups[half]), Side(values[rows], groups[rows])
             terms[name] |= COMPUTE[network](*both, seed)
     order = [kind for kind in KINDS if kind in terms[reference]]
-    draws = _draws(terms, groups[half], {k: groups[rows] for k, rows in sets.items()}, seed)
+    draws = resampled(terms, groups[half], {k: groups[rows] for k, rows in sets.items()}, seed)
     yardstick = {kind: estimate(draws[reference, kind][1]) for kind in order}
     ranked = {kind: _ranked(kind, used, terms, draws) for kind in order}
     _add_columns(table, features[DINO], photographs, counted, sets, terms)
@@ -273,7 +273,7 @@ def _notes(n: int, photographs: int, sizes: Mapping[str, int]) -> list[str]:
 Drawn = Mapping[tuple[str, str], tuple[np.ndarray, Interval]]
 
 
-def _draws(
+def resampled(
     terms: Mapping[str, Mapping[str, Term]],
     photographs: np.ndarray,
     pictures: Mapping[str, np.ndarray],
@@ -317,13 +317,6 @@ def _draws(
     return found
 
 
-def interval_of(
-    term: Term, photographs: np.ndarray, pictures: np.ndarray, seed: int = 0
-) -> Interval:
-    """Return the 95 % interval of one figure; the arrays are prompts (n,) of both sides."""
-    return _draws({"": {"": term}}, photographs, {"": pictures}, seed)["", ""][1]
-
-
 def _ranked(
     kind: str, names: Sequence[str], terms: Mapping[str, Mapping[str, Term]], draws: Drawn
 ) -> dict[str, RankedEstimate]:
@@ -337,7 +330,9 @@ def _ranked(
         spread = float((draws_a - draws_b).std(ddof=1))
         freedom = min(interval_a.n_groups, interval_b.n_groups) - 1
         distance = abs(closeness[a] - closeness[b])
-        p_values.append(2 * special.stdtr(freedom, -distance / spread) if spread else 1.0)
+        p_values.append(
+            2 * special.stdtr(freedom, -distance / spread) if spread > ROUNDING else 1.0
+        )
     apart = [pair for pair, p in zip(pairs, holm(p_values), strict=True) if p < SIGNIFICANCE]
     ranges, order = rank_sets(closeness, apart), np.argsort(np.negative(closeness), kind="stable")
     ranks = {int(index): rank for rank, index in enumerate(order, start=1)}

@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
-from scipy import special
 
 from realbench.stats import Interval, bootstrap_auc, bootstrap_share
 
@@ -166,26 +165,31 @@ def neighbourhoods(photographs: Side, pictures: Side, seed: int = 0) -> dict[str
     """Precision and recall (Kynkäänniemi et al. 2019, arXiv 1904.06991, equations 1 and 2).
 
     And density and coverage (Naeem et al. 2020, arXiv 2002.09797, equations 3 and 4), all with
-    balls out to the fifth neighbour. Their intervals hold the balls fixed: precision and density
-    are means over pictures, recall and coverage over photographs.
+    balls out to the fifth neighbour. The three shares are of one side, and the other side is drawn
+    as well: as both count alike, their intervals are wider by √2 than those of a share.
     """
     middle = photographs.features.mean(axis=0)  # distances lose digits far from the origin
     x, y = photographs.features - middle, pictures.features - middle
     k = min(NEIGHBOURS, len(x) - 1, len(y) - 1)
     reach_x, reach_y = _reach(x, k), _reach(y, k)
     inside = np.zeros(len(y))  # how many photographs' balls a picture lies in
-    recalled, covered = np.zeros(len(x), bool), np.zeros(len(x), bool)
+    holds = np.zeros(len(x))  # how many pictures a photograph's ball holds
+    recalled = np.zeros(len(x), bool)
     for start, squares in _squared(x, y):
         block = slice(start, start + len(squares))
         within = squares < reach_x[block, None]
         inside += within.sum(axis=0)
-        covered[block] = within.any(axis=1)
+        holds[block] = within.sum(axis=1)
         recalled[block] = (squares < reach_y).any(axis=1)
     return {
         "precision": _share(inside > 0, pictures.groups, photographs=len(x), seed=seed),
         "recall": _share(recalled, photographs.groups, pictures=len(y), seed=seed),
-        "density": Term(float(inside.mean() / k), np.zeros(len(x)), _centred(inside / k)),
-        "coverage": _share(covered, photographs.groups, pictures=len(y), seed=seed),
+        "density": Term(
+            float(inside.mean() / k),
+            _centred(holds * len(x) / (k * len(y))),
+            _centred(inside / k),
+        ),
+        "coverage": _share(holds > 0, photographs.groups, pictures=len(y), seed=seed),
     }
 
 
@@ -203,13 +207,20 @@ def _share(
     seed: int,
 ) -> Term:
     """Return a share of hits of one side; of the other one the number is given."""
-    own = _centred(hits.astype(np.float64))
+    own = np.sqrt(2) * _centred(hits.astype(np.float64))
     return Term(
         float(hits.mean()),
         own if photographs is None else np.zeros(photographs),
         own if pictures is None else np.zeros(pictures),
-        bootstrap_share(hits, groups, seed=seed),
+        _wider(bootstrap_share(hits, groups, seed=seed)),
     )
+
+
+def _wider(interval: Interval) -> Interval:
+    """Return an interval in [0, 1] that is wider by √2, of twice the variance."""
+    middle, ends = interval.estimate, np.array([interval.low, interval.high])
+    low, high = np.clip(middle + np.sqrt(2) * (ends - middle), 0, 1)
+    return replace(interval, low=float(low), high=float(high))
 
 
 def two_sample(photographs: Side, pictures: Side, seed: int = 0) -> dict[str, Term]:
@@ -241,11 +252,7 @@ def two_sample(photographs: Side, pictures: Side, seed: int = 0) -> dict[str, Te
         judged = ((x[out] - center) / scale) @ model.coef_[0]
         scores[out] = _placed(judged, judged)
     a, b = scores[real], scores[~real]
-    interval = bootstrap_auc(a, b, photographs.groups, pictures.groups, seed=seed)
-    if 0 < interval.estimate < 1:
-        middle, *ends = special.logit([interval.estimate, interval.low, interval.high])
-        low, high = special.expit(middle + np.sqrt(2) * (np.array(ends) - middle))
-        interval = replace(interval, low=float(low), high=float(high))
+    interval = _wider(bootstrap_auc(a, b, photographs.groups, pictures.groups, seed=seed))
     interval = replace(interval, n=len(b))
     wins = [np.sqrt(2) * _centred(one) for one in (_placed(a, b), 1 - _placed(b, a))]
     return {"auc": Term(interval.estimate, wins[0], wins[1], interval, b)}

@@ -276,6 +276,7 @@ def score(
         if not matched:
             notes += _shortcut_notes(inputs, table)
         notes += add_quality(table, scores, networks, own_prompts, store, inputs.photos)
+        seconds = time.perf_counter() - clock
         far = None
         if distances and inputs.photos is not None:
             far, more = add_distances(
@@ -293,8 +294,6 @@ def score(
                 progress=progress and (lambda n, of: progress(Progress(n, of, 0, 0, "features"))),
             )
             notes += more
-    seconds = time.perf_counter() - clock
-
     summary = summarize(
         table,
         folders=inputs.shown[: len(folders)],

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import numpy as np
+import open_clip
 import pytest
 import torch
+from PIL import Image
+from safetensors.torch import save_file
 
 from realbench.content import content_path
 from realbench.detection.cards import read_toml_card
@@ -23,6 +27,7 @@ from realbench.images import read_bytes_and_hash
 from realbench.scoring.cache import ScoreCache
 from realbench.scoring.engine import Protocol
 from tests.conftest import FolderMaker
+from tests.quality.tiny_clip import ARCHITECTURE, make_clip, register
 
 
 def card_of(name: str) -> FeatureCard:
@@ -45,13 +50,13 @@ def test_what_is_on_disk_is_used_and_the_rest_is_not_asked_for(
 
 def test_the_embedded_weights_are_those_of_their_source() -> None:
     pytest.importorskip("onnx")
-    from realbench.detection.training.pretrained import ARCHITECTURE, load_pretrained
+    from realbench.detection.training import pretrained
 
     network = load_features(card_of("dinov2-small"), "cpu")
     import timm
 
-    whole = timm.create_model(ARCHITECTURE, num_classes=0, img_size=224)
-    load_pretrained(whole, ARCHITECTURE)
+    whole = timm.create_model(pretrained.ARCHITECTURE, num_classes=0, img_size=224)
+    pretrained.load_pretrained(whole, pretrained.ARCHITECTURE)
     ours = network.network.state_dict()  # type: ignore[attr-defined]
     for name, value in whole.state_dict().items():
         worst = (ours[name] - value).abs().max() / value.abs().max()
@@ -76,6 +81,46 @@ def test_features_are_the_class_tokens_of_the_last_and_the_eighth_block() -> Non
     for part, expected in ((found[:, :384], last), (found[:, 384:], eighth)):
         cosine = torch.cosine_similarity(torch.from_numpy(part), expected)
         assert cosine.min() > 0.999
+
+
+def test_clip_features_are_open_clips(tmp_path: Path) -> None:
+    register(tmp_path)
+    model = make_clip()
+    weights = tmp_path / "open_clip_model.safetensors"
+    save_file({k: v.contiguous() for k, v in model.state_dict().items()}, weights)
+    given = card_of("clip-vit-large-336")
+    spec = {"input": {**given.input.model_dump(), "size": 224}}
+    card = given.changed(**spec, model={"architecture": ARCHITECTURE})
+    network = load_features(card.with_weights({"weights": weights}), "cpu")
+    image = np.random.default_rng(0).integers(0, 256, (260, 300, 3), np.uint8)
+    prepare = open_clip.image_transform(
+        224, is_train=False, mean=given.input.mean, std=given.input.std
+    )
+    with torch.inference_mode():
+        expected = model.encode_image(prepare(Image.fromarray(image))[None])
+    found = network.features([network.prepare(image)])
+    assert found == pytest.approx(expected.numpy(), abs=1e-4)
+
+
+@pytest.mark.slow
+def test_inception_features_are_torch_fidelitys(tmp_path: Path) -> None:
+    module = pytest.importorskip("torch_fidelity.feature_extractor_inceptionv3")
+    weights = tmp_path / "weights.pth"
+    torch.manual_seed(0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module.FeatureExtractorInceptionV3, "load_state_dict", lambda *_: None)
+        torch.save({}, weights)
+        theirs = module.FeatureExtractorInceptionV3("inception", ["2048"], str(weights))
+    torch.save(theirs.state_dict(), weights)
+    card = card_of("inception-fid").with_weights({"weights": weights})
+    network = load_features(card, "cpu")
+    images = [np.random.default_rng(n).integers(0, 256, (80 + n, 64, 3), np.uint8) for n in (0, 1)]
+    found = network.features([network.prepare(image) for image in images])
+    expected = [theirs(torch.from_numpy(one).permute(2, 0, 1)[None])[0] for one in images]
+    assert found == pytest.approx(torch.cat(expected).numpy(), abs=1e-4)
+    weights.write_bytes(pickle.dumps(print))
+    with pytest.raises(RealBenchError, match="is refused"):
+        load_features(card, "cpu")
 
 
 def test_fewer_levels_are_fewer_values() -> None:
