@@ -301,9 +301,9 @@ def resampled(
     blocks = row_blocks(RESAMPLES, len(labels))
     drawn = np.concatenate([draw_weights(rng, len(labels), rows) @ matrix for rows in blocks])
     column, found = iter(drawn.T), {}
-    n_photographs = next(column)
+    n_photographs = next(column).clip(1)  # of few prompts, a resample may have none
     for name, figures_of_it in terms.items():
-        n_pictures = next(column)
+        n_pictures = next(column).clip(1)
         fewest = min(len(set(photographs)), len(set(pictures[name])))
         for kind, term in figures_of_it.items():
             changes = next(column) / n_photographs + next(column) / n_pictures

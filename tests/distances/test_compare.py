@@ -67,6 +67,16 @@ def test_folders_of_one_kind_are_tied() -> None:
         assert {(f["rank_low"], f["rank_high"]) for f in one["figures"].values()} == {(1, 2)}
 
 
+def test_pictures_of_two_prompts_have_an_interval() -> None:
+    table, features = made({"a": (20, 0.5), "photos": (60, 0.0)})
+    pictures = table["folder"] == "a"
+    table.loc[pictures, "prompt_id"] = [f"p{n % 2}" for n in range(20)]
+    record, _ = compared(table, features)
+    assert record is not None
+    for value in record["folders"][0]["figures"].values():
+        assert value["low"] <= value["estimate"] <= value["high"]
+
+
 def test_folders_are_compared_on_the_same_prompts() -> None:
     """Pictures of a prompt are drawn together: of equal pictures the difference is none."""
     table, features = made({"a": (50, 0.4), "photos": (90, 0.0)}, prompts="{n}")
