@@ -52,5 +52,13 @@ def cell_text(cell: str) -> str:
     return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
 
 
+def byte_count(count: int) -> str:
+    """Return a number of bytes for people: ``"87 MB"``, ``"1.3 GB"``."""
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= size:
+            return f"{count / size:.{1 if count < 10 * size else 0}f} {unit}"
+    return f"{count} bytes"
+
+
 def _code_point(match: re.Match[str]) -> str:
     return f"\\u{ord(match[0]):04x}"

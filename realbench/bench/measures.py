@@ -144,7 +144,7 @@ class Degradation:
     """One way of degrading a picture, at one strength.
 
     Attributes:
-        kind: ``"jpeg"``, ``"resize"``, ``"blur"``, ``"noise"`` or ``"crop"``.
+        kind: ``"jpeg"``, ``"resize"``, ``"blur"``, ``"noise"`` or ``"crop"``; see :class:`Chain`.
         level: its strength: JPEG quality, share of a side that a picture is scaled down to (and
             back), sigma in pixels, sigma of 255, and share of a side that is kept.
         label: the level for people.
@@ -170,7 +170,31 @@ class Degradation:
         if self.kind == "noise":
             rng = np.random.default_rng(zlib.crc32(image.tobytes()))
             return perturbations.noise(image, self.level, rng)
-        return center_crop(image, self.level)
+        return perturbations.crop(image, self.level)
+
+
+@dataclass(frozen=True, slots=True)
+class Chain(Degradation):
+    """A chain of ``level`` random degradations (:func:`perturbations.chain`).
+
+    Each picture has a chain of its own, of which ``seed`` and its pixels decide; all of a
+    picture's chains begin alike.
+    """
+
+    seed: int = 0
+
+    @property
+    def name(self) -> str:
+        return f"chain={self.level:g} seed={self.seed}"
+
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        rng = np.random.default_rng([self.seed, zlib.crc32(image.tobytes())])
+        return perturbations.chain(image, int(self.level), rng)
+
+
+def chains(seed: int) -> tuple[Chain, ...]:
+    """Return chains of one to five degradations."""
+    return tuple(Chain("chain", n, f"{n} step{'s' if n > 1 else ''}", seed) for n in range(1, 6))
 
 
 def _series(kind: str, levels: Sequence[float], label: str) -> tuple[Degradation, ...]:
@@ -185,11 +209,3 @@ DEGRADATIONS: tuple[Degradation, ...] = (
     *_series("crop", (0.75, 0.5, 0.25), "to {:.0%}"),
 )
 """Mildest first in each kind."""
-
-
-def center_crop(image: np.ndarray, share: float) -> np.ndarray:
-    """Keep the middle ``share`` of each side, at least one pixel, without scaling."""
-    height, width = image.shape[:2]
-    rows, columns = max(1, round(height * share)), max(1, round(width * share))
-    top, left = (height - rows) // 2, (width - columns) // 2
-    return image[top : top + rows, left : left + columns]

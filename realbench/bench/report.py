@@ -20,6 +20,7 @@ TITLES = {
     "accuracy": "Accuracy at 0.5",
     "best_accuracy": "Best accuracy",
     "tpr_at_5_fpr": "TPR at 5 % FPR",
+    "tpr_at_1_fpr": "TPR at 1 % FPR",
     "calibration_error": "Calibration error",
 }
 KINDS = {
@@ -28,6 +29,7 @@ KINDS = {
     "blur": "Gaussian blur",
     "noise": "Gaussian noise",
     "crop": "Centre crop",
+    "chain": "Chains of random degradations",
 }
 
 

@@ -18,6 +18,7 @@ from realbench.bench.measures import (
     DEGRADATIONS,
     ENSEMBLE,
     Degradation,
+    chains,
     correlations,
     measure,
     robustness,
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 1
 DEFAULT_SAMPLE = 64
 _SPEED_IMAGES = 16
+_FEW_FOR_1_FPR = 100
 
 
 @dataclass(repr=False)
@@ -135,10 +137,11 @@ def bench(
         weights: the user's own files, by detector and part.
         matched: bring every image to the same shape, size and format first (see
             :func:`realbench.detection.perturbations.matched`).
-        perturb: measure robustness under :data:`realbench.bench.measures.DEGRADATIONS`, too.
+        perturb: measure robustness, too, under :data:`realbench.bench.measures.DEGRADATIONS` and
+            chains of one to five random degradations.
         sample: images of each folder that are degraded, drawn by ``seed``.
         out: folder that receives the files of :meth:`BenchRun.write`.
-        resamples, seed: of the bootstrap.
+        resamples, seed: of the bootstrap; the seed draws the sample and the chains, too.
 
     Other arguments are those of :func:`realbench.scoring.score`.
 
@@ -169,20 +172,27 @@ def bench(
         make_run_folder(output_folder(out), "realbench detectors bench", every)
     networks = Networks(cards, device=device, batch_size=batch_size)
     parts = _sampled(files, names, sample, seed) if perturb else []
-    total = len(files) + len(parts) * len(DEGRADATIONS)
+    degradations = (*DEGRADATIONS, *chains(seed)) if perturb else ()
+    total = len(files) + len(parts) * len(degradations)
     run = _Run(cards, networks, workers, max_pixels, total, progress)
     with open_cache([cache_path()] if cache else []) as store:
         scores, pixels = run.score(files, names[0], Protocol(matched=matched), store)
         problems += mark_copies(scores, pixels, names[0])
         _check_classes(scores)
         degraded: list[tuple[Degradation, pd.DataFrame]] = []
-        for degradation in DEGRADATIONS if perturb else ():
+        for degradation in degradations:
             protocol = Protocol(matched=matched, then=(degradation.name, degradation))
             table, _ = run.score(parts, names[0], protocol, store)
             degraded.append((degradation, table[_counts(table, scores)]))
     ok = scores[scores["status"] == "ok"]
     found = shortcuts.find_shortcuts(*_headers(files, names[0]))
     told = shortcuts.warning(found) if not matched else None
+    n_real = int(ok["real"].sum())
+    if n_real < _FEW_FOR_1_FPR:
+        problems.append(
+            f"TPR at 1 % FPR is coarse with {n_real} photographs: one of them is more than 1 %, so "
+            "none may be accused"
+        )
     judges = [card.name for card in cards] + ([ENSEMBLE] if len(cards) > 1 else [])
     options = {"resamples": resamples, "seed": seed}
     undegraded = _same_images(ok, degraded)

@@ -30,7 +30,9 @@ def bench_command(
     matched: options.Matched = False,
     perturb: Annotated[
         bool,
-        typer.Option("--perturb", help="Robustness to JPEG, resizing, blur, noise and cropping."),
+        typer.Option(
+            "--perturb", help="Robustness to JPEG, resizing, blur, noise, cropping, and chains."
+        ),
     ] = False,
     sample: Annotated[
         int, typer.Option(min=2, help="Images of each folder that --perturb degrades.")
@@ -131,7 +133,7 @@ def _measures(results: dict[str, Any]) -> Table:
     table.add_column("generator", min_width=10)
     table.add_column("n", justify="right")
     heads = ("AUC", "average\nprecision", "accuracy\nat 0.5", "best\naccuracy")
-    for head in (*heads, "TPR at\n5 % FPR", "calibr.\nerror"):
+    for head in (*heads, "TPR at\n5 % FPR", "TPR at\n1 % FPR", "calibr.\nerror"):
         table.add_column(head, justify="right", min_width=len("0.00–0.00"))
     entries = results["results"]
     for n, entry in enumerate(entries):

@@ -102,6 +102,51 @@ def show_command(
     show_card(card, card.path / CARD_FILE, json_=json_)
 
 
+@app.command("get")
+def get_command(
+    names: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="NAME|CARD_DIR|ensemble:NAME", help="Detectors whose weights are fetched."
+        ),
+    ],
+    quiet: options.Quiet = False,
+    json_: options.Json = False,
+) -> None:
+    """Fetch weights from the Hugging Face hub ahead, so that no network is needed later.
+
+    realbench detectors get ensemble:published
+
+    Each is told with its size and licence before, and its SHA-256 is checked when it has come.
+    What is here already is not fetched again; a connection that breaks is taken up again.
+    """
+    from realbench.detection.cards import fetch_weights
+    from realbench.detection.ensembles import find_cards
+
+    cards = find_cards(names)
+    fetch_weights(cards)
+    entries = [
+        {
+            "detector": card.name,
+            "part": part,
+            "licence": card.licence,
+            "path": str(card.locate(part)),
+            "digest": digest,
+            "pinned": bool(spec.sha256),
+        }
+        for card in cards
+        for (part, digest), spec in zip(card.digests.items(), card.parts.values(), strict=True)
+    ]
+    show(entries, map(_fetched_line, entries), quiet=quiet, json_=json_)
+
+
+def _fetched_line(entry: Mapping[str, Any]) -> str:
+    part = "" if entry["part"] == "weights" else f":{entry['part']}"
+    known = "as its card says" if entry["pinned"] else "its card pins none"
+    where = printable(entry["path"])
+    return f"{entry['detector']}{part}: {where} ({known}: {entry['digest'][:16]})"
+
+
 @app.command("train")
 def train_command(
     names: Annotated[

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self, TypeVar, get_args
@@ -32,7 +32,7 @@ from realbench.detection.specs import (
     Term,
     WeightsSpec,
 )
-from realbench.detection.weight_files import digest, find_weights
+from realbench.detection.weight_files import declared_sha256, digest, find_weights, hub_is_reached
 from realbench.errors import RealBenchError, UsageError
 from realbench.text import printable
 
@@ -92,7 +92,7 @@ class NetworkCard(Strict):
             return self._given[part]
         spec = self.weights if part == "weights" else self.backbone
         assert spec is not None
-        return find_weights(self.name, part, spec, self.path, fetch=fetch)
+        return find_weights(self.name, part, spec, self.path, fetch=fetch, licence=self.licence)
 
     def with_weights(self, given: Mapping[str, str | Path]) -> Self:
         """Return the card with the user's own files.
@@ -129,14 +129,15 @@ class NetworkCard(Strict):
 
         The hub is not asked; no file is read.
         """
-        for part in self.parts:
-            try:
-                path = self.locate(part, fetch=False)
-            except RealBenchError as error:
-                return str(error)
-            if not path.exists():
-                return f"{path} is missing"
-        return ""
+        return next((why for part in self.parts if (why := self.lack(part))), "")
+
+    def lack(self, part: str) -> str:
+        """Return the same of ``"weights"`` or ``"backbone"`` alone."""
+        try:
+            path = self.locate(part, fetch=False)
+        except RealBenchError as error:
+            return str(error)
+        return "" if path.exists() else f"{path} is missing"
 
     @cached_property
     def digests(self) -> dict[str, str]:
@@ -148,11 +149,12 @@ class NetworkCard(Strict):
         return {part: self._digest(part) for part in self.parts}
 
     def _digest(self, part: str) -> str:
-        path, expected = self.locate(part), self.parts[part].sha256
+        path, pinned = self.locate(part), self.parts[part].sha256
+        expected = pinned or declared_sha256(path)
         found = digest(path)
         if expected and not path.is_dir() and found != expected:
             raise RealBenchError(
-                f"{path} has sha256 {found}, but its card says "
+                f"{path} has sha256 {found}, but {'its card' if pinned else 'the hub'} says "
                 f"{expected}: get the right file, or correct {CARD_FILE}"
             )
         return found
@@ -288,6 +290,26 @@ class Card(NetworkCard):
     def _code(self) -> dict[str, str]:
         plugin = None if self.family in FAMILIES else find_family(self.family)
         return {} if plugin is None else {"plugin": plugin.identity()}
+
+
+def fetch_weights(cards: Iterable[NetworkCard]) -> None:
+    """Fetch what cards lack and the hub has; what cannot be had is named at once, for all of them.
+
+    Raises:
+        RealBenchError: weights are not here and on no hub, or it is not reached, or they do not
+            come whole.
+    """
+    lacking = [
+        (card, part, why)
+        for card in cards
+        for part, spec in card.parts.items()
+        if spec.source in ("hub", "file") and (why := card.lack(part))
+    ]
+    given = [one for one in lacking if one[0].parts[one[1]].source == "file"]
+    if given or (len(lacking) > 1 and not hub_is_reached()):
+        raise RealBenchError("; ".join(why for *_, why in given or lacking))
+    for card, part, _ in lacking:
+        card.locate(part)
 
 
 def check_name(name: str) -> None:

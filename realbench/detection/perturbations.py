@@ -1,14 +1,15 @@
 """Ways in which a picture is degraded, for training, benchmarks and robustness curves.
 
-Every function takes and returns uint8 RGB of shape (H, W, 3) and keeps the size.
+Every function takes and returns uint8 RGB of shape (H, W, 3); most keep the size.
 """
 
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 
 import numpy as np
-from PIL import Image, ImageFilter
+from PIL import Image, ImageEnhance, ImageFilter
 
 MATCHED_SIZE = 512
 MATCHED_QUALITY = 90
@@ -101,3 +102,50 @@ def native(image: np.ndarray, size: int = MATCHED_SIZE) -> np.ndarray:
     margin = max(0, len(square) - size) // 2
     middle = square[margin : margin + size, margin : margin + size]
     return jpeg(np.ascontiguousarray(middle), NATIVE_QUALITY)
+
+
+def recolor(image: np.ndarray, brightness: float, contrast: float, saturation: float) -> np.ndarray:
+    """Multiply brightness, contrast and saturation; 1 leaves each as it is."""
+    picture = ImageEnhance.Brightness(Image.fromarray(image)).enhance(brightness)
+    picture = ImageEnhance.Contrast(picture).enhance(contrast)
+    return np.array(ImageEnhance.Color(picture).enhance(saturation))
+
+
+def crop(image: np.ndarray, share: float, place: tuple[float, float] = (0.5, 0.5)) -> np.ndarray:
+    """Keep ``share`` of each side, at least one pixel, without scaling.
+
+    Args:
+        place: of what is kept: (0, 0) is the top left corner, (0.5, 0.5) the middle.
+    """
+    height, width = image.shape[:2]
+    rows, columns = max(1, round(height * share)), max(1, round(width * share))
+    top, left = int((height - rows) * place[0]), int((width - columns) * place[1])
+    return image[top : top + rows, left : left + columns]
+
+
+_STEPS: tuple[Callable[[np.ndarray, np.random.Generator], np.ndarray], ...] = (
+    lambda image, rng: rescale(image, rng.uniform(0.5, 0.9)),
+    lambda image, rng: crop(image, rng.uniform(0.6, 0.95), (rng.random(), rng.random())),
+    lambda image, rng: jpeg(image, int(rng.integers(40, 96))),
+    lambda image, rng: webp(image, int(rng.integers(40, 96))),
+    lambda image, rng: blur(image, rng.uniform(0.3, 1.5)),
+    lambda image, rng: noise(image, rng.uniform(1, 8), rng),
+    lambda image, rng: recolor(image, *rng.uniform(0.7, 1.3, 3)),
+)
+
+
+def chain(image: np.ndarray, steps: int, rng: np.random.Generator) -> np.ndarray:
+    """Degrade a picture as its way through the web may: several changes, one after another.
+
+    The changes are a smaller scale (50 to 90 %), a crop (60 to 95 % of each side), JPEG and WebP
+    (quality 40 to 95), blur (sigma 0.3 to 1.5 px), noise (sigma 1 to 8 of 255) and color
+    (brightness, contrast, saturation times 0.7 to 1.3), each at most once. A longer chain of the
+    same ``rng`` begins with the shorter one.
+
+    Args:
+        steps: how many of the seven changes.
+        rng: draws their order and strengths.
+    """
+    for which in rng.permutation(len(_STEPS))[:steps]:
+        image = _STEPS[which](np.ascontiguousarray(image), rng)
+    return image

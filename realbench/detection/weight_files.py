@@ -6,11 +6,14 @@ Nothing here imports torch.
 from __future__ import annotations
 
 import contextlib
+import fnmatch
 import os
 import re
 import socket
+import sys
 import urllib.parse
 import urllib.request
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,8 +22,9 @@ import platformdirs
 
 from realbench import files
 from realbench.detection.model_files import hub_refusals
-from realbench.errors import RealBenchError, UsageError
-from realbench.text import printable
+from realbench.errors import RealBenchError, RealBenchWarning, UsageError
+from realbench.hub_errors import hub_reason
+from realbench.text import byte_count, printable
 
 if TYPE_CHECKING:
     from realbench.detection.specs import WeightsSpec
@@ -38,11 +42,19 @@ def weights_folder() -> Path:
 
 
 def find_weights(
-    detector: str, part: str, spec: WeightsSpec, card_folder: Path, *, fetch: bool = True
+    detector: str,
+    part: str,
+    spec: WeightsSpec,
+    card_folder: Path,
+    *,
+    fetch: bool = True,
+    licence: str = "",
 ) -> Path:
     """Return the file of some weights, or the folder of a whole model of the hub.
 
-    Looked at in turn: the card's folder, the weights folder, the hub's cache, the hub.
+    Looked at in turn: the card's folder, the weights folder, the hub's cache, the hub. Before
+    something is fetched, a :class:`RealBenchWarning` says what, how large and under which licence;
+    what came is compared with the card's hash, or else with the hub's.
 
     Args:
         detector: the card's name.
@@ -50,6 +62,7 @@ def find_weights(
         spec: what the card says of them.
         card_folder: where the card lies.
         fetch: whether the hub may be asked for what is not on this machine.
+        licence: which the card states.
 
     Raises:
         RealBenchError: they are not here and cannot be fetched; the message says what to get,
@@ -64,7 +77,7 @@ def find_weights(
     elif (weights_folder() / detector / "config.json").is_file():  # a whole model
         return weights_folder() / detector
     if spec.source == "hub":
-        return _from_hub(detector, part, spec, fetch=fetch)
+        return _from_hub(detector, part, spec, licence if fetch else None)
     if spec.source == "file":
         raise RealBenchError(_missing(detector, part, spec, card_folder))
     return card_folder / spec.file
@@ -105,8 +118,12 @@ def _how(spec: WeightsSpec) -> str:
     )
 
 
-def _from_hub(detector: str, part: str, spec: WeightsSpec, *, fetch: bool) -> Path:
-    """Return what the hub's cache has, without asking the hub; else fetch it."""
+def _from_hub(detector: str, part: str, spec: WeightsSpec, licence: str | None) -> Path:
+    """Return what the hub's cache has, without asking the hub; else fetch it.
+
+    Args:
+        licence: which the card states; None where nothing may be fetched.
+    """
     from huggingface_hub import constants
     from huggingface_hub.errors import LocalEntryNotFoundError
 
@@ -114,13 +131,19 @@ def _from_hub(detector: str, part: str, spec: WeightsSpec, *, fetch: bool) -> Pa
         cached = _download(spec, local_files_only=True)
         if spec.file or _is_whole(cached):  # what was broken off is fetched again
             return cached
-    if not fetch or constants.HF_HUB_OFFLINE:
-        raise RealBenchError(_missing(detector, part, spec))
-    if not _reachable(constants.ENDPOINT):
-        raise RealBenchError(
-            f"{_missing(detector, part, spec)} ({constants.ENDPOINT} is not reached)"
-        )
-    return _fetched(detector, part, spec)
+    missing = _missing(detector, part, spec)
+    if licence is None or constants.HF_HUB_OFFLINE:
+        raise RealBenchError(missing)
+    if not hub_is_reached():
+        raise RealBenchError(f"{missing} ({constants.ENDPOINT} is not reached)")
+    return _fetched(spec, missing, f"for {detector!r}, licence: {licence}")
+
+
+def hub_is_reached() -> bool:
+    """Whether the hub may be asked, and answers; its own client would try for half a minute."""
+    from huggingface_hub import constants
+
+    return not constants.HF_HUB_OFFLINE and _reachable(constants.ENDPOINT)
 
 
 def _download(spec: WeightsSpec, *, local_files_only: bool = False) -> Path:
@@ -147,7 +170,7 @@ def _is_whole(folder: Path) -> bool:
 
 
 def _reachable(endpoint: str) -> bool:
-    """Whether the hub answers; its own client would try for half a minute. Proxies are trusted."""
+    """Whether a server answers. Proxies are trusted."""
     if urllib.request.getproxies():
         return True
     address = urllib.parse.urlsplit(endpoint)
@@ -159,19 +182,32 @@ def _reachable(endpoint: str) -> bool:
     return True
 
 
-def _fetched(detector: str, part: str, spec: WeightsSpec) -> Path:
+def _fetched(spec: WeightsSpec, missing: str, about: str) -> Path:
+    """Fetch weights from the hub, and check what came.
+
+    Args:
+        missing: says how to get them by hand, for errors.
+        about: whose they are, and their licence.
+    """
     from huggingface_hub.errors import (
         EntryNotFoundError,
-        HfHubHTTPError,
         LocalEntryNotFoundError,
         RepositoryNotFoundError,
     )
+    from huggingface_hub.utils import disable_progress_bars
 
+    if not sys.stderr.isatty():
+        disable_progress_bars()
     try:
         with hub_refusals(spec.repo, spec.revision):
-            return _download(spec)
+            size = _size(spec)
+            what = f"{spec.file} of {spec.repo}" if spec.file else spec.repo
+            warnings.warn(
+                f"fetching {what} ({byte_count(size)}) {about}", RealBenchWarning, stacklevel=2
+            )
+            path = _download(spec)
     except LocalEntryNotFoundError as error:
-        raise RealBenchError(_missing(detector, part, spec)) from error
+        raise RealBenchError(missing) from error
     except EntryNotFoundError as error:
         raise UsageError(f"{spec.repo} has no file {spec.file!r}: correct the card") from error
     except RepositoryNotFoundError as error:
@@ -179,9 +215,47 @@ def _fetched(detector: str, part: str, spec: WeightsSpec) -> Path:
             f"no repository {spec.repo} on the Hugging Face hub; if it is private, run: "
             "hf auth login"
         ) from error
-    except (HfHubHTTPError, OSError) as error:
-        first = printable(str(error).strip().splitlines()[0] if str(error).strip() else "")[:200]
-        raise RealBenchError(f"{_missing(detector, part, spec)} ({first})") from error
+    except RealBenchError:
+        raise
+    except Exception as error:  # the client's kinds of a broken connection differ by version
+        raise RealBenchError(f"{missing}, or run it again ({hub_reason(error)[:200]})") from error
+    for file in [path] if path.is_file() else sorted(path.rglob("*")):
+        expected = (spec.sha256 if file == path else None) or declared_sha256(file)
+        for rest in file.resolve().parent.glob(f"{file.resolve().name}.*.incomplete"):
+            rest.unlink(missing_ok=True)  # of runs that were killed
+        if expected and (found := file_sha256(file)) != expected:
+            file.resolve().unlink()
+            file.unlink(missing_ok=True)
+            raise RealBenchError(
+                f"{file.name} of {spec.repo} came with sha256 {found}, but should have {expected}: "
+                "it was deleted; run it again, and if it happens again, do not use it"
+            )
+    return path
+
+
+def _size(spec: WeightsSpec) -> int:
+    """Return how many bytes the hub would send.
+
+    Raises:
+        UsageError: it has no such file.
+    """
+    from huggingface_hub import HfApi
+
+    info = HfApi().model_info(spec.repo, revision=spec.revision or None, files_metadata=True)
+    sizes = {one.rfilename: one.size or 0 for one in info.siblings or ()}
+    if spec.file:
+        if spec.file not in sizes:
+            raise UsageError(f"{spec.repo} has no file {spec.file!r}: correct the card")
+        return sizes[spec.file]
+    kinds = [fnmatch.filter(sizes, weights) for weights in _WEIGHTS]
+    small = {name for pattern in _SMALL_FILES for name in fnmatch.filter(sizes, pattern)}
+    return sum(sizes[name] for name in {*small, *next(filter(None, kinds), [])})
+
+
+def declared_sha256(file: Path) -> str | None:
+    """Return the SHA-256 of a large file by the hub, whose cache names it so; None of others."""
+    name = file.resolve().name
+    return name if file.is_symlink() and re.fullmatch("[0-9a-f]{64}", name) else None
 
 
 def digest(path: Path) -> str:

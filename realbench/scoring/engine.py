@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from realbench.detection import perturbations
-from realbench.detection.cards import Card
+from realbench.detection.cards import Card, fetch_weights
 from realbench.detection.detector import keep_freed_memory
 from realbench.detection.registry import load_detector
 from realbench.errors import UsageError
@@ -114,6 +114,7 @@ class Networks:
 
     Raises:
         UsageError: the device is unknown, or the machine does not have it.
+        RealBenchError: weights are neither here nor to be had.
     """
 
     def __init__(
@@ -124,6 +125,7 @@ class Networks:
         device: str = "auto",
         batch_size: int | None = None,
     ) -> None:
+        fetch_weights([*cards, *measures])
         keep_freed_memory()  # while there are no threads yet
         self.cards = {card.name: card for card in cards}
         self.measures = {card.name: card for card in measures}

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from realbench.config.settings import checked_settings
-from realbench.detection.cards import Card
+from realbench.detection.cards import Card, fetch_weights
 from realbench.detection.detector import Detector, keep_freed_memory, prepare_for
 from realbench.detection.ensemble import combine, disagreement, fused_terms, probability
 from realbench.detection.ensemble import weights as weights_of
@@ -246,7 +246,9 @@ def load_detectors(
 
     Raises:
         UsageError: none, an unknown one, or two of one name.
+        RealBenchError: weights are neither here nor to be had.
     """
+    fetch_weights(one for one in detectors if isinstance(one, Card))
     loaded = [
         load_detector(one, device) if isinstance(one, str | Path | Card) else one
         for one in detectors

@@ -6,6 +6,7 @@ import csv
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,9 +15,10 @@ from PIL import Image
 
 from realbench.bench import bench
 from realbench.bench.labelled import score_labelled
-from realbench.bench.measures import DEGRADATIONS, center_crop, correlations, measure
+from realbench.bench.measures import DEGRADATIONS, chains, correlations, measure
+from realbench.detection import perturbations
 from realbench.detection.ensembles import choose_cards
-from realbench.detection.perturbations import matched
+from realbench.detection.perturbations import crop, matched
 from realbench.errors import RealBenchError, UsageError
 from realbench.scoring.engine import Protocol
 from realbench.scoring.scorer import Scorer
@@ -84,11 +86,16 @@ def test_robustness_series_begin_with_the_same_images_undegraded(
     real, fake = make_folder("real", 5), make_folder("fake", 5)
     run = bench(fake, real=real, detectors=cards[:1], perturb=True, sample=3, resamples=20)
     series = run.results["robustness"]
-    assert len(series) == len(DEGRADATIONS) + len({one.kind for one in DEGRADATIONS})
+    measured = [*DEGRADATIONS, *chains(0)]
+    assert len(series) == len(measured) + len({one.kind for one in measured})
     assert {(one["n_real"], one["n_generated"]) for one in series} == {(3, 3)}
     starts = [one for one in series if one["label"] == "none"]
     assert all(one["auc"] == starts[0]["auc"] for one in starts)
-    assert set(run.table["perturbation"].dropna()) == {"jpeg", "resize", "blur", "noise", "crop"}
+    assert set(run.table["perturbation"].dropna()) == {one.kind for one in measured}
+    curve = run.table[run.table["perturbation"] == "chain"]
+    assert curve["label"].tolist() == ["none", "1 step", *(f"{n} steps" for n in range(2, 6))]
+    assert curve["auc"].between(0, 1).all()
+    assert "TPR at 1 % FPR is coarse with 5 photographs" in " ".join(run.results["notes"])
 
 
 def test_a_degraded_score_is_that_of_the_degraded_picture(
@@ -117,13 +124,67 @@ def test_degradations_are_stronger_further_on_and_repeatable(make_picture: Pictu
         assert away[0] > 0, kind
         again = [one(image) for one in DEGRADATIONS if one.kind == kind]
         assert all(np.array_equal(a, b) for a, b in zip(changed, again, strict=True))
-    assert center_crop(image, 0.5).shape == (45, 60, 3)
-    assert np.array_equal(center_crop(image, 0.5), image[22:67, 30:90])
-    assert center_crop(image[:1, :1], 0.25).shape == (1, 1, 3)
+    assert crop(image, 0.5).shape == (45, 60, 3)
+    assert np.array_equal(crop(image, 0.5), image[22:67, 30:90])
+    assert np.array_equal(crop(image, 0.5, (1, 0)), image[45:, :60])
+    assert crop(image[:1, :1], 0.25).shape == (1, 1, 3)
+
+
+def test_chains_of_a_picture_begin_alike_and_take_each_step_once(
+    make_picture: PictureMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = np.array(make_picture(120, 90))
+    lengths = [one(image) for one in chains(0)]
+    assert all(one.dtype == np.uint8 and one.ndim == 3 for one in lengths)
+    assert all(np.array_equal(a, one(image)) for a, one in zip(lengths, chains(0), strict=True))
+    assert not all(np.array_equal(a, one(image)) for a, one in zip(lengths, chains(1), strict=True))
+    taken: list[tuple[int, float]] = []
+
+    def step(n: int) -> Any:
+        def take(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+            taken.append((n, rng.random()))
+            return image
+
+        return take
+
+    monkeypatch.setattr(perturbations, "_STEPS", [step(n) for n in range(7)])
+    orders = set()
+    for seed in range(5):
+        ways = []
+        for one in chains(seed):
+            taken.clear()
+            one(image)
+            ways.append(list(taken))
+        assert [len(way) for way in ways] == [1, 2, 3, 4, 5]
+        assert all(ways[4][: len(way)] == way for way in ways)
+        assert len({n for n, _ in ways[4]}) == 5
+        orders.add(tuple(n for n, _ in ways[4]))
+    assert len(orders) == 5
+
+
+def test_a_chain_stays_within_what_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every change is drawn from its range, and all seven come up."""
+    drawn: dict[str, list[Any]] = {}
+    for name in ("rescale", "crop", "jpeg", "webp", "blur", "noise", "recolor"):
+
+        def seen(image: np.ndarray, *strength: Any, name: str = name) -> np.ndarray:
+            drawn.setdefault(name, []).append(strength)
+            return image
+
+        monkeypatch.setattr(perturbations, name, seen)
+    blank = np.zeros((4, 4, 3), np.uint8)
+    for seed in range(60):
+        perturbations.chain(blank, 5, np.random.default_rng(seed))
+    assert sum(map(len, drawn.values())) == 300
+    ranges = {"rescale": (0.5, 0.9), "crop": (0.6, 0.95), "jpeg": (40, 95), "webp": (40, 95)}
+    for name, (low, high) in (ranges | {"blur": (0.3, 1.5), "noise": (1, 8)}).items():
+        values = [strength[0] for strength in drawn[name]]
+        assert low <= min(values) < max(values) <= high, name
+    assert all(0.7 <= one <= 1.3 for strength in drawn["recolor"] for one in strength)
 
 
 def test_protocols_keep_their_scores_apart() -> None:
-    kinds = [None, *DEGRADATIONS]
+    kinds = [None, *DEGRADATIONS, *chains(0), *chains(1)]
     marks = [
         Protocol(matched=flag, then=one and (one.name, one)).fingerprint("f")
         for flag in (False, True)

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import os
 import pickle
+import re
 import shutil
 import socket
 import subprocess
 import sys
-import threading
+import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import ClassVar
+from typing import Any
 
 import pytest
 import torch
@@ -22,14 +23,17 @@ from safetensors.torch import load_file
 
 import realbench as package
 from realbench.detection.cards import read_card
+from realbench.detection.ensembles import choose_cards
 from realbench.detection.specs import WeightsSpec
 from realbench.detection.weight_files import digest, find_weights, parse_weights
 from realbench.detection.weights import read_checkpoint
 from realbench.errors import RealBenchError, UsageError
-from tests.cli.commands import error_line, make_images, realbench
+from realbench.text import byte_count
+from tests.cli.commands import command, error_line, make_images, realbench
 from tests.fakes import make_card
+from tests.hub import COMMIT, Hub
 
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
+PINNED = "fedcba9876543210fedcba9876543210fedcba98"
 
 
 def change(card: Path, old: str, new: str) -> None:
@@ -299,18 +303,23 @@ def hub_card(tmp_path: Path, card: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     return card
 
 
+def closed_port() -> str:
+    """Return an address at which nobody listens."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{taken.getsockname()[1]}"
+
+
 def test_a_hub_out_of_reach_is_given_up_at_once(
     hub_card: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from huggingface_hub import constants
 
-    with socket.socket() as taken:  # bound, but nobody listens
-        taken.bind(("127.0.0.1", 0))
-        endpoint = f"http://127.0.0.1:{taken.getsockname()[1]}"
-        monkeypatch.setattr(constants, "ENDPOINT", endpoint)
-        monkeypatch.setattr("urllib.request.getproxies", dict)
-        with pytest.raises(RealBenchError, match=f"{endpoint} is not reached") as caught:
-            package.load_detector(hub_card)
+    endpoint = closed_port()
+    monkeypatch.setattr(constants, "ENDPOINT", endpoint)
+    monkeypatch.setattr("urllib.request.getproxies", dict)
+    with pytest.raises(RealBenchError, match=f"{endpoint} is not reached") as caught:
+        package.load_detector(hub_card)
     assert "hf download someone/detector weights.safetensors" in str(caught.value)
 
 
@@ -323,53 +332,17 @@ def test_an_incomplete_model_in_the_cache_is_not_taken(tmp_path: Path) -> None:
     assert _is_whole(tmp_path)
 
 
-class Hub(BaseHTTPRequestHandler):
-    """The part of a hub that a download needs: one repository with one file."""
-
-    content = b""
-    asked: ClassVar[list[str]] = []
-
-    def do_HEAD(self) -> None:
-        self._answer(body=False)
-
-    def do_GET(self) -> None:
-        self._answer(body=True)
-
-    def _answer(self, *, body: bool) -> None:
-        self.asked.append(f"{self.command} {self.path}")
-        parts = self.path.split("/resolve/main/")
-        if parts[0] != "/someone/detector" or parts[-1] != "weights.safetensors":
-            self.send_response(404)
-            known = parts[0] == "/someone/detector"
-            self.send_header("X-Error-Code", "EntryNotFound" if known else "RepoNotFound")
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-            return
-        self.send_response(200)
-        self.send_header("X-Repo-Commit", COMMIT)
-        self.send_header("ETag", f'"{hashlib.sha256(self.content).hexdigest()}"')
-        self.send_header("Content-Length", str(len(self.content)))
-        self.end_headers()
-        if body:
-            self.wfile.write(self.content)
-
-    def log_message(self, *_: object) -> None:
-        pass
+@pytest.fixture
+def hub(tmp_path: Path, card: Path) -> Iterator[Hub]:
+    """A hub with the card's weights."""
+    content = (tmp_path / "elsewhere.safetensors").read_bytes()
+    with Hub({"someone/detector": {"weights.safetensors": content}}).serving() as played:
+        yield played
 
 
 @pytest.fixture
-def hub(tmp_path: Path, environment: dict[str, str]) -> Iterator[dict[str, str]]:
-    """The environment of a machine that reaches a hub with the card's weights."""
-    Hub.content = (tmp_path / "elsewhere.safetensors").read_bytes()
-    Hub.asked.clear()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    endpoint = f"http://127.0.0.1:{server.server_port}"
-    proxies = {name for name in environment if name.lower().endswith("_proxy")}
-    kept = {name: value for name, value in environment.items() if name not in proxies}
-    yield kept | {"HF_ENDPOINT": endpoint, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1"}
-    server.shutdown()
-    server.server_close()
+def online(hub: Hub, environment: dict[str, str]) -> dict[str, str]:
+    return hub.environment(environment)
 
 
 def locate(card: Path, environment: dict[str, str]) -> str:
@@ -388,23 +361,185 @@ def locate(card: Path, environment: dict[str, str]) -> str:
 
 @pytest.mark.slow
 def test_weights_are_fetched_from_the_hub_once(
-    tmp_path: Path, hub_card: Path, hub: dict[str, str]
+    tmp_path: Path, hub_card: Path, hub: Hub, online: dict[str, str]
 ) -> None:
-    path = Path(locate(hub_card, hub))
+    path = Path(locate(hub_card, online))
     assert path.is_relative_to(tmp_path / "hub")
-    assert path.read_bytes() == Hub.content
-    assert any(line.startswith("GET") for line in Hub.asked)
-    Hub.asked.clear()
-    assert Path(locate(hub_card, hub)) == path
-    assert not any("someone" in line for line in Hub.asked)  # nor is what is here asked for
-    assert Path(locate(hub_card, hub | {"HF_HUB_OFFLINE": "1"})) == path
+    assert path.read_bytes() == hub.files["someone/detector"]["weights.safetensors"]
+    assert any(line.startswith("GET") for line in hub.asked)
+    hub.asked.clear()
+    assert Path(locate(hub_card, online)) == path
+    assert not any("someone" in line for line in hub.asked)  # nor is what is here asked for
+    assert Path(locate(hub_card, online | {"HF_HUB_OFFLINE": "1"})) == path
 
 
 @pytest.mark.slow
 def test_a_file_and_a_repository_that_the_hub_lacks_are_said(
-    hub_card: Path, hub: dict[str, str]
+    hub_card: Path, online: dict[str, str]
 ) -> None:
     change(hub_card, 'file = "weights.safetensors"', 'file = "other.safetensors"')
-    assert "someone/detector has no file 'other.safetensors'" in locate(hub_card, hub)
+    assert "someone/detector has no file 'other.safetensors'" in locate(hub_card, online)
     change(hub_card, "someone/detector", "nobody/nothing")
-    assert "no repository nobody/nothing on the Hugging Face hub" in locate(hub_card, hub)
+    assert "no repository nobody/nothing on the Hugging Face hub" in locate(hub_card, online)
+
+
+@pytest.fixture
+def two(tmp_path: Path, hub: Hub) -> list[Path]:
+    """Two detectors of the hub, pinned by commit; the first by its hash, too."""
+    cards = []
+    for name in ("first", "second"):
+        folder = make_card(tmp_path / "two", name, seed=len(cards))
+        file = folder / "weights.safetensors"
+        hub.files[f"someone/{name}"] = {file.name: file.read_bytes()}
+        file.unlink()
+        source = f'source = "hub"\nrepo = "someone/{name}"\nrevision = "{PINNED}"\n'
+        change(folder, "[weights]\n", f"[weights]\n{source}")
+        cards.append(folder)
+    lines = (cards[1] / "card.toml").read_text().splitlines(keepends=True)
+    kept = "".join(line for line in lines if not line.startswith("sha256"))
+    (cards[1] / "card.toml").write_text(kept)
+    return cards
+
+
+@pytest.fixture
+def here(tmp_path: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """Has this process, too, reach the hub; returns what can change that."""
+    from huggingface_hub import constants
+
+    for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
+        monkeypatch.delenv(name)
+    template = f"{hub.endpoint}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+    for name, value in {
+        "ENDPOINT": hub.endpoint,
+        "HUGGINGFACE_CO_URL_TEMPLATE": template,
+        "HF_HUB_OFFLINE": False,
+        "HF_HUB_DISABLE_XET": True,
+        "HF_HUB_CACHE": str(tmp_path / "hub"),
+    }.items():
+        monkeypatch.setattr(constants, name, value)
+    return monkeypatch
+
+
+def score_both(tmp_path: Path, two: list[Path], environment: dict[str, str], **options: Any) -> Any:
+    images = make_images(tmp_path / "images", 2)
+    each = [word for card in two for word in ("--detector", card)]
+    return realbench("score", images, *each, "--json", environment=environment, **options)
+
+
+def test_an_ensemble_is_fetched_at_its_first_use_and_then_needs_no_network(
+    tmp_path: Path, two: list[Path], hub: Hub, online: dict[str, str], here: pytest.MonkeyPatch
+) -> None:
+    first = score_both(tmp_path, two, online)
+    told = first.stderr.splitlines()
+    size = byte_count(len(hub.files["someone/first"]["weights.safetensors"]))
+    assert told[0] == (
+        f"warning: fetching weights.safetensors of someone/first ({size}) for 'first', "
+        "licence: Apache-2.0"
+    )
+    assert "fetching weights.safetensors of someone/second (" in told[1]
+    assert all(PINNED in line for line in hub.asked if "someone/" in line)
+    hub.asked.clear()
+    here.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    again = score_both(tmp_path, two, online)
+    assert json.loads(again.stdout)["folders"] == json.loads(first.stdout)["folders"]
+    assert not hub.asked
+    assert "fetching" not in again.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("HF_HUB_OFFLINE", True), ("ENDPOINT", "nobody")], ids=["offline", "far"]
+)
+def test_without_a_hub_one_line_names_every_file(
+    tmp_path: Path,
+    two: list[Path],
+    hub: Hub,
+    online: dict[str, str],
+    here: pytest.MonkeyPatch,
+    name: str,
+    value: Any,
+) -> None:
+    value = closed_port() if value == "nobody" else value
+    here.setattr(f"huggingface_hub.constants.{name}", value)
+    line = error_line(score_both(tmp_path, two, online, code=1))
+    for one in ("first", "second"):
+        assert f"hf download someone/{one} weights.safetensors --revision {PINNED}" in line
+        assert str(tmp_path / "weights" / one / "weights.safetensors") in line
+    assert not hub.asked
+
+
+def test_a_download_that_is_cut_off_goes_on_where_it_stopped(
+    two: list[Path], hub: Hub, online: dict[str, str], here: pytest.MonkeyPatch
+) -> None:
+    content = os.urandom(15_000_000)
+    hub.files["someone/second"]["weights.safetensors"] = content
+    hub.cut = (12_000_000, 1)
+    got = realbench("detectors", "get", *two, environment=online).stdout
+    assert re.search(r"first: \S+weights\.safetensors \(as its card says: [0-9a-f]{16}\)", got)
+    found = re.search(r"second: (\S+) \(its card pins none: ", got)
+    assert found is not None
+    assert Path(found[1]).read_bytes() == content
+    assert int(hub.asked[-1].split()[-1]) > 1_000_000  # not from the beginning
+
+
+@pytest.mark.slow
+def test_a_download_that_is_killed_leaves_nothing_wrong_behind(
+    tmp_path: Path, two: list[Path], hub: Hub, online: dict[str, str], here: pytest.MonkeyPatch
+) -> None:
+    content = os.urandom(60_000_000)
+    hub.files["someone/second"]["weights.safetensors"] = content
+    hub.slow = 0.05
+    arguments = command("detectors", "get", two[1])
+    running = subprocess.Popen(arguments, env=online, stderr=subprocess.PIPE, text=True)
+    place = tmp_path / "hub" / "models--someone--second" / "blobs"
+    while not any(file.stat().st_size > 100_000 for file in place.glob("*.incomplete")):
+        assert running.poll() is None, running.communicate()[1]
+        time.sleep(0.02)
+    running.kill()
+    running.communicate()
+    assert not list(place.glob("[0-9a-f]" * 64))
+    hub.slow = 0.0
+    realbench("detectors", "get", two[1], environment=online)
+    assert next(iter(place.glob("[0-9a-f]" * 64))).read_bytes() == content
+    assert not list(place.glob("*.incomplete"))
+
+
+@pytest.mark.parametrize("which", ["first", "second"])  # by the card's hash, and by the hub's
+def test_other_bytes_than_the_hash_says_are_deleted_and_refused(
+    tmp_path: Path,
+    two: list[Path],
+    hub: Hub,
+    online: dict[str, str],
+    here: pytest.MonkeyPatch,
+    which: str,
+) -> None:
+    card = two[which == "second"]
+    right = hub.files[f"someone/{which}"]["weights.safetensors"]
+    wrong = right[:-1] + bytes([right[-1] ^ 1])
+    if which == "first":  # the hub has another file than the card wants
+        hub.files["someone/first"]["weights.safetensors"] = wrong
+    else:
+        hub.sent["weights.safetensors"] = wrong
+    result = realbench("detectors", "get", card, environment=online, code=1)
+    line = result.stderr.splitlines()[-1]
+    assert f"weights.safetensors of someone/{which} came with sha256 " in line
+    assert f"but should have {hashlib.sha256(right).hexdigest()}: it was deleted" in line
+    assert not list((tmp_path / "hub").rglob("blobs/*"))
+    hub.sent.clear()
+    hub.files[f"someone/{which}"]["weights.safetensors"] = right
+    realbench("detectors", "get", card, environment=online)
+
+
+def test_weights_that_are_on_no_hub_are_not_got(
+    tmp_path: Path, card: Path, environment: dict[str, str]
+) -> None:
+    result = realbench("detectors", "get", card, environment=environment, code=1)
+    assert "get it: ask the authors" in error_line(result)
+
+
+def test_the_published_ensemble_is_pinned_and_free_to_use() -> None:
+    cards = choose_cards(["ensemble:published"])
+    assert [card.name for card in cards] == ["community-forensics", "dda"]
+    for card in cards:
+        assert card.licence in ("MIT", "Apache-2.0")
+        assert re.fullmatch("[0-9a-f]{40}", card.weights.revision)
+        assert card.weights.sha256

@@ -43,6 +43,7 @@ def test_estimates_are_those_of_independent_implementations(
     at = best_threshold(real, generated)
     assert balanced_accuracy_score(fake, (p <= at) & (at > 0)) == pytest.approx(best)
     assert found["tpr_at_5_fpr"] == pytest.approx(stats.tpr_at_fpr(real, generated, 0.05))
+    assert found["tpr_at_1_fpr"] == pytest.approx(stats.tpr_at_fpr(real, generated, 0.01))
     # The same image many times over makes classes of one size, where the plain error is ours.
     repeated = np.concatenate([np.repeat(real, len(generated)), np.repeat(generated, len(real))])
     truth = np.repeat([1, 0], len(real) * len(generated))
@@ -95,6 +96,17 @@ def test_separated_classes_and_missing_ones_have_honest_intervals() -> None:
     assert all(math.isnan(v.estimate) for v in detection_measures([], [0.2]).values())
     assert math.isnan(detection_measures([0.9], [0.2])["accuracy"].low)
     assert math.isnan(best_threshold([], [0.1]))
+
+
+def test_at_one_percent_a_hundred_photographs_allow_one_false_alarm() -> None:
+    generated = np.linspace(0.0, 0.5, 11)
+    for n, found_share in ((99, 0.0), (100, 1.0), (199, 1.0)):
+        real = np.full(n, 0.9)
+        real[0] = 0.0  # one photograph looks most generated of all
+        found = detection_measures(real, generated, resamples=50)["tpr_at_1_fpr"]
+        assert found.estimate == found_share, n
+        assert found.n == 11
+        assert found.low <= found_share <= found.high
 
 
 def test_error_correlation() -> None:
