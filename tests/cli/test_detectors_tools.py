@@ -203,8 +203,8 @@ def test_a_fusion_is_compared_saved_and_used_by_its_name(
     assert names == {"whole", "crops", "ensemble"}
 
     monkeypatch.chdir(place)
-    judge = DetectorJudge(JudgeOptions(detectors=["ensemble:mine"]))
-    plain = DetectorJudge(JudgeOptions(detectors=["cards/whole", "cards/crops"]))
+    judge = DetectorJudge(JudgeOptions(detectors=("ensemble:mine",)))
+    plain = DetectorJudge(JudgeOptions(detectors=("cards/whole", "cards/crops")))
     assert judge.fingerprint != plain.fingerprint
 
     again = ("detectors", "fuse", "mine", *members, *data)
