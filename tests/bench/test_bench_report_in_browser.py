@@ -97,7 +97,7 @@ def test_curves_keep_their_labels_inside_their_panels(
     page = browser.new_page(viewport={"width": width, "height": 800})
     page.goto(report.as_uri())
     panels = page.locator("#robustness figure svg")
-    assert panels.count() == 5
+    assert panels.count() == 6  # five kinds of degradations, and chains of them
     outside = page.evaluate(
         """() => [...document.querySelectorAll('#robustness figure svg')].flatMap(svg => {
           const box = svg.getBoundingClientRect();
