@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -45,7 +46,7 @@ def find_features(given: Mapping[str, Mapping[str, str | Path]]) -> list[Feature
         given: the user's own files, by name and part; other names than the networks' are ignored.
 
     Raises:
-        UsageError: a card has no such part.
+        UsageError: a card has no such part, or a network needs a package that is not installed.
     """
     folder = content_path("features")
     cards = [
@@ -54,7 +55,11 @@ def find_features(given: Mapping[str, Mapping[str, str | Path]]) -> list[Feature
         if (one / FEATURES_FILE).is_file()
     ]
     named = [card.with_weights(given[card.name]) if card.name in given else card for card in cards]
-    return [card for card in named if not card.whats_missing()]
+    found = [card for card in named if not card.whats_missing()]
+    for card in found:
+        if card.family == "inception-features" and find_spec("torch_fidelity") is None:
+            raise UsageError(f"{card.title} needs torch-fidelity: {install_command('distances')}")
+    return found
 
 
 class Store(Protocol):
@@ -214,18 +219,14 @@ class InceptionFeatures:
         import tempfile
 
         import torch
+        from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
+        from realbench.detection.families.clip import fitting
         from realbench.detection.weights import card_tensors
 
-        try:
-            from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
-        except ImportError as error:
-            raise UsageError(
-                f"{card.title} needs torch-fidelity: {install_command('distances')}"
-            ) from error
         self.device = device
         # It would unpickle whatever the file holds, so it gets one that holds tensors alone.
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as folder, fitting(card):
             safe = Path(folder) / "weights.pth"
             torch.save(card_tensors(card), safe)
             self.network = FeatureExtractorInceptionV3("inception", ["2048"], str(safe)).to(device)

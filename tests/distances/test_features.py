@@ -43,7 +43,12 @@ def test_what_is_on_disk_is_used_and_the_rest_is_not_asked_for(
     assert "dinov2-small" in names
     assert "inception-fid" not in names
     given = {"inception-fid": {"weights": tmp_path}}
+    name = "realbench.distances.features.find_spec"
+    monkeypatch.setattr(name, lambda package: package)
     assert "inception-fid" in [card.name for card in find_features(given)]
+    monkeypatch.setattr(name, lambda package: None)
+    with pytest.raises(UsageError, match="Inception v3 of FID needs torch-fidelity"):
+        find_features(given)
     with pytest.raises(UsageError, match="has weights, no 'head'"):
         find_features({"dinov2-small": {"head": tmp_path}})
 
@@ -118,6 +123,9 @@ def test_inception_features_are_torch_fidelitys(tmp_path: Path) -> None:
     found = network.features([network.prepare(image) for image in images])
     expected = [theirs(torch.from_numpy(one).permute(2, 0, 1)[None])[0] for one in images]
     assert found == pytest.approx(torch.cat(expected).numpy(), abs=1e-4)
+    torch.save({"fc.weight": torch.zeros(1008, 2048)}, weights)
+    with pytest.raises(RealBenchError, match="does not fit"):
+        load_features(card, "cpu")
     weights.write_bytes(pickle.dumps(print))
     with pytest.raises(RealBenchError, match="is refused"):
         load_features(card, "cpu")
