@@ -307,7 +307,8 @@ def fetch_weights(cards: Iterable[NetworkCard]) -> None:
     ]
     given = [one for one in lacking if one[0].parts[one[1]].source == "file"]
     if given or (len(lacking) > 1 and not hub_is_reached()):
-        raise RealBenchError("; ".join(why for *_, why in given or lacking))
+        names = "; ".join(why for *_, why in given or lacking)
+        raise RealBenchError(names if given else f"{names} (no hub is reached)")
     for card, part, _ in lacking:
         card.locate(part)
 

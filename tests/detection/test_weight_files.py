@@ -461,6 +461,7 @@ def test_without_a_hub_one_line_names_every_file(
     value = closed_port() if value == "nobody" else value
     here.setattr(f"huggingface_hub.constants.{name}", value)
     line = error_line(score_both(tmp_path, two, online, code=1))
+    assert line.endswith("(no hub is reached)")
     for one in ("first", "second"):
         assert f"hf download someone/{one} weights.safetensors --revision {PINNED}" in line
         assert str(tmp_path / "weights" / one / "weights.safetensors") in line
