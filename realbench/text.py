@@ -60,5 +60,11 @@ def byte_count(count: int) -> str:
     return f"{count} bytes"
 
 
+def first_line(error: BaseException, most: int = 200) -> str:
+    """Return the first line of an error that says something, fit to be printed, else its kind."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return printable(lines[0])[:most] if lines else type(error).__name__
+
+
 def _code_point(match: re.Match[str]) -> str:
     return f"\\u{ord(match[0]):04x}"

@@ -20,6 +20,8 @@ from realbench.text import printable
 # What is read here is a page or two of text; more is a wrong file.
 _MOST_BYTES = 1_000_000
 
+Schema = TypeVar("Schema", bound=BaseModel)
+
 
 def read_toml(path: Path, what: str = "file") -> dict[str, Any]:
     """Read a TOML file, with or without a byte order mark.
@@ -61,6 +63,27 @@ def first_problem(error: ValidationError, whole: str) -> str:
     return printable(f"{place}: {reason}" if place else reason)
 
 
+def checked_record(
+    kind: type[Schema], fields: Mapping[str, Any], refused: str, whole: str = "", **own: Any
+) -> Schema:
+    """Return a file's fields as a record.
+
+    Args:
+        refused: how the message about what does not fit begins.
+        whole: as for :func:`first_problem`.
+        own: fields that are not the file's to say.
+
+    Raises:
+        UsageError: a field does not fit.
+    """
+    try:
+        return kind(**fields, **own)
+    except ValidationError as error:
+        raise UsageError(refused + first_problem(error, whole)) from error
+    except TypeError as error:  # the file says one of ``own``
+        raise UsageError(f"{refused}{error}") from error
+
+
 def as_toml(values: Mapping[str, Any]) -> str:
     """Return JSON values as the text of a TOML file; what is None is left out."""
     return "\n".join(_toml_lines(values, ())) + "\n"
@@ -94,8 +117,6 @@ def _toml_value(value: Any) -> str:
     text = json.dumps(value, ensure_ascii=False)
     return text.replace("\x7f", "\\u007f")  # the one character that JSON allows and TOML does not
 
-
-Schema = TypeVar("Schema", bound=BaseModel)
 
 _WORDS = {
     "missing": "is missing",

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from realbench.config.config_files import first_problem, read_toml
+from realbench.config.config_files import as_toml, checked_record, read_toml
 from realbench.detection.specs import CalibrationSpec
-from realbench.errors import UsageError
 from realbench.files import write_whole
 from realbench.text import printable
 
@@ -80,17 +78,13 @@ class SavedCalibration(BaseModel):
         Raises:
             OSError: it cannot be written.
         """
-        fields = self.model_dump(mode="json", exclude_none=True)
-        lines = [
-            f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in fields.items()
-        ]
         head = (
             f"# Calibration on images of one's own: --detector {folder}\n"
             "# Calibrated logit = (logit + bias) / temperature.\n"
         )
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / CALIBRATION_FILE
-        text = head + "\n".join(lines) + "\n"
+        text = head + as_toml(self.model_dump(mode="json"))
         write_whole(path, lambda partial: partial.write_text(text, encoding="utf-8"))
         return path
 
@@ -102,10 +96,5 @@ def read_calibration(folder: Path) -> SavedCalibration:
         UsageError: it cannot be read or is not valid.
     """
     path = folder / CALIBRATION_FILE
-    fields = read_toml(path, "calibration")
-    try:
-        return SavedCalibration(**fields)
-    except ValidationError as error:
-        raise UsageError(
-            f"{printable(path)} is no calibration: {first_problem(error, 'calibration')}"
-        ) from error
+    refused = f"{printable(path)} is no calibration: "
+    return checked_record(SavedCalibration, read_toml(path, "calibration"), refused, "calibration")

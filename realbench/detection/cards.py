@@ -13,9 +13,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Self, TypeVar, get_args
 
-from pydantic import Field, PrivateAttr, ValidationError, field_validator
+from pydantic import Field, PrivateAttr, field_validator
 
-from realbench.config.config_files import first_problem, read_toml
+from realbench.config.config_files import checked_record, read_toml
 from realbench.detection.plugins import find_family
 from realbench.detection.specs import (
     CARD_FILE,
@@ -82,7 +82,6 @@ class NetworkCard(Strict):
         """Return the file of ``"weights"`` or ``"backbone"``, or a whole model's folder.
 
         Args:
-            part: which of the two.
             fetch: whether the hub may be asked for what is not on this machine.
 
         Raises:
@@ -123,6 +122,19 @@ class NetworkCard(Strict):
         """The files it needs: ``"weights"``, and ``"backbone"`` where the card has one."""
         own = {} if self.weights.source == "none" else {"weights": self.weights}
         return own | ({"backbone": self.backbone} if self.backbone else {})
+
+    @property
+    def model_folder(self) -> Path:
+        """Its weights, which must be a whole model's folder.
+
+        Raises:
+            UsageError: they are a file.
+            RealBenchError: they are not here and cannot be fetched.
+        """
+        folder = self.weights_path
+        if not folder.is_dir():
+            raise UsageError(f"{folder} is no model folder, which {self.name!r} needs")
+        return folder
 
     def whats_missing(self) -> str:
         """Return why its network cannot be used on this machine as it is, or an empty text.
@@ -189,8 +201,7 @@ class NetworkCard(Strict):
         return hashlib.sha256(text.encode()).hexdigest()
 
     def _code(self) -> dict[str, str]:
-        """Return what tells the code from other code where its name does not."""
-        return {}
+        return {}  # what tells the code from other code where its name does not
 
     def check_weights(self, part: str = "weights") -> None:
         """Compare the weights file with the card's hash, where it has one.
@@ -350,10 +361,5 @@ def read_toml_card(path: Path, kind: type[C], what: str) -> C:
     if not path.exists():
         raise UsageError(f"{printable(path.parent)} has no {path.name}: give a {what}'s folder")
     fields = read_toml(path, f"{what}'s card")
-    try:
-        return kind(**fields, path=path.parent)
-    except ValidationError as error:
-        problem = first_problem(error, "card")
-        raise UsageError(f"{printable(path)} is not a valid {what} card: {problem}") from error
-    except TypeError as error:  # it has a key "path"
-        raise UsageError(f"{printable(path)} is not a valid {what} card: {error}") from error
+    refused = f"{printable(path)} is not a valid {what} card: "
+    return checked_record(kind, fields, refused, "card", path=path.parent)

@@ -73,8 +73,7 @@ def prepare_for(
 
     Args:
         detectors: by name.
-        names: those that the image is prepared for.
-        image: uint8 RGB of shape (H, W, 3).
+        names: those that the image, uint8 RGB (H, W, 3), is prepared for.
 
     Returns:
         uint8 tensors of shape (views, 3, S, S), by name.
@@ -83,10 +82,7 @@ def prepare_for(
     prepared: dict[str, torch.Tensor] = {}
     for name in names:
         detector = detectors[name]
-        kind: Hashable = getattr(detector, "preparation", None)
-        if kind is None:
-            prepared[name] = detector.prepare(image)
-            continue
+        kind: Hashable = getattr(detector, "preparation", None) or name
         if kind not in shared:
             shared[kind] = detector.prepare(image)
         prepared[name] = shared[kind]

@@ -8,20 +8,20 @@ are in ``detectors/ensembles.toml``.
 from __future__ import annotations
 
 import difflib
-import json
 import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from realbench.config.config_files import first_problem, read_toml
+from realbench.config.config_files import as_toml, checked_record, read_toml
 from realbench.content import content_path
 from realbench.detection.cards import Card, check_name
 from realbench.detection.registry import ENSEMBLE_PREFIX, check_names, find_card
 from realbench.detection.specs import Precision, Term
 from realbench.errors import UsageError
+from realbench.files import write_whole
 from realbench.text import printable
 
 ENSEMBLES_FILE = "ensembles.toml"
@@ -62,11 +62,7 @@ class Ensemble(BaseModel):
         return self
 
     def weighted(self, cards: Sequence[Card]) -> list[Card]:
-        """Return its detectors' cards, with their weights if it has them.
-
-        Args:
-            cards: in the order of ``detectors``.
-        """
+        """Return its detectors' cards, given in their order, with their weights if it has them."""
         if self.weights is None:
             return list(cards)
         offset = self.bias / len(cards)
@@ -116,12 +112,7 @@ def read_ensembles(path: Path) -> dict[str, Ensemble]:
     for name, fields in read_toml(path, "file of ensembles").items():
         if not isinstance(fields, dict):
             raise UsageError(f"{shown}: {name!r} must be a table, as in [{name}]")
-        try:
-            found[name] = Ensemble(**fields, path=path)
-        except ValidationError as error:
-            raise UsageError(f"{shown}: [{name}] {first_problem(error, '')}") from error
-        except TypeError as error:  # it has a key "path"
-            raise UsageError(f"{shown}: [{name}] {error}") from error
+        found[name] = checked_record(Ensemble, fields, f"{shown}: [{name}] ", path=path)
     return found
 
 
@@ -152,13 +143,14 @@ def choose_cards(detectors: Sequence[str | Path]) -> list[Card]:
         if not str(one).startswith(ENSEMBLE_PREFIX):
             cards.append(find_card(one))
             continue
-        name = str(one).removeprefix(ENSEMBLE_PREFIX)
-        ensemble = find_ensemble(name)
+        ensemble = find_ensemble(str(one).removeprefix(ENSEMBLE_PREFIX))
         if ensemble.weights is not None and len(detectors) > 1:
             raise UsageError(
                 f"{one} has fitted weights, which further detectors would void: give it alone"
             )
-        cards += _members(ensemble)
+        names = ensemble.detectors
+        places = [ensemble.path.parent / n if n.startswith((".", "/")) else n for n in names]
+        cards += ensemble.weighted([find_card(place) for place in places])
     return cards
 
 
@@ -190,14 +182,6 @@ def find_cards(
     return [card.with_precision(precision) for card in own]
 
 
-def _members(ensemble: Ensemble) -> list[Card]:
-    folder = ensemble.path.parent
-    cards = [
-        find_card(folder / one if one.startswith((".", "/")) else one) for one in ensemble.detectors
-    ]
-    return ensemble.weighted(cards)
-
-
 def add_ensemble(path: Path, name: str, ensemble: Ensemble) -> None:
     """Append an ensemble to a user's file, which is made where it is missing.
 
@@ -206,13 +190,9 @@ def add_ensemble(path: Path, name: str, ensemble: Ensemble) -> None:
         OSError: it cannot be written.
     """
     check_free(path, name)
-    fields = ensemble.model_dump(mode="json", exclude_none=True)
-    lines = [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in fields.items()]
-    before = path.read_text(encoding="utf-8").rstrip() + "\n\n" if path.exists() else ""
-    text = before + "\n".join([f"[{json.dumps(name)}]", *lines]) + "\n"
+    before = path.read_text(encoding="utf-8").rstrip() + "\n" if path.exists() else ""
+    text = before + as_toml({name: ensemble.model_dump(mode="json")})
     path.parent.mkdir(parents=True, exist_ok=True)
-    from realbench.files import write_whole
-
     write_whole(path, lambda partial: partial.write_text(text, encoding="utf-8"))
 
 

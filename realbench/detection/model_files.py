@@ -4,29 +4,30 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from realbench.errors import RealBenchError, UsageError
 from realbench.files import files_sha256
-from realbench.text import printable
+from realbench.text import first_line, printable
 
 
 @contextmanager
 def hub_refusals(name: str, revision: str | None) -> Iterator[None]:
-    """Turn the hub's refusal of a repository's terms or revision into one line.
-
-    Args:
-        name: the repository's id.
-        revision: what was asked for.
+    """Turn the hub's refusal of a repository, its terms or its revision into one line.
 
     Raises:
         RealBenchError: its terms were not accepted.
-        UsageError: it has no such revision.
+        UsageError: there is no such repository, or it has no such revision.
     """
-    from huggingface_hub.errors import GatedRepoError, RevisionNotFoundError
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
 
     try:
         yield
@@ -37,6 +38,11 @@ def hub_refusals(name: str, revision: str | None) -> Iterator[None]:
         ) from error
     except RevisionNotFoundError as error:
         raise UsageError(f"{name} has no revision {revision!r}") from error
+    except RepositoryNotFoundError as error:
+        raise UsageError(
+            f"no repository {name} on the Hugging Face hub; check the name, or, if it is private, "
+            "run: hf auth login"
+        ) from error
 
 
 # Everything but weights, and never a pickle; code is fetched by those alone who trust it.
@@ -109,11 +115,7 @@ class ModelFiles:
         if self.is_local:
             return Path(self.name).expanduser()
         from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import (
-            HfHubHTTPError,
-            LocalEntryNotFoundError,
-            RepositoryNotFoundError,
-        )
+        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
         try:
             with hub_refusals(self.name, self._revision):
@@ -121,11 +123,6 @@ class ModelFiles:
                     self.name, revision=self._revision, allow_patterns=list(patterns)
                 )
             return Path(folder)
-        except RepositoryNotFoundError as error:
-            raise UsageError(
-                f"no model {self.name} on the Hugging Face hub; check the name, or log in with "
-                "hf auth login if it is private"
-            ) from error
         except LocalEntryNotFoundError as error:
             raise RealBenchError(
                 f"the model {self.name} is not on this machine, nor a folder here, and cannot be "
@@ -151,7 +148,19 @@ def _is_folder(model: str) -> bool:
     return False
 
 
-def first_line(error: BaseException) -> str:
-    """Return the first line of an error that says something, cut to 300 characters."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return printable(lines[0])[:300] if lines else type(error).__name__
+def check_complete(info: Mapping[str, Any], name: str, remedy: str) -> None:
+    """Refuse weights of which some are missing: transformers would make random numbers up.
+
+    Args:
+        info: what loading with ``output_loading_info`` and ``ignore_mismatched_sizes`` told.
+        name: of the model, and what to do, for the message.
+
+    Raises:
+        RealBenchError: some are missing, or of another shape.
+    """
+    wrong = sorted({*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])})
+    if wrong:
+        raise RealBenchError(
+            f"in the weights of {name}, {len(wrong)} tensors are missing or of another shape, such "
+            f"as {wrong[0]}; {remedy}"
+        )

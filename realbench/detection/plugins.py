@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from realbench.errors import RealBenchError, UsageError
-from realbench.text import printable
+from realbench.text import first_line, printable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -128,11 +128,7 @@ class Plugin:
                 f"{self}: {self.entry.value} returns a {type(detector).__name__}, which is no "
                 "realbench.detection.detector.Detector"
             )
-        if (detector.name, detector.level, detector.fingerprint) != (
-            card.name,
-            card.level,
-            card.fingerprint,
-        ):
+        if any(getattr(detector, n) != getattr(card, n) for n in ("name", "level", "fingerprint")):
             raise UsageError(
                 f"{self}: its detector must have the name, level and fingerprint of its card"
             )
@@ -214,9 +210,6 @@ def find_plugins(bundled: list[str]) -> Plugins:
     """Return the plug-ins whose names are free; a bundled detector keeps its name.
 
     Their cards are not read here.
-
-    Args:
-        bundled: names of the bundled detectors.
     """
     by_name: dict[str, list[Plugin]] = {}
     for entry in entry_points(group=GROUP):
@@ -244,5 +237,5 @@ def find_family(family: str) -> Plugin | None:
 
 
 def _told(error: Exception) -> str:
-    first = (str(error).strip().splitlines() or [""])[0][:200]
-    return f"{type(error).__name__}: {printable(first)}" if first else type(error).__name__
+    kind, first = type(error).__name__, first_line(error)
+    return kind if first == kind else f"{kind}: {first}"

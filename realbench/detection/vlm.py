@@ -13,9 +13,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 from realbench.detection.detector import is_memory_shortage
-from realbench.detection.model_files import ModelFiles, first_line
+from realbench.detection.model_files import ModelFiles, check_complete
 from realbench.errors import RealBenchError, UsageError
-from realbench.text import printable
+from realbench.text import first_line, printable
 
 if TYPE_CHECKING:
     import torch
@@ -117,7 +117,7 @@ class VisionLanguageModel:
             answers: Name of the answer to the texts that mean it.
 
         Returns:
-            Name of the answer to token ids, all different.
+            The same with token ids, all different.
 
         Raises:
             UsageError: some text is more than one token, or stands for two answers.
@@ -161,17 +161,11 @@ class VisionLanguageModel:
                 use_safetensors=True,
                 local_files_only=True,
                 trust_remote_code=self.trust_remote_code,
-                ignore_mismatched_sizes=True,  # reported below, in one line
+                ignore_mismatched_sizes=True,  # told of below, in one line
                 output_loading_info=True,
             )
             network, info = loaded
-            # transformers would go on with random numbers in their place.
-            wrong = sorted({*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])})
-            if wrong:
-                raise RealBenchError(
-                    f"in the weights of {printable(self.name)}, {len(wrong)} tensors are missing "
-                    f"or of another shape, such as {wrong[0]}; {self._files.remedy}"
-                )
+            check_complete(info, printable(self.name), self._files.remedy)
             self._network = network.to(self.device).eval()
 
     def to(self, device: str) -> None:
@@ -273,7 +267,6 @@ class VisionLanguageModel:
         return self.processor.tokenizer
 
     def _token(self, text: str) -> int | None:
-        """Return the one token that ``text`` is, or None."""
         tokens = self._tokenizer.encode(text, add_special_tokens=False)
         if len(tokens) != 1 or tokens[0] == self._tokenizer.unk_token_id:
             return None
@@ -309,7 +302,6 @@ class VisionLanguageModel:
         return sorted((t for t in every if len(t) > 1 and not t.isspace()), key=len, reverse=True)
 
     def _check_kind(self) -> None:
-        """Refuse what is no model of this auto class before anything large is loaded."""
         from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, AutoConfig
 
         with self._explaining("its config.json cannot be used"):
@@ -416,10 +408,8 @@ def answer_logits(
     """
     import torch
 
-    columns = [logits[:, list(ids)] for ids in tokens.values()]
-    if pool == "mean":
-        return torch.stack([column.mean(1) for column in columns], dim=1)
-    return torch.stack([column.logsumexp(1) for column in columns], dim=1)
+    reduced = torch.mean if pool == "mean" else torch.logsumexp
+    return torch.stack([reduced(logits[:, list(ids)], dim=1) for ids in tokens.values()], dim=1)
 
 
 @contextmanager

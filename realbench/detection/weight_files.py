@@ -192,7 +192,6 @@ def _fetched(spec: WeightsSpec, missing: str, about: str) -> Path:
     from huggingface_hub.errors import (
         EntryNotFoundError,
         LocalEntryNotFoundError,
-        RepositoryNotFoundError,
     )
     from huggingface_hub.utils import disable_progress_bars
 
@@ -210,11 +209,6 @@ def _fetched(spec: WeightsSpec, missing: str, about: str) -> Path:
         raise RealBenchError(missing) from error
     except EntryNotFoundError as error:
         raise UsageError(f"{spec.repo} has no file {spec.file!r}: correct the card") from error
-    except RepositoryNotFoundError as error:
-        raise UsageError(
-            f"no repository {spec.repo} on the Hugging Face hub; if it is private, run: "
-            "hf auth login"
-        ) from error
     except RealBenchError:
         raise
     except Exception as error:  # the client's kinds of a broken connection differ by version

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from realbench.errors import RealBenchError
+from realbench.text import first_line
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -117,28 +118,22 @@ def read_checkpoint(path: Path, *, key: str = "", strip_prefix: str = "") -> dic
     Raises:
         RealBenchError: the file cannot be read, holds more than tensors, or lacks the entry.
     """
-    whole = _safetensors(path) if path.suffix == ".safetensors" else _torch(path)
-    state = whole
+    import torch
+
+    state = _safetensors(path) if path.suffix == ".safetensors" else _torch(path)
     for step in key.split(".") if key else ():
         if not isinstance(state, Mapping) or step not in state:
             raise RealBenchError(f"{path} has no entry {key!r}: correct weights.key of the card")
         state = state[step]
-    tensors = _tensors(state)
+    entries = state if isinstance(state, Mapping) else {}
+    tensors = {str(name): v for name, v in entries.items() if isinstance(v, torch.Tensor)}
     if not tensors:
-        entries = ", ".join(map(str, list(state)[:5])) if isinstance(state, Mapping) else "none"
+        shown = ", ".join(map(str, list(entries)[:5])) or "none"
         raise RealBenchError(
-            f"{path} holds no tensors (its entries: {entries}): the card's weights.key says "
+            f"{path} holds no tensors (its entries: {shown}): the card's weights.key says "
             "which entry has them"
         )
     return {name.removeprefix(strip_prefix): value for name, value in tensors.items()}
-
-
-def _tensors(state: Any) -> dict[str, Tensor]:
-    import torch
-
-    if not isinstance(state, Mapping):
-        return {}
-    return {str(name): value for name, value in state.items() if isinstance(value, torch.Tensor)}
 
 
 def _safetensors(path: Path) -> Mapping[str, Tensor]:
@@ -165,5 +160,6 @@ def _torch(path: Path) -> Any:
             "run code when loaded; get the authors' file, or convert it where you trust it"
         ) from error
     except Exception as error:  # the reader of a damaged file fails in any way
-        reason = (str(error).strip().splitlines() or ["damaged"])[0][:150]
-        raise RealBenchError(f"{path} cannot be read as torch weights: {reason}") from error
+        raise RealBenchError(
+            f"{path} cannot be read as torch weights: {first_line(error)}"
+        ) from error

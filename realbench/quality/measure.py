@@ -12,9 +12,11 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 
-from realbench.detection.families.clip import clip_model, image_encoder, linear
+from realbench.detection.families import building
+from realbench.detection.families.clip import clip_model, encoder_below, linear
 from realbench.detection.families.published import letterbox, view
 from realbench.detection.families.transformers_classifier import loaded
+from realbench.detection.model_files import check_complete
 from realbench.detection.specs import InputSpec
 from realbench.detection.weights import card_tensors
 from realbench.errors import RealBenchError, UsageError
@@ -42,12 +44,7 @@ class Network(Protocol):
 
 
 class Measure:
-    """A loaded measure: scores images, with their prompts where it needs them.
-
-    Args:
-        card: says scale and floor.
-        network: of its family.
-    """
+    """A loaded measure: scores images, with their prompts where it needs them."""
 
     def __init__(self, card: MeasureCard, network: Network) -> None:
         self.card = card
@@ -56,11 +53,7 @@ class Measure:
         self._device = torch.device("cpu")
 
     def prepare(self, image: np.ndarray) -> Tensor:
-        """Return what the network sees of an image: float32 (3, S, S), on the CPU.
-
-        Args:
-            image: uint8 RGB of shape (H, W, 3), any size from 1 x 1.
-        """
+        """Return what the network sees of uint8 RGB (H, W, 3): float32 (3, S, S), on the CPU."""
         return self._network.prepare(image)
 
     @torch.inference_mode()
@@ -91,10 +84,6 @@ class Measure:
 
 def normalized(image: np.ndarray, spec: InputSpec) -> Tensor:
     """Return the view that a published network sees of an image, normalised: float32 (3, S, S).
-
-    Args:
-        image: uint8 RGB (H, W, 3).
-        spec: how it is scaled, cut and normalised.
 
     Raises:
         UsageError: the card does not say how.
@@ -155,12 +144,7 @@ def build_similarity(card: MeasureCard) -> Similarity:
 class Preference:
     """The cosine of an image's and its prompt's embeddings, times the model's own scale.
 
-    Human preference by a CLIP model of transformers, as in PickScore (Kirstain et al., 2023).
-
-    Args:
-        model: a CLIPModel of transformers.
-        processor: prepares images.
-        tokenizer: turns prompts into tokens.
+    Human preference by a CLIPModel of transformers, as in PickScore (Kirstain et al., 2023).
     """
 
     def __init__(self, model: Any, processor: Any, tokenizer: Any) -> None:
@@ -205,19 +189,18 @@ class Preference:
 
 def build_preference(card: MeasureCard) -> Preference:
     """Build the network of a ``clip-preference`` card: its ``weights`` are a model's folder."""
-    folder = card.weights_path
-    if not folder.is_dir():
-        raise UsageError(f"{folder} is no model folder, which measure {card.name!r} needs")
+    folder = card.model_folder
     kind = loaded("AutoConfig", folder).model_type
     if kind != "clip":
         raise RealBenchError(f"{folder} holds a model of type {kind!r}, not of CLIP")
-    model, info = loaded("CLIPModel", folder, dtype=torch.float32, output_loading_info=True)
-    missing = sorted(info["missing_keys"])
-    if missing:
-        raise RealBenchError(
-            f"in the weights of {folder}, {len(missing)} tensors are missing, such as "
-            f"{missing[0]}; fetch it again"
-        )
+    model, info = loaded(
+        "CLIPModel",
+        folder,
+        dtype=torch.float32,
+        ignore_mismatched_sizes=True,  # told of below, in one line
+        output_loading_info=True,
+    )
+    check_complete(info, str(folder), "fetch it again")
     processor, tokenizer = (loaded(one, folder) for one in ("AutoImageProcessor", "AutoTokenizer"))
     return Preference(model.eval(), processor, tokenizer)
 
@@ -261,19 +244,11 @@ def build_aesthetic(card: MeasureCard) -> Aesthetic:
     if card.backbone is None:
         raise UsageError(f"{card.path}: a clip-aesthetic card says where CLIP is: [backbone]")
     layers = _layers(card)  # before the large file, so that a wrong small one shows at once
-    encoder = image_encoder(card, "backbone")
-    first = layers[0]
-    assert isinstance(first, nn.Linear)
-    width = getattr(encoder, "output_dim", first.in_features)
-    if width != first.in_features:
-        raise RealBenchError(
-            f"{card.weights_path} takes {first.in_features} features, but "
-            f"{card.model.architecture!r} of its card gives {width}"
-        )
-    return Aesthetic(card, encoder, layers)
+    encoder = encoder_below(card, layers[0])
+    return Aesthetic(card, encoder, nn.Sequential(*layers).eval().requires_grad_(False))
 
 
-def _layers(card: MeasureCard) -> nn.Sequential:
+def _layers(card: MeasureCard) -> list[nn.Linear]:
     state = card_tensors(card)
     stems = {name.rpartition(".")[0] for name in state}
     numbers = {stem: [int(part) for part in stem.split(".") if part.isdigit()] for stem in stems}
@@ -295,7 +270,7 @@ def _layers(card: MeasureCard) -> nn.Sequential:
         layers.append(linear(parts))
     if layers[-1].out_features != 1:
         raise RealBenchError(f"{card.weights_path}: its last layer must give one score")
-    return nn.Sequential(*layers).eval().requires_grad_(False)
+    return layers
 
 
 FAMILIES: dict[str, Callable[[MeasureCard], Network]] = {
@@ -316,13 +291,5 @@ def load_measure(card: MeasureCard, device: str = "cpu") -> Measure:
         raise UsageError(
             f"{card.path}: unknown family {card.family!r} (known: {', '.join(sorted(FAMILIES))})"
         )
-    try:
+    with building(card):
         return Measure(card, FAMILIES[card.family](card)).to(device)
-    except RealBenchError:
-        raise
-    except (RuntimeError, TypeError, ValueError, LookupError) as error:  # the libraries'
-        reason = " ".join(str(error).split())[:200]
-        raise UsageError(
-            f"{card.path}: the network {card.model.architecture!r} of its card cannot be built "
-            f"({reason}): correct [model] and [input]"
-        ) from error

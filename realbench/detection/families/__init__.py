@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ from realbench.detection.specs import FAMILIES
 from realbench.errors import UsageError
 
 if TYPE_CHECKING:
-    from realbench.detection.cards import Card
+    from realbench.detection.cards import Card, NetworkCard
     from realbench.detection.detector import Detector
 
 
@@ -37,9 +38,16 @@ def build(card: Card) -> Detector:
     family_build: Callable[[Card], Detector] = getattr(
         module, f"build_{card.family}".replace("-", "_")
     )
-    try:
+    with building(card):
         return family_build(card)
-    except (RuntimeError, TypeError, ValueError, LookupError) as error:  # timm's and torch's
+
+
+@contextmanager
+def building(card: NetworkCard) -> Iterator[None]:
+    """Turn what timm, torch and others raise of a card's network into a UsageError."""
+    try:
+        yield
+    except (RuntimeError, TypeError, ValueError, LookupError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UsageError(
             f"{card.path}: the network {card.model.architecture!r} of its card cannot be built "

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -37,7 +36,8 @@ def clip_model(card: NetworkCard, part: str) -> Any:
     model = _built(card, device="meta")  # as for the encoder below
     _load(model, state, card, part, assign=True)
     if getattr(model, "attn_mask", None) is not None:
-        model.attn_mask = _causal_mask(model.context_length)
+        length = model.context_length  # a token sees none that come after it
+        model.attn_mask = torch.full((length, length), float("-inf")).triu(1)
     if _is_unfinished(model):
         model = _built(card)
         _load(model, state, card, part)
@@ -59,13 +59,24 @@ def image_encoder(card: NetworkCard, part: str) -> nn.Module:
     return encoder.eval()
 
 
+def encoder_below(card: NetworkCard, layer: nn.Linear) -> nn.Module:
+    """Return the image side of a card's ``backbone``, whose features go into ``layer``.
+
+    Raises:
+        RealBenchError: as :func:`image_encoder`, or the layer is for features of another width.
+    """
+    encoder = image_encoder(card, "backbone")
+    width = getattr(encoder, "output_dim", layer.in_features)
+    if width != layer.in_features:
+        raise RealBenchError(
+            f"{card.weights_path} takes {layer.in_features} features, but "
+            f"{card.model.architecture!r} of its card gives {width}"
+        )
+    return encoder
+
+
 def _is_unfinished(network: nn.Module) -> bool:
     return any(value.is_meta for value in [*network.parameters(), *network.buffers()])
-
-
-def _causal_mask(length: int) -> Tensor:
-    """Return what a token may not see: added to attention, float32 (length, length)."""
-    return torch.full((length, length), float("-inf")).triu(1)
 
 
 def _built(card: NetworkCard, device: str = "cpu") -> Any:
@@ -74,31 +85,22 @@ def _built(card: NetworkCard, device: str = "cpu") -> Any:
     name = card.model.architecture
     if name not in open_clip.list_models():
         raise UsageError(f"{card.path}: open_clip has no model {name!r} (model.architecture)")
-    with _unwarned():  # of random weights, which are replaced at once
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)  # of random weights, which are replaced at once
+    try:
         return open_clip.create_model(
             name, pretrained=None, load_weights=False, device=device, **card.model.options
         )
-
-
-@contextmanager
-def _unwarned() -> Iterator[None]:
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        yield
     finally:
         logging.disable(before)
 
 
 def _state(card: NetworkCard, part: str) -> dict[str, Tensor]:
-    return _one_position_table(card_tensors(card, part))
-
-
-def _one_position_table(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Join the two tables of positions of Long-CLIP (Zhang et al., ECCV 2024).
+    """Read the tensors; the two tables of positions of Long-CLIP (Zhang et al., ECCV 2024) are one.
 
     It keeps the first 20 positions of CLIP's own table and takes the others from a second one.
     """
+    state = card_tensors(card, part)
     stretched = state.pop("positional_embedding_res", None)
     if stretched is not None:
         kept = state["positional_embedding"][:_KEPT_POSITIONS]
@@ -199,16 +201,6 @@ def folded(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return whole
 
 
-def gates_of(logits: Tensor, active: int) -> Tensor:
-    """Return the weights of experts: a softmax over the ``active`` largest, 0 for the others.
-
-    Args:
-        logits: of shape (n, experts).
-    """
-    largest, indices = logits.topk(active, dim=-1)
-    return torch.zeros_like(logits).scatter(-1, indices, largest.softmax(dim=-1))
-
-
 class LinearProbe(nn.Module):
     """Maps normalised pictures (n, 3, S, S) to (n, outputs), as UnivFD (Ojha et al., CVPR 2023).
 
@@ -244,13 +236,7 @@ def build_clip_linear(card: Card) -> ViewsDetector:
     unit_length = bool(options.pop("unit_length", False))
     head = _head(card)  # before the large file, so that a wrong small one shows at once
     model = card.model.model_copy(update={"options": options})
-    encoder = image_encoder(card.changed(model=model), "backbone")
-    width = getattr(encoder, "output_dim", head.in_features)
-    if width != head.in_features:
-        raise RealBenchError(
-            f"{card.weights_path} takes {head.in_features} features, but "
-            f"{card.model.architecture!r} of its card gives {width}"
-        )
+    encoder = encoder_below(card.changed(model=model), head)
     probe = LinearProbe(encoder, head, unit_length=unit_length)
     return published(card, probe, head.out_features)
 
@@ -279,21 +265,17 @@ class ZeroShot(nn.Module):
     def __init__(self, model: Any, tokenize: Any, prompts: ClassesSpec) -> None:
         super().__init__()
         self.encoder = model.visual
-        embedded = [
-            _embedding(model, tokenize, texts) for texts in (prompts.real, prompts.generated)
-        ]
-        self.register_buffer("classes", torch.stack(embedded))
+        with torch.no_grad():
+            each = [
+                model.encode_text(tokenize(list(of))) for of in (prompts.real, prompts.generated)
+            ]
+        means = [functional.normalize(one, dim=-1).mean(dim=0) for one in each]
+        self.register_buffer("classes", functional.normalize(torch.stack(means), dim=-1))
         self.register_buffer("scale", model.logit_scale.detach().exp())
 
     def forward(self, x: Tensor) -> Tensor:
         features = functional.normalize(self.encoder(x), dim=-1)
         return self.scale * features @ self.classes.T
-
-
-@torch.no_grad()
-def _embedding(model: Any, tokenize: Any, texts: tuple[str, ...]) -> Tensor:
-    each = functional.normalize(model.encode_text(tokenize(list(texts))), dim=-1)
-    return functional.normalize(each.mean(dim=0), dim=-1)
 
 
 def build_clip_zeroshot(card: Card) -> ViewsDetector:

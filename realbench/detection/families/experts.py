@@ -19,7 +19,6 @@ from realbench.detection.cards import Card
 from realbench.detection.families.clip import (
     HEAD_WIDTH,
     PooledVision,
-    gates_of,
     layer_count,
     linear,
     part,
@@ -38,8 +37,7 @@ class ExpertLinear(nn.Module):
 
     Args:
         state: ``weight_main`` (O, I), ``bias`` (O,) or none, and of each expert
-            ``U_experts.n`` (O, r),
-            ``S_experts.n`` (r,) and ``V_experts.n`` (r, I).
+            ``U_experts.n`` (O, r), ``S_experts.n`` (r,) and ``V_experts.n`` (r, I).
     """
 
     def __init__(self, state: Mapping[str, Tensor]) -> None:
@@ -58,6 +56,22 @@ class ExpertLinear(nn.Module):
         inner = inner * (gates[:, :, None] * self.s)[:, None]
         added = torch.einsum("nter,eor->nto", inner, self.u)
         return functional.linear(x, self.main, self.bias) + added
+
+
+def gating_network(state: Mapping[str, Tensor]) -> nn.Sequential:
+    """Return the router: it maps what it sees to a logit for each expert for content."""
+    first, last = (linear(part(state, f"gating_network.network.{n}.")) for n in (0, 2))
+    return nn.Sequential(first, nn.ReLU(), last)
+
+
+def gates_of(logits: Tensor, active: int) -> Tensor:
+    """Return the experts' weights (n, experts + 1): of the last one, which always counts, it is 1.
+
+    Of those for content (``logits`` are (n, experts)) it is a softmax over the ``active`` largest.
+    """
+    largest, indices = logits.topk(active, dim=-1)
+    content = torch.zeros_like(logits).scatter(-1, indices, largest.softmax(dim=-1))
+    return torch.cat([content, torch.ones_like(content[:, :1])], dim=1)
 
 
 class ExpertLayer(nn.Module):
@@ -112,11 +126,7 @@ class ClipExperts(nn.Module):
             ExpertLayer(part(state, f"encoder_layers.{n}."))
             for n in range(layer_count(state, "encoder_layers."))
         )
-        self.gating = nn.Sequential(
-            linear(part(state, "gating_network.network.0.")),
-            nn.ReLU(),
-            linear(part(state, "gating_network.network.2.")),
-        )
+        self.gating = gating_network(state)
         self.head = linear(part(state, "head."))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -125,8 +135,7 @@ class ClipExperts(nn.Module):
         first = self.class_token.expand(len(x), 1, -1)
         tokens = torch.cat([first, tokens], dim=1) + self.positions
         seen = tokens[:, 1:].mean(dim=1) if self.clip is None else self.clip(x)
-        content = gates_of(self.gating(seen), self.active)
-        gates = torch.cat([content, torch.ones_like(content[:, :1])], dim=1)
+        gates = gates_of(self.gating(seen), self.active)
         tokens = self.norm_before(tokens)
         for layer in self.layers:
             tokens = layer(tokens, gates)
@@ -272,16 +281,11 @@ class DinoExperts(nn.Module):
         frozen = part(state, "feature_extractor.")
         self.frozen = Transformer({name.removeprefix("model."): v for name, v in frozen.items()})
         self.tuned = Transformer(part(state, ""))
-        self.gating = nn.Sequential(
-            linear(part(state, "gating_network.network.0.")),
-            nn.ReLU(),
-            linear(part(state, "gating_network.network.2.")),
-        )
+        self.gating = gating_network(state)
         self.head = linear(part(state, "head."))
 
     def forward(self, x: Tensor) -> Tensor:
-        content = gates_of(self.gating(self.frozen(x)), self.active)
-        gates = torch.cat([content, torch.ones_like(content[:, :1])], dim=1)
+        gates = gates_of(self.gating(self.frozen(x)), self.active)
         return self.head(self.tuned(x, gates))
 
 

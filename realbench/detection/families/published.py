@@ -79,13 +79,9 @@ def five_crops(image: np.ndarray, size: int) -> np.ndarray:
 
 
 def letterbox(image: np.ndarray, size: int) -> Tensor:
-    """Return the whole picture in the middle of a black square, as HPS v2 prepares it.
+    """Return the whole picture, uint8 (H, W, 3), in a black square, as HPS v2 prepares it.
 
     Bicubic on numbers between the levels of a pixel: float32 (3, size, size), about [0, 255].
-
-    Args:
-        image: uint8 RGB (H, W, 3).
-        size: of the square.
     """
     height, width = image.shape[:2]
     scale = size / max(height, width)
@@ -166,14 +162,9 @@ class Normalized(nn.Module):
 
 
 def class_logit(outputs: Tensor, real: int) -> Tensor:
-    """Return the logit of P(real), where P is the softmax over classes.
+    """Return the logit of P(real), (n,), where P is the softmax of logits (n, classes).
 
-    Args:
-        outputs: logits of shape (n, classes).
-        real: index of the real class.
-
-    Returns:
-        shape (n,): the real class's logit minus the log-sum-exp of the others'.
+    It is the real class's logit (of index ``real``) minus the log-sum-exp of the others'.
     """
     others = torch.cat([outputs[:, :real], outputs[:, real + 1 :]], dim=1)
     return outputs[:, real] - others.logsumexp(dim=1)
@@ -183,9 +174,7 @@ def published(card: Card, network: nn.Module, outputs: int) -> ViewsDetector:
     """Return the detector of a network and the card that says what it sees and means.
 
     Args:
-        card: as read.
         network: maps normalised pictures (n, 3, S, S) to (n, outputs).
-        outputs: their number.
 
     Raises:
         UsageError: the card's output does not go with that number, or its input is incomplete.

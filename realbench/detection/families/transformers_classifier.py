@@ -14,9 +14,11 @@ from torch import Tensor, nn
 
 from realbench.detection.cards import Card
 from realbench.detection.families.views import ViewsDetector
+from realbench.detection.model_files import check_complete
 from realbench.detection.vlm import quiet
 from realbench.errors import RealBenchError, UsageError
 from realbench.hub_errors import NEEDS_ITS_OWN_CODE
+from realbench.text import first_line
 
 
 class LabelledClassifier(nn.Module):
@@ -65,9 +67,7 @@ def build_transformers_classifier(card: Card) -> ViewsDetector:
     Its ``weights`` are a model's folder, the hub's or the user's; the folder says how pictures
     are prepared, the card's ``labels`` which of its labels mean real and which generated.
     """
-    folder = card.weights_path
-    if not folder.is_dir():
-        raise UsageError(f"{folder} is no model folder, which detector {card.name!r} needs")
+    folder = card.model_folder
     config = loaded("AutoConfig", folder)
     real, generated = _indices(card, config.id2label)
     processor = loaded("AutoImageProcessor", folder)
@@ -82,7 +82,6 @@ def build_transformers_classifier(card: Card) -> ViewsDetector:
 
 
 def _indices(card: Card, names: dict[int, str]) -> tuple[list[int], list[int]]:
-    """Return the indices of the real and of the generated labels; every label must be mapped."""
     known = ", ".join(repr(name) for name in names.values())
     if card.labels is None:
         raise UsageError(
@@ -96,14 +95,13 @@ def _indices(card: Card, names: dict[int, str]) -> tuple[list[int], list[int]]:
             raise UsageError(
                 f"{card.path}: [labels] has {name!r}, but the model's labels are {known}"
             )
-    for name in names.values():
+    found: dict[str, list[int]] = {"real": [], "generated": []}
+    for index, name in names.items():
         if name not in mapped:
             raise UsageError(
                 f"{card.path}: [labels] does not say whether {name!r} of the model's labels "
                 f"({known}) is real or generated"
             )
-    found: dict[str, list[int]] = {"real": [], "generated": []}
-    for index, name in names.items():
         found[mapped[name]].append(int(index))
     return found["real"], found["generated"]
 
@@ -126,10 +124,9 @@ def loaded(kind: str, folder: Path, **options: Any) -> Any:
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
         if "trust_remote_code" in str(error):
             raise RealBenchError(f"{folder} cannot be loaded: {NEEDS_ITS_OWN_CODE}") from error
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise RealBenchError(
-            f"{folder} cannot be loaded by transformers' {kind} ({first}); fetch it again, or "
-            "check that it is a model of this kind"
+            f"{folder} cannot be loaded by transformers' {kind} ({first_line(error)}); fetch it "
+            "again, or check that it is a model of this kind"
         ) from error
 
 
@@ -138,16 +135,10 @@ def _model(folder: Path) -> nn.Module:
         "AutoModelForImageClassification",
         folder,
         dtype=torch.float32,
-        ignore_mismatched_sizes=True,  # reported below, in one line
+        ignore_mismatched_sizes=True,  # told of below, in one line
         output_loading_info=True,
     )
-    # transformers would go on with random numbers in their place.
-    wrong = sorted({*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])})
-    if wrong:
-        raise RealBenchError(
-            f"in the weights of {folder}, {len(wrong)} tensors are missing or of another shape, "
-            f"such as {wrong[0]}; fetch it again"
-        )
+    check_complete(info, str(folder), "fetch it again")
     network: nn.Module = model.eval()
     return network
 
@@ -169,11 +160,7 @@ def _pixels(processor: Any, image: np.ndarray) -> Tensor:
 
 
 def _check_preparation(processor: Any, network: LabelledClassifier, folder: Path) -> None:
-    """Refuse a processor that does something else than scale, cut and normalise.
-
-    Raises:
-        RealBenchError: what it makes of a picture is not what this module makes of it.
-    """
+    """Refuse a processor that does something else than scale, cut and normalise."""
     rng = np.random.default_rng(0)
     shapes = set()
     for height, width in ((300, 420), (420, 300)):

@@ -38,11 +38,9 @@ def has_bfloat16(device: str) -> bool:
 @cache
 def _cpu_has_bfloat16() -> bool:
     # Torch has no public name for this; without the question there is no speed-up, and no harm.
-    known = (getattr(torch.cpu, name, None) for name in _QUESTIONS)
+    names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    known = (getattr(torch.cpu, name, None) for name in names)
     return any(ask() for ask in known if ask is not None)
-
-
-_QUESTIONS = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
 
 
 # Views in one pass on a CPU; larger passes only take more memory.

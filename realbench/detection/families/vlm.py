@@ -42,8 +42,7 @@ class AskedDetector:
         self.model = model
         self.question = card.question
         self.tokens = {
-            "real": _tokens(model, card.answers.real),
-            "generated": _tokens(model, card.answers.generated),
+            name: _tokens(model, words) for name, words in card.answers.model_dump().items()
         }
         self.side = card.input.size
         self._loading = threading.Lock()
@@ -125,7 +124,4 @@ def build_vlm(card: Card) -> AskedDetector:
 
     ``model.options`` may have ``dtype``, what the network computes in.
     """
-    folder = card.weights_path
-    if not folder.is_dir():
-        raise UsageError(f"{folder} is no model folder, which detector {card.name!r} needs")
-    return AskedDetector(card, VisionLanguageModel(str(folder), **card.model.options))
+    return AskedDetector(card, VisionLanguageModel(str(card.model_folder), **card.model.options))
