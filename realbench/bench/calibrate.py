@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from realbench.bench.labelled import (
-    Labelled,
-    each_detector,
-    log_losses,
-    score_labelled,
-)
+from realbench.bench.labelled import Labelled, each_detector, named_from, score_labelled
 from realbench.content import content_path
 from realbench.detection.calibration import (
     CALIBRATION_FILE,
@@ -30,7 +24,7 @@ from realbench.detection.specs import CARD_FILE, CalibrationSpec, Precision
 from realbench.detection.verdict import ConformalSample
 from realbench.errors import UsageError
 from realbench.runs.files import check_folder
-from realbench.stats import Interval, bootstrap_auc, bootstrap_mean, detection_measures
+from realbench.stats import Interval, detection_measures
 from realbench.stats.record import estimate
 from realbench.text import printable
 
@@ -127,14 +121,11 @@ def _folder(given: str | Path, card: Card, out: Path | None) -> tuple[Path, str]
     folder = beside if out is None else out / card.name
     if folder.resolve().is_relative_to(content_path("detectors")):
         raise UsageError(f"{printable(folder)} is part of the package: choose another --out")
-    if named:
-        return folder, card.name
-    relative = os.path.relpath(card.path.resolve(), folder.resolve())
-    return folder, relative if relative.startswith(".") else f"./{relative}"
+    return folder, card.name if named else named_from(folder, card.path)
 
 
 def _measured(card: Card, labelled: Labelled, seed: int) -> tuple[dict[str, Any], CalibrationSpec]:
-    logits, real, prompt = labelled.logits[card.name], labelled.real, labelled.prompt
+    logits, real = labelled.logits[card.name], labelled.real
     raw = logits * card.calibration.temperature - card.calibration.bias
     after = np.empty_like(raw)
     folds = labelled.prompt_folds()
@@ -142,8 +133,7 @@ def _measured(card: Card, labelled: Labelled, seed: int) -> tuple[dict[str, Any]
         mine = folds == fold
         spec = fit_calibration(raw[~mine], real[~mine])
         after[mine] = calibrated(raw[mine], spec)
-    area = bootstrap_auc(logits[real], logits[~real], prompt[real], prompt[~real], seed=seed)
-    saved_loss = log_losses(logits, real) - log_losses(after, real)
+    area = labelled.area(logits, seed)
     notes = list(labelled.notes)
     if note := doubt(card.name, area):
         notes.append(note)
@@ -154,7 +144,7 @@ def _measured(card: Card, labelled: Labelled, seed: int) -> tuple[dict[str, Any]
         "auc": estimate(area),
         "before": _figures(logits, labelled, seed),
         "after": _figures(after, labelled, seed),
-        "log_loss_saved": estimate(bootstrap_mean(saved_loss, prompt, seed=seed)),
+        "log_loss_saved": estimate(labelled.log_loss(after, seed, before=logits)),
         "notes": notes,
     }, fit_calibration(raw, real)
 
@@ -175,12 +165,10 @@ def doubt(name: str, area: Interval) -> str | None:
 
 
 def _figures(logits: np.ndarray, labelled: Labelled, seed: int) -> dict[str, Any]:
-    """Calibration error and log loss at even odds, with intervals over prompts."""
     real, prompt = labelled.real, labelled.prompt
     p = probability(logits).astype(np.float64)
     measures = detection_measures(p[real], p[~real], prompt[real], prompt[~real], seed=seed)
-    losses = log_losses(logits, real)
     return {
         "calibration_error": estimate(measures["calibration_error"]),
-        "log_loss": estimate(bootstrap_mean(losses, prompt, seed=seed)),
+        "log_loss": estimate(labelled.log_loss(logits, seed)),
     }

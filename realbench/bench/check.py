@@ -16,6 +16,7 @@ from realbench import rendering
 from realbench.detection.cards import Card
 from realbench.detection.ensemble import probability
 from realbench.errors import RealBenchError
+from realbench.text import first_line
 
 if TYPE_CHECKING:
     from realbench.detection.detector import Detector
@@ -31,7 +32,6 @@ def images_per_second(detector: Detector, images: Sequence[np.ndarray], device: 
     repeated until half a second has gone by.
 
     Args:
-        detector: on its device.
         images: uint8 RGB arrays of shape (H, W, 3), at least one.
         device: where the detector is.
     """
@@ -110,21 +110,16 @@ def _tried(card: Card, device: str, picture: np.ndarray) -> Checked:
     before = _memory(device)
     try:
         detector = load_detector(card, device)
-        logit = _logit(detector, picture)
+        logit = float(detector.logits(detector.prepare(picture)[None])[0])
         if not np.isfinite(logit):
             return Checked(card.name, failure=f"gives {logit} instead of a logit")
         speed = images_per_second(detector, [picture] * _IMAGES, device)
     except RealBenchError as error:
         return Checked(card.name, failure=str(error))
     except (RuntimeError, ValueError, TypeError, LookupError, MemoryError, OSError) as error:
-        first = (str(error).strip().splitlines() or [""])[0][:200]
-        return Checked(card.name, failure=f"{type(error).__name__}: {first}")
+        return Checked(card.name, failure=f"{type(error).__name__}: {first_line(error)}")
     realism = float(probability(np.array([logit]))[0])
     return Checked(card.name, realism=realism, speed=speed, memory=max(0, _memory(device) - before))
-
-
-def _logit(detector: Detector, picture: np.ndarray) -> float:
-    return float(detector.logits(detector.prepare(picture)[None])[0])
 
 
 def _memory(device: str) -> int:

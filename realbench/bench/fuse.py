@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,24 +9,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from realbench.bench.labelled import (
-    Labelled,
-    each_detector,
-    log_losses,
-    score_labelled,
-)
+from realbench.bench.labelled import Labelled, each_detector, named_from, score_labelled
 from realbench.detection.cards import Card
 from realbench.detection.ensemble import weights as level_weights
-from realbench.detection.ensembles import (
-    Ensemble,
-    add_ensemble,
-    check_free,
-    find_cards,
-)
+from realbench.detection.ensembles import Ensemble, add_ensemble, check_free, find_cards
 from realbench.detection.registry import list_detectors
 from realbench.detection.specs import Precision
 from realbench.errors import UsageError
-from realbench.stats import auc, bootstrap_auc, bootstrap_mean
+from realbench.stats import auc
 from realbench.stats.bootstrap import Interval, expanded_percentiles
 from realbench.stats.record import estimate
 
@@ -54,11 +43,8 @@ def fuse(
     an ensemble without weights: each level weighs the same.
 
     Args:
-        detectors: at least two.
-        name: of the ensemble.
-        out: the ``ensembles.toml`` that receives it.
-        weights: the user's own files, by detector and part.
-        precision: as for :func:`realbench.score`.
+        out: the ``ensembles.toml`` that receives it, under ``name``.
+        weights, precision: as for :func:`realbench.score`.
         options: those of :func:`score_labelled`.
 
     Returns:
@@ -73,7 +59,11 @@ def fuse(
     cards = find_cards(detectors, weights, precision)
     if len(cards) < 2:
         raise UsageError("fusion needs at least two detectors: repeat --detector")
-    members = [_member(one, out) for one in each_detector(detectors)]
+    known = list_detectors()
+    members = [
+        str(one) if str(one) in known else named_from(out.parent, Path(one))
+        for one in each_detector(detectors)
+    ]
     labelled = score_labelled(cards, real, generated, **options)
     labelled.need("fusion")
     table = np.stack([labelled.logits[card.name] for card in cards], axis=1)
@@ -154,7 +144,7 @@ def _fitted(
 def _compared(
     cards: Sequence[Card], table: np.ndarray, labelled: Labelled, seed: int
 ) -> dict[str, Any]:
-    real, prompt = labelled.real, labelled.prompt
+    real = labelled.real
     share = level_weights({card.name: card.level for card in cards})
     average = table @ np.array([share[card.name] for card in cards])
     fusion = np.empty(len(real))
@@ -165,7 +155,7 @@ def _compared(
         w, b = _fitted(table[~mine], real[~mine])
         fusion[mine] = table[mine] @ w + b
     gained = _auc_gained(average, fusion, labelled, seed)
-    saved = bootstrap_mean(log_losses(average, real) - log_losses(fusion, real), prompt, seed=seed)
+    saved = labelled.log_loss(fusion, seed, before=average)
     notes = list(labelled.notes)
     if not of_generators:
         notes.append(
@@ -187,12 +177,8 @@ def _compared(
 
 
 def _figures(logits: np.ndarray, labelled: Labelled, seed: int) -> dict[str, Any]:
-    real, prompt = labelled.real, labelled.prompt
-    area = bootstrap_auc(logits[real], logits[~real], prompt[real], prompt[~real], seed=seed)
-    return {
-        "auc": estimate(area),
-        "log_loss": estimate(bootstrap_mean(log_losses(logits, real), prompt, seed=seed)),
-    }
+    found = {"auc": labelled.area(logits, seed), "log_loss": labelled.log_loss(logits, seed)}
+    return {name: estimate(one) for name, one in found.items()}
 
 
 def _auc_gained(before: np.ndarray, after: np.ndarray, labelled: Labelled, seed: int) -> Interval:
@@ -213,11 +199,3 @@ def _auc_gained(before: np.ndarray, after: np.ndarray, labelled: Labelled, seed:
         return Interval(whole, float("nan"), float("nan"), len(real), len(names))
     low, high = expanded_percentiles(np.array(draws), len(names), 0.95)
     return Interval(whole, low, high, len(real), len(names))
-
-
-def _member(source: str | Path, out: Path) -> str:
-    """Return a detector as the ensemble's file names it: folders relative to the file."""
-    if str(source) in list_detectors():
-        return str(source)
-    relative = os.path.relpath(Path(source).resolve(), out.resolve().parent)
-    return relative if relative.startswith(".") else f"./{relative}"

@@ -20,6 +20,7 @@ from realbench.scoring.cache import cache_path, open_cache
 from realbench.scoring.engine import Networks, Protocol, score_files
 from realbench.scoring.folders import copies, copy_notes, display_names
 from realbench.scoring.pipeline import Progress
+from realbench.stats import Interval, bootstrap_auc, bootstrap_mean
 from realbench.text import printable
 
 FOLDS = 5
@@ -72,6 +73,19 @@ class Labelled:
                 f"images that can be read, and there are {real} and {made}: give more"
             )
 
+    def area(self, logits: np.ndarray, seed: int) -> Interval:
+        """Return the AUC of logits (n,), with its interval over prompts."""
+        real, prompt = self.real, self.prompt
+        return bootstrap_auc(logits[real], logits[~real], prompt[real], prompt[~real], seed=seed)
+
+    def log_loss(
+        self, logits: np.ndarray, seed: int, *, before: np.ndarray | None = None
+    ) -> Interval:
+        """Return the log loss of logits (n,) at even odds, or how far it is below ``before``'s."""
+        losses = log_losses(logits, self.real)
+        losses = losses if before is None else log_losses(before, self.real) - losses
+        return bootstrap_mean(losses, self.prompt, seed=seed)
+
     def prompt_folds(self, folds: int = FOLDS) -> npt.NDArray[np.int64]:
         """Return the fold of each image (n,); images of one prompt share it, of either class."""
         fold_of = _even(self.prompt[~self.real], folds)
@@ -118,7 +132,6 @@ def score_labelled(
     """Score photographs and generated images.
 
     Args:
-        cards: of the detectors.
         real: folders of photographs.
         generated: a folder per generator, or folders of such folders.
         matched: bring all images to one shape, size and format first.
@@ -167,6 +180,12 @@ def score_labelled(
     )
 
 
+def named_from(folder: Path, place: Path) -> str:
+    """Return how a file in ``folder`` names a detector's folder: by its path from there."""
+    relative = os.path.relpath(place.resolve(), folder.resolve())
+    return relative if relative.startswith(".") else f"./{relative}"
+
+
 def check_apart(
     real: Sequence[tuple[str, ImageFile]], made: Sequence[tuple[str, ImageFile]]
 ) -> None:
@@ -185,11 +204,7 @@ def check_apart(
 
 
 def log_losses(logits: np.ndarray, real: npt.NDArray[np.bool_]) -> np.ndarray:
-    """Return each image's log loss, float64 (n,), scaled so that their mean is that at even odds.
-
-    Args:
-        logits: of P(real), (n,).
-    """
+    """Return each image's log loss, float64 (n,); their mean is that at even odds."""
     loss = np.logaddexp(0, np.where(real, -logits, logits))
     share = np.where(real, real.mean(), (~real).mean())
     return loss / (2 * share)

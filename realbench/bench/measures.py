@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from realbench.detection import perturbations
-from realbench.stats import Interval, best_threshold, detection_measures, error_correlation
+from realbench.stats import best_threshold, detection_measures, error_correlation
 from realbench.stats.record import estimate, rounded
 
 ENSEMBLE = "ensemble"
@@ -30,13 +30,13 @@ def measure(
         scores: readable images; see :class:`realbench.bench.BenchRun`.
         options: ``resamples`` and ``seed``.
     """
-    return [
-        _entry(scores, judge, generator)
-        | {"best_threshold": rounded(best_threshold(*_sides(scores, judge, generator)[:2]))}
-        | {name: estimate(one) for name, one in _measures(scores, judge, generator, options)}
-        for judge in judges
-        for generator in _with_all(generators)
-    ]
+    found = []
+    for judge in judges:
+        for generator in _with_all(generators):
+            sides = _sides(scores, judge, generator)
+            threshold = {"best_threshold": rounded(best_threshold(*sides[:2]))}
+            found.append(_entry(judge, generator, sides) | threshold | _figures(sides, options))
+    return found
 
 
 def robustness(
@@ -55,21 +55,17 @@ def robustness(
     for judge in judges:
         for generator in _with_all(generators):
             # The undegraded figures are the same in every series: measured once.
-            before = _two(undegraded, judge, generator, options) if degraded else {}
+            sides = _sides(undegraded, judge, generator)
+            before = _figures(sides, options, _ROBUSTNESS) if degraded else {}
             for kind in kinds:
                 start = {"perturbation": kind, "level": None, "label": "none"}
-                found.append(_entry(undegraded, judge, generator) | start | before)
-                for degradation, table in degraded:
-                    if degradation.kind != kind:
-                        continue
-                    ok = table[table["status"] == "ok"]
-                    what = {"perturbation": kind, "level": degradation.level}
-                    found.append(
-                        _entry(ok, judge, generator)
-                        | what
-                        | {"label": degradation.label}
-                        | _two(ok, judge, generator, options)
-                    )
+                found.append(_entry(judge, generator, sides) | start | before)
+                for one, table in degraded:
+                    if one.kind == kind:
+                        mine = _sides(table[table["status"] == "ok"], judge, generator)
+                        what = {"perturbation": kind, "level": one.level, "label": one.label}
+                        figures = _figures(mine, options, _ROBUSTNESS)
+                        found.append(_entry(judge, generator, mine) | what | figures)
     return found
 
 
@@ -96,18 +92,15 @@ def _with_all(generators: Sequence[str]) -> list[str | None]:
     return [*generators, *([None] if len(generators) > 1 else [])]
 
 
-def _chosen(scores: pd.DataFrame, generator: str | None) -> tuple[pd.DataFrame, pd.DataFrame]:
+Sides = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+
+
+def _sides(scores: pd.DataFrame, judge: str, generator: str | None) -> Sides:
+    """Return P(real) of photographs and of generated images, and the prompt ids of both."""
     fakes = ~scores["real"]
     if generator is not None:
         fakes &= scores["folder"] == generator
-    return scores[scores["real"]], scores[fakes]
-
-
-def _sides(
-    scores: pd.DataFrame, judge: str, generator: str | None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """P(real) of photographs and of generated images, and the prompt ids of both."""
-    real, generated = _chosen(scores, generator)
+    real, generated = scores[scores["real"]], scores[fakes]
     return (
         real[judge].to_numpy(np.float64),
         generated[judge].to_numpy(np.float64),
@@ -116,27 +109,16 @@ def _sides(
     )
 
 
-def _measures(
-    scores: pd.DataFrame, judge: str, generator: str | None, options: dict[str, Any]
-) -> list[tuple[str, Interval]]:
-    return list(detection_measures(*_sides(scores, judge, generator), **options).items())
-
-
-def _two(
-    scores: pd.DataFrame, judge: str, generator: str | None, options: dict[str, Any]
+def _figures(
+    sides: Sides, options: dict[str, Any], names: Sequence[str] | None = None
 ) -> dict[str, Any]:
-    found = dict(_measures(scores, judge, generator, options))
-    return {name: estimate(found[name]) for name in _ROBUSTNESS}
+    found = detection_measures(*sides, **options)
+    return {name: estimate(found[name]) for name in names or found}
 
 
-def _entry(scores: pd.DataFrame, judge: str, generator: str | None) -> dict[str, Any]:
-    real, generated = _chosen(scores, generator)
-    return {
-        "detector": judge,
-        "generator": generator,
-        "n_real": len(real),
-        "n_generated": len(generated),
-    }
+def _entry(judge: str, generator: str | None, sides: Sides) -> dict[str, Any]:
+    counts = {"n_real": len(sides[0]), "n_generated": len(sides[1])}
+    return {"detector": judge, "generator": generator, **counts}
 
 
 @dataclass(frozen=True, slots=True)

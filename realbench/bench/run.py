@@ -185,7 +185,11 @@ def bench(
             table, _ = run.score(parts, names[0], protocol, store)
             degraded.append((degradation, table[_counts(table, scores)]))
     ok = scores[scores["status"] == "ok"]
-    found = shortcuts.find_shortcuts(*_headers(files, names[0]))
+    by_class = (
+        shortcuts.read_headers(file.path for name, file in files if (name == names[0]) is real_ones)
+        for real_ones in (True, False)
+    )
+    found = shortcuts.find_shortcuts(*by_class)
     told = shortcuts.warning(found) if not matched else None
     n_real = int(ok["real"].sum())
     if n_real < _FEW_FOR_1_FPR:
@@ -340,15 +344,6 @@ def _same_images(
         return scores.iloc[:0]
     keys = degraded[0][1].set_index(["folder", "image"]).index
     return scores[scores.set_index(["folder", "image"]).index.isin(keys)]
-
-
-def _headers(
-    files: Sequence[tuple[str, ImageFile]], real: str
-) -> tuple[list[shortcuts.Header], list[shortcuts.Header]]:
-    return (
-        shortcuts.read_headers(file.path for name, file in files if name == real),
-        shortcuts.read_headers(file.path for name, file in files if name != real),
-    )
 
 
 def _check_classes(scores: pd.DataFrame) -> None:

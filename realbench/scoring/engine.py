@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -26,7 +26,7 @@ from realbench.prompts import Suite
 from realbench.quality.cards import MeasureCard
 from realbench.scoring.cache import ScoreCache
 from realbench.scoring.layout import choose_layout, decoding_threads, find_batch_sizes
-from realbench.scoring.pipeline import Engine, Outcome, Pipeline, Progress, Timings, cut_key
+from realbench.scoring.pipeline import Engine, Outcome, Pipeline, Progress, cut_key
 
 if TYPE_CHECKING:
     from realbench.detection.detector import Detector
@@ -173,11 +173,11 @@ class FileScores:
 
     Attributes:
         outcomes: one for each file, in their order.
-        timings: summed over threads.
+        timings: seconds summed over threads, by what they were spent on.
     """
 
     outcomes: list[Outcome]
-    timings: Timings = field(default_factory=Timings)
+    timings: dict[str, float]
 
     @property
     def pixels(self) -> list[str]:

@@ -72,15 +72,6 @@ class Progress:
     stage: str = "scoring"
 
 
-@dataclass(slots=True)
-class Timings:
-    """Seconds summed over threads: reading and decoding, preparing, forward passes."""
-
-    read_and_decode: float = 0.0
-    prepare: float = 0.0
-    forward: float = 0.0
-
-
 @dataclass(frozen=True, slots=True)
 class Engine:
     """Loaded detectors and quality measures, by name, and how they share the processor.
@@ -119,11 +110,6 @@ class Engine:
             self.measures[name].scores(torch.stack(list(tensors)), prompts).tolist()
         )
         return found
-
-    @property
-    def largest_batch(self) -> int:
-        """The most images that any batch has."""
-        return max([self.layout.batch_size, *self.batch_sizes.values()])
 
 
 class _PixelBudget:
@@ -187,7 +173,7 @@ OnOutcome = Callable[[int, Outcome], None]
 
 
 class Pipeline:
-    """Scores files with detectors that may still have to be loaded.
+    """Scores files once with detectors that may still have to be loaded.
 
     Args:
         fingerprints: detector name to fingerprint, in the order of the result's columns.
@@ -196,6 +182,9 @@ class Pipeline:
         decoders: number of decoding threads.
         max_pixels: larger images are not decoded.
         measures: cards of quality measures, by name.
+
+    Attributes:
+        timings: seconds summed over threads, by what they were spent on.
     """
 
     def __init__(
@@ -214,8 +203,26 @@ class Pipeline:
         self.decoders = decoders
         self.max_pixels = max_pixels
         self.measures = dict(measures or {})
-        self.timings = Timings()
+        self.timings = dict.fromkeys(("read_and_decode", "prepare", "forward"), 0.0)
         self._clock = threading.Lock()
+        self._todo: queue.SimpleQueue[int] = queue.SimpleQueue()
+        self._events: queue.Queue[Event] = queue.Queue()
+        self._stopped = threading.Event()
+        self._pixels = _PixelBudget(_PIXELS_IN_FLIGHT)
+        # One permit per prepared image that is not scored; the engine's batches add more.
+        self._slots = threading.Semaphore(decoders)
+        self._engine: Engine | None = None
+        self._loading = threading.Lock()
+        self._forwards: ThreadPoolExecutor | None = None
+        self._claimed: set[Job] = set()
+        self._claims = threading.Lock()
+        self._first: dict[tuple[str, str], float] = {}
+        self._unfinished: dict[Job, Outcome] = {}
+        self._finished: dict[Job, Outcome] = {}
+        self._waiting: dict[Job, list[int]] = {}
+        self._batches: dict[str, list[tuple[Job, torch.Tensor]]] = {
+            name: [] for name in [*self.fingerprints, *self.measures]
+        }
 
     def run(
         self,
@@ -232,82 +239,15 @@ class Pipeline:
         Raises:
             RealBenchError: the detectors cannot be loaded, or one of them fails.
         """
-        if paths:
-            reads = any(card.needs_prompt for card in self.measures.values())
-            own = prompts if reads and prompts is not None else [None] * len(paths)
-            _Run(self, paths, on_outcome, [one or "" for one in own]).go()
-
-    def keys(self, prompt: str) -> dict[str, str]:
-        """Return under what an image's scores are cached, by the name of all that score it."""
-        return self.fingerprints | {
-            name: card.key(prompt)
-            for name, card in self.measures.items()
-            if prompt or not card.needs_prompt
-        }
-
-    def known(self, job: Job) -> dict[str, float]:
-        """Return the cached scores of an image by name."""
-        keys = self.keys(job[1])
-        found = self.cache.logits(job[0], list(keys.values()))
-        return {name: found[key] for name, key in keys.items() if key in found}
-
-    def keep(self, scored: _Scored, engine: Engine) -> None:
-        """Put scores into the cache."""
-        if scored.name in self.fingerprints:
-            logits = {job[0]: one for job, one in zip(scored.jobs, scored.logits, strict=True)}
-            self.cache.put_logits(self.fingerprints[scored.name], logits)
-            return
-        card, measure = self.measures[scored.name], engine.measures[scored.name]
-        for (sha256, prompt), score in zip(scored.jobs, scored.logits, strict=True):
-            if card.needs_prompt and measure.cuts(prompt):
-                self.cache.put_logits(cut_key(card, prompt), {sha256: 1.0})
-            self.cache.put_logits(card.key(prompt), {sha256: score})
-
-    def add_time(self, name: str, seconds: float) -> None:
-        """Add to one of the timings, from any thread."""
-        with self._clock:
-            setattr(self.timings, name, getattr(self.timings, name) + seconds)
-
-
-class _Run:
-    """The threads and the book-keeping of one call of :meth:`Pipeline.run`."""
-
-    def __init__(
-        self,
-        pipeline: Pipeline,
-        paths: Sequence[Path],
-        on_outcome: OnOutcome,
-        prompts: Sequence[str],
-    ) -> None:
-        self.p = pipeline
-        self.paths = paths
-        self.on_outcome = on_outcome
-        self.prompts = prompts
-        self.todo: queue.SimpleQueue[int] = queue.SimpleQueue()
+        reads = any(card.needs_prompt for card in self.measures.values())
+        own = prompts if reads and prompts is not None else [None] * len(paths)
+        self._paths, self._prompts = paths, [one or "" for one in own]
+        self._on_outcome = on_outcome
         for index in range(len(paths)):
-            self.todo.put(index)
-        self.events: queue.Queue[Event] = queue.Queue()
-        self.stopped = threading.Event()
-        self.pixels = _PixelBudget(_PIXELS_IN_FLIGHT)
-        # One permit per prepared image that is not scored; the engine's batches add more.
-        self.slots = threading.Semaphore(pipeline.decoders)
-        self.engine: Engine | None = None
-        self.loading = threading.Lock()
-        self.forwards: ThreadPoolExecutor | None = None
-        self.claimed: set[Job] = set()
-        self.claims = threading.Lock()
-        self.first: dict[tuple[str, str], float] = {}
-        self.unfinished: dict[Job, Outcome] = {}
-        self.finished: dict[Job, Outcome] = {}
-        self.waiting: dict[Job, list[int]] = {}
-        self.batches: dict[str, list[tuple[Job, torch.Tensor]]] = {
-            name: [] for name in [*pipeline.fingerprints, *pipeline.measures]
-        }
-
-    def go(self) -> None:
+            self._todo.put(index)
         decoders = [
             threading.Thread(target=self._decode_all, daemon=True, name=f"realbench-decode-{n}")
-            for n in range(min(self.p.decoders, len(self.paths)))
+            for n in range(min(self.decoders, len(paths)))
         ]
         try:
             for thread in decoders:
@@ -316,20 +256,37 @@ class _Run:
         finally:
             self._stop(decoders)
 
+    def _keys(self, prompt: str) -> dict[str, str]:
+        """Return under what an image's scores are cached, by the name of all that score it."""
+        return self.fingerprints | {
+            name: card.key(prompt)
+            for name, card in self.measures.items()
+            if prompt or not card.needs_prompt
+        }
+
+    def _known(self, job: Job) -> dict[str, float]:
+        keys = self._keys(job[1])
+        found = self.cache.logits(job[0], list(keys.values()))
+        return {name: found[key] for name, key in keys.items() if key in found}
+
+    def _add_time(self, name: str, start: float) -> None:
+        with self._clock:
+            self.timings[name] += time.perf_counter() - start
+
     def _stop(self, decoders: Sequence[threading.Thread]) -> None:
         """End the threads, and keep the scores of the batches that were running."""
-        self.stopped.set()
+        self._stopped.set()
         for _ in decoders:
-            self.slots.release()
-        patience = _SHORT_PATIENCE_SECONDS if self.engine is None else _PATIENCE_SECONDS
+            self._slots.release()
+        patience = _SHORT_PATIENCE_SECONDS if self._engine is None else _PATIENCE_SECONDS
         deadline = time.monotonic() + patience
         for thread in decoders:
             if thread.ident is not None:
                 thread.join(max(0.0, deadline - time.monotonic()))
-        if self.forwards is not None:
-            self.forwards.shutdown(wait=True, cancel_futures=True)
-        while not self.events.empty():
-            event = self.events.get()
+        if self._forwards is not None:
+            self._forwards.shutdown(wait=True, cancel_futures=True)
+        while not self._events.empty():
+            event = self._events.get()
             if isinstance(event, _Scored):
                 self._keep(event)
 
@@ -337,37 +294,37 @@ class _Run:
 
     def _decode_all(self) -> None:
         try:
-            while not self.stopped.is_set():
+            while not self._stopped.is_set():
                 try:
-                    index = self.todo.get_nowait()
+                    index = self._todo.get_nowait()
                 except queue.Empty:
                     return
-                self.events.put(self._read(index))
+                self._events.put(self._read(index))
         except _Stopped:
             pass
         except BaseException as error:  # handed to the calling thread, which raises it
-            self.stopped.set()
-            self.events.put(error)
+            self._stopped.set()
+            self._events.put(error)
 
     def _read(self, index: int) -> _Read:
-        path, prompt = self.paths[index], self.prompts[index]
-        remembered = self.p.cache.known_sha256(path)
+        path, prompt = self._paths[index], self._prompts[index]
+        remembered = self.cache.known_sha256(path)
         if remembered:
-            job, pixels = (remembered, prompt), self.p.cache.pixels(remembered)
-            known = self.p.known(job)
-            if pixels and len(known) == len(self.p.keys(prompt)):
+            job, pixels = (remembered, prompt), self.cache.pixels(remembered)
+            known = self._known(job)
+            if pixels and len(known) == len(self._keys(prompt)):
                 return _Read(index, job, pixels=pixels, known=known, alone=True)
         job, stat, start = ("", prompt), file_stat(path), time.perf_counter()
         try:
             data, sha256 = read_bytes_and_hash(path)
             job = (sha256, prompt)
-            with self.claims:
-                if job in self.claimed:
+            with self._claims:
+                if job in self._claimed:
                     return _Read(index, job, stat)
-                self.claimed.add(job)
-            known = self.p.known(job)
-            missing = [name for name in self.p.keys(prompt) if name not in known]
-            pixels = self.p.cache.pixels(sha256)
+                self._claimed.add(job)
+            known = self._known(job)
+            missing = [name for name in self._keys(prompt) if name not in known]
+            pixels = self.cache.pixels(sha256)
             prepared: dict[str, torch.Tensor] = {}
             if missing or not pixels:
                 pixels, prepared = self._prepare(data, missing, start)
@@ -384,60 +341,61 @@ class _Run:
         Returns:
             the hash of its pixels, and what each detector sees.
         """
-        pixels = pixel_count(data, max_pixels=self.p.max_pixels)
-        self.slots.acquire()
-        pixels = self.pixels.take(pixels)
+        pixels = pixel_count(data, max_pixels=self.max_pixels)
+        self._slots.acquire()
+        pixels = self._pixels.take(pixels)
         try:
-            if self.stopped.is_set():
+            if self._stopped.is_set():
                 raise _Stopped
-            image = decode(data, max_pixels=self.p.max_pixels)
+            image = decode(data, max_pixels=self.max_pixels)
             digest = pixel_digest(image)
-            self.p.add_time("read_and_decode", time.perf_counter() - start)
+            self._add_time("read_and_decode", start)
             if not names:
-                self.slots.release()
+                self._slots.release()
                 return digest, {}
             engine = self._loaded()
             start = time.perf_counter()
             prepared = engine.prepare(names, image)
-            self.p.add_time("prepare", time.perf_counter() - start)
+            self._add_time("prepare", start)
         except UnreadableImage:
-            self.slots.release()
+            self._slots.release()
             raise
         finally:
-            self.pixels.give(pixels)
+            self._pixels.give(pixels)
         return digest, prepared
 
     def _loaded(self) -> Engine:
         """Return the engine; the first thread that needs it loads it."""
-        with self.loading:
-            if self.engine is None:
-                if self.stopped.is_set():
+        with self._loading:
+            if self._engine is None:
+                if self._stopped.is_set():
                     raise _Stopped
                 try:
-                    engine = self.p.load()
+                    engine = self.load()
                 except BaseException:
-                    self.stopped.set()  # before another thread gets the lock and tries again
+                    self._stopped.set()  # before another thread gets the lock and tries again
                     raise
                 layout = engine.layout
                 # Each network may hold an unfinished batch while the forward threads hold two.
                 networks = len(engine.detectors) + len(engine.measures)
-                self.slots.release(engine.largest_batch * (networks + 2 * layout.forwards))
-                self.forwards = ThreadPoolExecutor(
+                largest = max([layout.batch_size, *engine.batch_sizes.values()])
+                self._slots.release(largest * (networks + 2 * layout.forwards))
+                self._forwards = ThreadPoolExecutor(
                     layout.forwards,
                     thread_name_prefix="realbench-forward",
                     initializer=use_threads,
                     initargs=(layout.threads_per_forward,),
                 )
-                self.engine = engine
+                self._engine = engine
         use_threads(1)  # a thread of this run decodes on one core; several of them fill all
-        return self.engine
+        return self._engine
 
     # --- the calling thread ---
 
     def _collect(self) -> None:
-        left = reading = len(self.paths)
+        left = reading = len(self._paths)
         while left:
-            event = self.events.get()
+            event = self._events.get()
             if isinstance(event, BaseException):
                 raise event
             if isinstance(event, _Read):
@@ -446,34 +404,34 @@ class _Run:
             else:
                 left -= self._take_scored(event)
             if not reading:
-                for name in self.batches:
+                for name in self._batches:
                     self._submit(name)
 
     def _take_read(self, read: _Read) -> int:
         """Book a file that was read; return how many files are finished by it."""
         sha256, job = read.job[0], read.job
         if sha256 and read.stat is not None:
-            self.p.cache.put_file(self.paths[read.index], read.stat, sha256)
+            self.cache.put_file(self._paths[read.index], read.stat, sha256)
         if read.pixels and not read.alone:
-            self.p.cache.put_pixels(sha256, read.pixels)
+            self.cache.put_pixels(sha256, read.pixels)
         if read.known is None:  # a twin of a file that was read before
-            if job in self.finished:
-                self.on_outcome(read.index, self.finished[job])
+            if job in self._finished:
+                self._on_outcome(read.index, self._finished[job])
                 return 1
-            self.waiting.setdefault(job, []).append(read.index)
+            self._waiting.setdefault(job, []).append(read.index)
             return 0
         outcome = Outcome(sha256, read.pixels, read.known, read.reason)
         outcome.cached = not (read.prepared or read.reason)
         if read.alone:
-            self.on_outcome(read.index, outcome)
+            self._on_outcome(read.index, outcome)
             return 1
-        self.waiting.setdefault(job, []).append(read.index)
+        self._waiting.setdefault(job, []).append(read.index)
         if not read.prepared:
             return self._finish(job, outcome)
-        self.unfinished[job] = outcome
+        self._unfinished[job] = outcome
         for name, tensor in read.prepared.items():
-            self.batches[name].append((job, tensor))
-            if self.engine and len(self.batches[name]) >= self.engine.images(name, tensor):
+            self._batches[name].append((job, tensor))
+            if self._engine and len(self._batches[name]) >= self._engine.images(name, tensor):
                 self._submit(name)
         return 0
 
@@ -481,11 +439,11 @@ class _Run:
         self._keep(scored)
         finished = 0
         for job, logit in zip(scored.jobs, self._agreed(scored), strict=True):
-            outcome = self.unfinished[job]
+            outcome = self._unfinished[job]
             outcome.logits[scored.name] = logit
-            if len(outcome.logits) == len(self.p.keys(job[1])):
-                del self.unfinished[job]
-                self.slots.release()
+            if len(outcome.logits) == len(self._keys(job[1])):
+                del self._unfinished[job]
+                self._slots.release()
                 finished += self._finish(job, outcome)
         return finished
 
@@ -494,46 +452,59 @@ class _Run:
 
         Another batch may round the same image's logit otherwise, and it has but one.
         """
-        if scored.name in self.p.measures:
+        if scored.name in self.measures:
             return scored.logits
         pairs = zip(scored.jobs, scored.logits, strict=True)
-        return [self.first.setdefault((sha, scored.name), logit) for (sha, _), logit in pairs]
+        return [self._first.setdefault((sha, scored.name), logit) for (sha, _), logit in pairs]
 
     def _keep(self, scored: _Scored) -> None:
-        assert self.engine is not None
-        kept = _Scored(scored.name, scored.jobs, self._agreed(scored))
-        self.p.keep(kept, self.engine)
+        """Put scores into the cache."""
+        assert self._engine is not None
+        pairs = list(zip(scored.jobs, self._agreed(scored), strict=True))
+        if scored.name in self.fingerprints:
+            logits = {sha256: one for (sha256, _), one in pairs}
+            self.cache.put_logits(self.fingerprints[scored.name], logits)
+            return
+        card, measure = self.measures[scored.name], self._engine.measures[scored.name]
+        for (sha256, prompt), score in pairs:
+            if card.needs_prompt and measure.cuts(prompt):
+                self.cache.put_logits(cut_key(card, prompt), {sha256: 1.0})
+            self.cache.put_logits(card.key(prompt), {sha256: score})
 
     def _finish(self, job: Job, outcome: Outcome) -> int:
-        self.finished[job] = outcome
-        indices = self.waiting.pop(job)
+        self._finished[job] = outcome
+        indices = self._waiting.pop(job)
         for index in indices:
-            self.on_outcome(index, outcome)
+            self._on_outcome(index, outcome)
         return len(indices)
 
     def _submit(self, name: str) -> None:
-        batch, self.batches[name] = self.batches[name], []
-        if batch and self.forwards is not None:
-            self.forwards.submit(self._forward, name, batch)
+        batch, self._batches[name] = self._batches[name], []
+        if batch and self._forwards is not None:
+            self._forwards.submit(self._forward, name, batch)
 
     # --- forward threads ---
 
     def _forward(self, name: str, batch: Sequence[tuple[Job, torch.Tensor]]) -> None:
-        assert self.engine is not None
+        assert self._engine is not None
         try:
             start = time.perf_counter()
             jobs, tensors = zip(*batch, strict=True)
-            logits = self.engine.scores(name, tensors, [prompt for _, prompt in jobs])
-            self.p.add_time("forward", time.perf_counter() - start)
+            logits = self._engine.scores(name, tensors, [prompt for _, prompt in jobs])
+            self._add_time("forward", start)
             if not all(map(math.isfinite, logits)):
-                kind = "detector" if name in self.p.fingerprints else "measure"
+                kind = "detector" if name in self.fingerprints else "measure"
                 raise RealBenchError(
                     f"{kind} {name} gives a score that is not a number: its weights or its card "
                     "are wrong"
                 )
-            self.events.put(_Scored(name, jobs, logits))
+            self._events.put(_Scored(name, jobs, logits))
         except BaseException as error:  # handed to the calling thread, which raises it
-            self.events.put(_explained(error, name))
+            if is_memory_shortage(error):  # torch says so in many ways
+                error = RealBenchError(
+                    f"not enough memory to run {name}: try a smaller --batch-size"
+                )
+            self._events.put(error)
 
 
 def cut_key(card: MeasureCard, prompt: str) -> str:
@@ -559,10 +530,3 @@ def score_batch(detector: Detector, tensors: Sequence[torch.Tensor]) -> list[flo
         torch.cuda.empty_cache()
     middle = len(tensors) // 2
     return score_batch(detector, tensors[:middle]) + score_batch(detector, tensors[middle:])
-
-
-def _explained(error: BaseException, name: str) -> BaseException:
-    """Turn torch's many ways to say that memory is short into a message for the user."""
-    if is_memory_shortage(error):
-        return RealBenchError(f"not enough memory to run {name}: try a smaller --batch-size")
-    return error

@@ -25,7 +25,6 @@ from realbench.quality.cards import MeasureCard
 from realbench.runs.files import read_table as table_of
 from realbench.runs.folder import MANIFEST_FILE, SUMMARY_FILE, Open, package_versions, read_record
 from realbench.scoring.engine import Protocol
-from realbench.scoring.pipeline import Timings
 from realbench.stats.record import Estimate
 from realbench.text import printable
 
@@ -215,19 +214,14 @@ def describe_run(
     started: datetime,
     seconds: float,
     counts: Mapping[str, int],
-    timings: Timings,
+    timings: Mapping[str, float],
 ) -> ScoreManifest:
     """Return the manifest.
 
     Args:
         arguments: what was asked for, as JSON values.
-        suite: of the prompts, where one was given.
-        cards: of the detectors.
         protocol: what was done to images before the detectors saw them; it marks fingerprints.
-        measures: of image quality and alignment.
         device: where they ran; None if every score was in the cache, or no image readable.
-        seed: of the bootstrap.
-        started: when, in UTC.
         seconds: that scoring took, from the first file to the last.
         counts: ``n_scored`` (images with scores), ``n_cached`` of them, ``n_failed``.
         timings: summed over threads.
@@ -272,8 +266,6 @@ def describe_run(
         "timings": {
             "total_seconds": round(seconds, 3),
             "images_per_second": round(images / max(seconds, 1e-9), 2),
-            "read_and_decode_thread_seconds": round(timings.read_and_decode, 3),
-            "prepare_thread_seconds": round(timings.prepare, 3),
-            "forward_thread_seconds": round(timings.forward, 3),
+            **{f"{name}_thread_seconds": round(value, 3) for name, value in timings.items()},
         },
     }
