@@ -39,9 +39,7 @@ def serving(app: App, *, host: str = "127.0.0.1", port: int = 0) -> Iterator[str
     """Serve an ASGI app until the context ends; yield its address, such as ``http://[::1]:80``.
 
     Args:
-        app: What answers.
         host: The address to listen on; a loopback one is reached from this machine alone.
-        port: 0 takes a free one.
 
     Raises:
         UsageError: the port is in use or not allowed, or there is no such address here.

@@ -111,9 +111,7 @@ def import_prompts(
     Args:
         source: a file, or ``hf:`` and a dataset's name (or the folder of one).
         format: of a file, one of :data:`FORMATS`; by default by its ending.
-        columns: which columns hold what.
         numbering: how rows without an id are called.
-        part: of a dataset.
 
     Raises:
         UsageError: the source cannot be read, or a row is no prompt; the message names it.

@@ -33,7 +33,6 @@ def images_per_second(detector: Detector, images: Sequence[np.ndarray], device: 
 
     Args:
         images: uint8 RGB arrays of shape (H, W, 3), at least one.
-        device: where the detector is.
     """
     from realbench.scoring.scorer import Scorer
 
@@ -55,7 +54,6 @@ class Checked:
     """What became of a detector.
 
     Attributes:
-        name: the detector's.
         missing: what it lacks on this machine; empty where it is complete.
         failure: why it could not be used though it is complete; empty where it could.
         realism: P(real) of the test card, in [0, 1].

@@ -28,7 +28,6 @@ def measure(
 
     Args:
         scores: readable images; see :class:`realbench.bench.BenchRun`.
-        options: ``resamples`` and ``seed``.
     """
     found = []
     for judge in judges:

@@ -171,7 +171,6 @@ def curve_panel(
 
     Args:
         curves: by judge, an estimate (``estimate``, ``low``, ``high``) for each of ``labels``.
-        labels: the strengths, mildest first.
         label: what the drawing shows, for screen readers.
     """
     lowest = min(

@@ -63,7 +63,6 @@ class ModelFiles:
 
     Attributes:
         is_local: Whether it is a folder here.
-        folder: Where the files are.
 
     Raises:
         UsageError: there is no such model, or it is a folder and has no revisions.

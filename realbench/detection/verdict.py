@@ -78,7 +78,6 @@ class ConformalSample(BaseModel):
             logits: each detector's calibrated logits of P(real), (n,).
             real: whether each image is a photograph, bool (n,).
             source: the source of each photograph and the generator of each other image, text (n,).
-            pictures: how the images were shown.
         """
         raw = {
             card.name: np.round(
@@ -165,9 +164,7 @@ def verdict_basis(
     that a rule was not fitted on; None where a class has one source.
 
     Args:
-        rule: fitted on all of them.
         photographs, generated: held-out realism by source and by generator.
-        pictures: how the images were shown.
     """
     real, made = errors_by_source(photographs, generated, rule.max_false_alarm)
     return {

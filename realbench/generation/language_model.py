@@ -103,9 +103,7 @@ def load_language_model(
     Args:
         source: a folder, a hub id, a ``.gguf`` file, ``package:NAME/FILE`` (a file within an
             installed Python package), or what ``realgen-train prompt`` exported.
-        revision: of the hub.
         dtype: what it computes in, by torch's name; GGUF's quantised weights become that, too.
-        device: where it goes.
         role: what it is called in errors.
 
     Raises:

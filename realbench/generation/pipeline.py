@@ -131,7 +131,6 @@ class Pipeline:
         The noise of an image depends on its seed alone, not on the batch or the device.
 
         Args:
-            prompts: texts.
             seeds: one for each, from 0 to 2**63 - 1.
 
         Raises:

@@ -107,9 +107,6 @@ def rewrite(
     """Have a language model rewrite prompts, greedily, so that it does so again the same way.
 
     Args:
-        prompts: texts.
-        options: of the model.
-        device: where it runs.
         dtype: what it computes in, by torch's name.
         take: is given each prompt's index and the new text, or None where the answer is empty.
 
@@ -155,11 +152,8 @@ def likeliest_answers(
     """Return a model's answer to each prompt, of the likeliest token at every place.
 
     Args:
-        model: of transformers, for text generation.
         tokenizer: its own, padding left.
         prompts: texts, answered in one batch.
-        instruction: what the model is told.
-        max_tokens: of an answer.
     """
     import torch
 
@@ -215,7 +209,6 @@ def clean_answer(answer: str, *, chat: bool) -> str | None:
     """Return the prompt that an answer holds, on one line; None where it holds none.
 
     Args:
-        answer: the model's text.
         chat: whether it answers in chats; else only its first line is the prompt, since a base
             model writes on.
     """

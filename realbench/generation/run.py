@@ -147,7 +147,6 @@ def generate(
     Args:
         suite: a suite, its name or its file.
         out: the model's folder; its name is the model's name for ``score`` and ``arena``.
-        options: how images are made.
         progress: called as the run goes on.
 
     Raises:

@@ -97,7 +97,6 @@ def velocity(
     noise: Li and He, arXiv 2511.13720), and v = (x − x̂)/σ follows from x = (1 − σ)x̂ + σε.
 
     Args:
-        transformer: The network.
         sample: x, float32 (n, 3, height, width).
         sigma: Its noise level in (0, 1], float32 (n,).
         states: The captions' vectors (n, words, dim).
@@ -157,8 +156,6 @@ class SmallPhotoPipeline(DiffusionPipeline, SanaLoraLoaderMixin):
         """Draw a picture for each prompt.
 
         Args:
-            prompt: One caption or several.
-            num_inference_steps: Euler steps.
             guidance_scale: Classifier-free guidance; 1 is none.
             generator: Of the noise, one for all or one for each.
             output_type: ``"pil"``, ``"np"`` (float32 in [0, 1]) or ``"pt"`` (the same, channels

@@ -80,7 +80,6 @@ def checked_png(data: bytes, *, whole: bool) -> bytes:
     Generation workflows put megabytes into texts, which Pillow takes for an attack.
 
     Args:
-        data: The file.
         whole: Whether the pixels are to be decoded, so that their checksums must be right; else
             the file may be a beginning alone.
 
@@ -209,7 +208,6 @@ def jpeg_doubles(data: bytes, scans: list[tuple[int, int]], gray_end: bool) -> t
     begins anew behind a hole seldom ends with the data.
 
     Args:
-        data: The file.
         scans: Where the data of its scans are.
         gray_end: Whether the last pixel is of middle gray.
 
@@ -324,12 +322,6 @@ _STRIP_OFFSETS, _TILE_OFFSETS, _TILE_WIDTH, _TILE_HEIGHT = 273, 324, 322, 323
 
 def check_tiff(data: bytes, tags: Any, pixels: int, compression: str) -> None:
     """Refuse a TIFF whose tiles are far larger than it, or too many, or have too many scans.
-
-    Args:
-        data: The file.
-        tags: Its tags, by their numbers.
-        pixels: Width times height.
-        compression: Pillow's name of it.
 
     Raises:
         UnreadableImage: it asks for too much.

@@ -54,7 +54,6 @@ def decode(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> RgbArray:
     call from several threads.
 
     Args:
-        data: The whole file.
         max_pixels: Larger images are refused, by their header, before they are decoded.
 
     Returns:

@@ -103,8 +103,6 @@ class Networks:
     """Detectors and quality measures by their cards, each loaded once an image needs it.
 
     Args:
-        cards: of the detectors.
-        measures: cards of the measures.
         device: where they run; ``"auto"`` prefers a GPU.
         batch_size: images a forward pass, by default one that suits the device.
 
@@ -228,7 +226,6 @@ def score_files(
     is killed loses none of them.
 
     Args:
-        paths: the files.
         cards: of the detectors, or networks, which stay loaded for the next call.
         cache: what is known already, and what learns the new scores.
         protocol: what is done to each image before a detector sees it.
@@ -296,11 +293,7 @@ def add_quality(
 
     Args:
         table: a row per file, copies marked.
-        scores: of these files.
-        networks: has the measures.
-        prompts: each file's.
         cache: knows which prompts were too long.
-        reference: the photographs' folder.
     """
     content = table[["folder", "prompt_id"]].assign(pixels=scores.pixels)
     photographs = set(content.loc[content["folder"] == reference, "pixels"])

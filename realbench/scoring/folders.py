@@ -106,8 +106,6 @@ def apart(
     is then of the folder in which it really lies, of several the innermost.
 
     Args:
-        names: of the folders.
-        folders: where they are.
         files: all that was found, with the folder's name.
 
     Raises:
@@ -148,7 +146,6 @@ def copies(contents: Sequence[tuple[str, str]], reference: str | None = None) ->
     Args:
         contents: each file's folder and the hash of its pixels, which is empty where it could not
             be read.
-        reference: the photographs' folder.
 
     Returns:
         for the index of each copy that of the file that counts.
@@ -166,9 +163,7 @@ def copy_notes(
     """Say in a line each which copies do not count, and which models have the same pictures.
 
     Args:
-        files: each file's folder and name.
         pixels: the hash of each file's pixels, empty where it could not be read.
-        copied: of :func:`copies`.
     """
     by_pair: dict[tuple[str, str], list[int]] = {}
     for n, of in copied.items():
@@ -214,7 +209,6 @@ def mark_copies(table: pd.DataFrame, pixels: Sequence[str], reference: str | Non
     Args:
         table: with ``folder``, ``image``, ``status`` and ``reason``.
         pixels: the hash of each row's pixels, empty where it could not be read.
-        reference: the photographs' folder.
     """
     files = list(zip(table["folder"], table["image"], strict=True))
     copied = copies(list(zip(table["folder"], pixels, strict=True)), reference)
@@ -258,7 +252,6 @@ def warn_of_other_prompts(
 
     Args:
         given: what names the suite to the user.
-        files: folder name and image.
     """
     if files and not any(file.prompt_id in suite.prompts for _, file in files):
         message = (

@@ -28,7 +28,6 @@ def find_batch_sizes(
     Each scores blank images in batches that double, see :func:`best_batch`.
 
     Args:
-        detectors: on their device.
         device: where they are, such as ``"cuda:0"``.
         most: no larger ones are tried, such as the number of images that there are.
     """

@@ -339,8 +339,6 @@ def _planes_last(array: np.ndarray, position: int, planes_first: bool) -> np.nda
     """Return an image of shape (3, H, W) or (H, W, 3) as (H, W, 3).
 
     Args:
-        array: it.
-        position: its place, for the message.
         planes_first: whether it is (3, H, W) where both would be possible.
     """
     shape = array.shape

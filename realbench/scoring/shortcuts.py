@@ -43,7 +43,6 @@ def shortcut_notes(files: Sequence[tuple[str, ImageFile]], reference: str) -> li
 
     Args:
         files: of the run, with their folders.
-        reference: the photographs' folder.
     """
     headers = {}
     for name in dict.fromkeys(name for name, _ in files):

@@ -77,12 +77,9 @@ class Cotraining:
     processes that see the same images stay alike, and a run that is resumed goes on as before.
 
     Args:
-        config: its settings.
         detectors: of the reward, by name; they are trained in place.
-        paired: photographs with captions.
         alone: components of the reward that are one of the detectors alone, by its name: what they
             say need not be computed again.
-        seed: of the random choices.
     """
 
     def __init__(
@@ -113,9 +110,7 @@ class Cotraining:
         """Train each detector that the generator has become good enough at passing.
 
         Args:
-            iteration: its number.
             images: all that it made, uint8 (n, 3, H, W).
-            prompts: what they were made for.
             rewards: of them, by the reward's component, float32 (n,) each.
 
         Returns:
@@ -211,7 +206,6 @@ def build_cotraining(
     Args:
         config: ``[cotraining]``, with ``paired``.
         reward: its components of kind ``"detectors"`` are looked through.
-        seed: of the random choices.
 
     Raises:
         UsageError: there are no photographs with captions, or no such detector can be trained.

@@ -74,7 +74,6 @@ def train(
     """Train a model; a run that was cut off goes on when it is made again with the same ``out``.
 
     Args:
-        config: the settings.
         out: the run's folder; without one nothing is kept but the result.
         model: loaded, without LoRA; by default the config's.
         reward: given uint8 (n, 3, H, W); by default the config's.

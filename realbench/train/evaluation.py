@@ -55,11 +55,7 @@ class EvaluationSet:
 
     @classmethod
     def of(cls, prompts: Mapping[str, str], images_per_prompt: int) -> EvaluationSet:
-        """Take each prompt so many times.
-
-        Args:
-            prompts: texts by id.
-        """
+        """Take each prompt so many times."""
         several = images_per_prompt > 1
         names = [name if _is_file_name(name) else f"{n:04}" for n, name in enumerate(prompts)]
         return cls(
@@ -91,10 +87,7 @@ def judged(
     """Return the record of an evaluation, with the hacking watch's warning.
 
     Args:
-        iteration: after which it is made.
-        earlier: those before it.
         reward, components, heldout: of n images, float (n,) each.
-        probes: further figures.
         groups: int (n,), each image's prompt.
         started: when, by ``time.perf_counter``.
 
@@ -121,11 +114,10 @@ def judged(
 def probe(
     probes: Mapping[str, Probe], images: Tensor, evaluated: EvaluationSet
 ) -> dict[str, Estimate]:
-    """Ask further judges about the images.
+    """Ask further judges about the images, uint8 (n, 3, H, W).
 
     Args:
         probes: by name; each returns a number for each image, or one for them all.
-        images: uint8 (n, 3, H, W).
 
     Returns:
         estimates, by name; one number for all images has no interval.
@@ -191,11 +183,9 @@ def save_samples(out: Path, iteration: int, images: Tensor, evaluated: Evaluatio
 
 
 def save_grid(out: Path, iteration: int, images: Tensor, columns: int) -> Image.Image:
-    """Write the images side by side to ``samples/000010.jpg``, large ones scaled down; return them.
+    """Write images, uint8 (n, 3, H, W), side by side to ``samples/000010.jpg``; return the grid.
 
-    Args:
-        images: uint8 (n, 3, H, W).
-        columns: at most.
+    Large ones are scaled down.
 
     Raises:
         RealBenchError: it cannot be written.

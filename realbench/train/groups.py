@@ -99,7 +99,6 @@ def draw_window(steps: int, size: int, *, seed: int, iteration: int) -> range:
     arXiv 2507.21802). The first half is where noise still decides what the image becomes.
 
     Args:
-        steps: of the whole schedule.
         size: of the window, at most half of ``steps``.
     """
     starts = max(steps // 2, 1) - size + 1
@@ -119,7 +118,6 @@ def image_generator(seed: int, *place: int | str) -> torch.Generator:
     """Return the CPU generator of one image's noise.
 
     Args:
-        seed: of the run.
         place: what tells the image from all others, such as iteration, group and member.
     """
     import torch

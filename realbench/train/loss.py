@@ -64,7 +64,6 @@ def policy_loss(
         step: of the policy being trained, with gradients.
         taken: the same step of the policy that sampled.
         advantages: (n,).
-        clip: c > 0.
         guard: see above; the step's standard deviation and length must be positive.
 
     Returns:

@@ -89,7 +89,6 @@ def _deepspeed_plugin(passes: int, max_grad_norm: float, half: bool) -> DeepSpee
 
     Args:
         passes: of a process for one optimiser step.
-        max_grad_norm: to which DeepSpeed clips gradients.
         half: whether products of matrices are computed in bfloat16; weights stay as they are.
 
     Raises:
@@ -165,8 +164,6 @@ def moved_in(model: FlowModel, prefix: str, offloaded: bool) -> Iterator[None]:
     """Have some of a pipeline's parts on the model's device while they are at work.
 
     Args:
-        model: whose pipeline's parts are meant.
-        prefix: of the parts' names.
         offloaded: whether they are in main memory otherwise; if not, nothing happens.
     """
     parts = _parts(model, prefix) if offloaded else []
@@ -212,7 +209,6 @@ def start_trackers(
     """Start the trackers that the accelerator was made with.
 
     Args:
-        run: the run's name.
         values: the config, of which numbers and texts are shown.
         first: the first iteration that will be logged; what a killed run logged from there on is
             hidden (TensorBoard).

@@ -22,12 +22,7 @@ DEFAULT_SUITE = "realbench-core"
 
 @dataclass(frozen=True)
 class Prompts:
-    """The texts of a training, by id.
-
-    Attributes:
-        training: those that are learnt from.
-        evaluation: those that are not.
-    """
+    """The texts of a training, by id."""
 
     training: dict[str, str]
     evaluation: dict[str, str]

@@ -208,8 +208,6 @@ def collect(
 
     Args:
         prompts: n texts; those of a group are equal.
-        generators: of each image.
-        window: the steps that are stochastic.
         base_of: ``"velocity"`` or ``"mean"`` of the base model, to be kept for these steps; None
             where it is not needed.
     """
@@ -245,9 +243,6 @@ def difference_from_pipeline(
     round their latents at each step and we do not.
 
     Args:
-        model: whose ``pipeline`` is called.
-        prompts: any.
-        steps, height, width, guidance: of the sampling.
         call: further arguments of the pipeline's call, in which the guidance is called what it is
             called there.
 

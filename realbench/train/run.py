@@ -84,7 +84,6 @@ def at_work(folder: Path, *, is_main: bool, remedy: str) -> Iterator[None]:
     """Keep other trainings out of a run's folder, and say what to do where memory runs out.
 
     Args:
-        is_main: whether this process writes files.
         remedy: what takes less memory, for the message.
 
     Raises:
@@ -102,11 +101,6 @@ class Run:
     """A run in its folder, in one process of possibly several.
 
     Args:
-        out: the run's folder.
-        kind: of training.
-        config: the kind's settings.
-        prompts_sha256: digest of the prompts.
-        is_main: whether this process writes files.
         tell: called as the run goes on.
 
     Attributes:
@@ -231,11 +225,7 @@ class Run:
         return None
 
     def finish(self, **facts: Any) -> None:
-        """Write the summary, the manifest and the report.
-
-        Args:
-            facts: further ones for the manifest.
-        """
+        """Write the summary, the manifest and the report."""
         ended = {"finished": now(), "stop_reason": self.stop_reason() or "complete"}
         self.manifest = self.manifest.model_copy(update=ended | facts)
         if self.is_main:

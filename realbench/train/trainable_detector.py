@@ -73,12 +73,7 @@ def trained_weights(network: nn.Module, part: Part) -> dict[str, nn.Parameter]:
 
 
 class TrainableDetector:
-    """Trains a detector in place; between updates it scores with the mean of its weights.
-
-    Args:
-        detector: of the reward.
-        config: of the co-training.
-    """
+    """Trains a detector in place; between updates it scores with the mean of its weights."""
 
     def __init__(self, detector: ViewsDetector, config: CotrainingConfig) -> None:
         self.detector = detector
@@ -113,7 +108,6 @@ class TrainableDetector:
 
         Args:
             real, generated: uint8 RGB (H, W, 3).
-            rng: decides the order.
         """
         config = self._config
         inputs = self._inputs([*real, *generated])

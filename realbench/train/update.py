@@ -72,7 +72,6 @@ def update(
     Args:
         advantages: float32 (n,), of the experience's images.
         parts: for each optimiser step the rows of the experience that it trains on.
-        parameters: the trained ones.
         stepped: called after each optimiser step.
 
     Raises:

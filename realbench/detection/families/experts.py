@@ -106,7 +106,6 @@ class ClipExperts(nn.Module):
     """Maps normalised pictures (n, 3, S, S) to (n, outputs).
 
     Args:
-        state: tensors by their published names.
         router: what the router sees: ``"clip"``, the pooled output of an unchanged CLIP, or
             ``"patches"``, the mean of the embedded patches.
         active: how many experts for content count.
@@ -270,7 +269,6 @@ class DinoExperts(nn.Module):
     """Maps normalised pictures (n, 3, S, S) to (n, outputs).
 
     Args:
-        state: tensors by their published names.
         active: how many experts for content count.
     """
 

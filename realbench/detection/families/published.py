@@ -30,14 +30,10 @@ _FILTERS = {
 
 
 def view(image: np.ndarray, spec: InputSpec) -> np.ndarray:
-    """Return what a published network sees: uint8 (views, S, S, 3).
+    """Return what a published network sees of uint8 RGB (H, W, 3): uint8 (views, S, S, 3).
 
     The picture is scaled by Pillow and cut by torchvision, as the authors' scripts do; what is
     smaller than a crop is padded with black.
-
-    Args:
-        image: uint8 RGB (H, W, 3).
-        spec: its ``fit`` says how.
     """
     picture, size = Image.fromarray(image), spec.size
     if spec.fit == "letterbox":

@@ -27,10 +27,8 @@ class LabelledClassifier(nn.Module):
     P is the softmax over the labels; labels of one class add up.
 
     Args:
-        model: of transformers.
         scale: what pixel values are multiplied with before they are normalised.
         mean, std: of the normalisation, one value a channel.
-        real, generated: indices of the labels.
     """
 
     mean: Tensor

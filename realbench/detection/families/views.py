@@ -58,7 +58,6 @@ class ViewsDetector:
     """A network that scores views of an image; the image's logit is their mean.
 
     Args:
-        card: what is scored and how.
         network: maps uint8-valued float RGB of shape (n, 3, S, S) to logits of shape (n,).
         prepare: maps uint8 RGB (H, W, 3) to its views, uint8 of shape (views, S, S, 3).
         embedded: whether the network is one of this project's: pictures of nothing get a set

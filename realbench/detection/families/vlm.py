@@ -28,7 +28,6 @@ class AskedDetector:
     answer's first token, as in RealGen (Ye et al., 2025, arXiv:2512.00473).
 
     Args:
-        card: with question and answers.
         model: as it is loaded for the CPU; its weights follow with the first picture.
     """
 

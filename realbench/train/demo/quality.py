@@ -166,9 +166,6 @@ class QualityGuard:
         moved further; the diversity, where it fell by more than a tenth and lies below the
         photographs'.
 
-        Args:
-            start, end: The probes' estimates.
-
         Returns:
             ``"passed"``; ``"measures"``: each with start, end, low, high and passed;
             ``"explanations"`` of the probes; and ``"photographs"``, how many gave the bounds.
@@ -213,7 +210,6 @@ def usual_contrast(
 
     Args:
         images: uint8 (H, W, 3) each, all of one size.
-        prompts: Not looked at.
 
     Returns:
         float32 (n,) in [0, 1].

@@ -44,10 +44,8 @@ class Rewarder:
     An empty answer has no image, and 0 in every term.
 
     Args:
-        text: the terms on the text.
         chat: whether the model answers in chats, as for ``clean_answer``.
         reward: the terms on images; they are given the original prompts.
-        painter: makes the images.
 
     Attributes:
         names: of the terms, those on images first.
@@ -74,9 +72,7 @@ class Rewarder:
         """Make an image of each answer, and say what both are worth.
 
         Args:
-            answers: of the language model, n.
             originals: the prompt of which each is a rewrite.
-            seeds: of the images' noise.
         """
         prompts = [clean_answer(one.text, chat=self._chat) for one in answers]
         values = {name: np.zeros(len(answers), np.float32) for name in self.names}
@@ -162,7 +158,6 @@ class RewardFunctions:
     all terms, the others read them.
 
     Args:
-        rewarder: the terms.
         weights: by term; they sum to 1.
         seed: of the run, for the images' noise.
         group_size: rewrites of a prompt, which follow one another.

@@ -67,8 +67,6 @@ def train(
     """Train a model; a run that was cut off goes on when it is made again with the same ``out``.
 
     Args:
-        config: the settings.
-        out: the run's folder.
         progress: called as the run goes on.
 
     Raises:

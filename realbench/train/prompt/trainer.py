@@ -35,8 +35,6 @@ def trl_options(config: PromptTrainConfig, out: Path, *, dtype: str) -> GRPOConf
     """Return TRL's options; making them sets up accelerate and the device.
 
     Args:
-        config: of the run.
-        out: its folder.
         dtype: ``"bfloat16"`` computes in it (the trained weights stay float32).
 
     Raises:
@@ -107,12 +105,7 @@ def make_trainer(
     """Return the trainer.
 
     Args:
-        config: of the run.
-        options: of :func:`trl_options`.
-        model: loaded, without LoRA.
-        tokenizer: its own.
         originals: ids and texts, a group's prompt after the other's, in the order of training.
-        instruction: what the model is told.
         functions: of the reward, in the order of the config's weights.
         callback: of transformers, called as the training goes on.
     """
@@ -235,11 +228,6 @@ def export_rewriter(trainer: Any, config: PromptTrainConfig, out: Path) -> Path:
 
     With LoRA the weights are the adapter's, and the folder names the base model. All processes
     must call it.
-
-    Args:
-        trainer: TRL's, with the model.
-        config: of the run.
-        out: the run's folder.
 
     Returns:
         The folder, ``out/rewriter``.

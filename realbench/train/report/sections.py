@@ -59,7 +59,6 @@ def facts(
 
     Args:
         models: what is trained, and with what.
-        made: how many images or rewrites.
     """
     manifest, trained = run.manifest, run.trained
     found = [
@@ -226,7 +225,6 @@ def fitted_scale(values: Iterable[Any], *, zero: bool = False, whole: bool = Fal
     """Return an axis with a few round ticks around the values.
 
     Args:
-        zero: have 0 on the axis.
         whole: the values are counts, and so are the ticks.
     """
     finite = [float(value) for value in values if is_number(value)]
