@@ -60,3 +60,12 @@ def quiet_hub() -> None:
 
     logging.set_verbosity_error()
     disable_progress_bars()
+
+
+def quiet_models() -> None:
+    """Do the same for transformers: what it prints is for programmers."""
+    from transformers.utils import logging
+
+    quiet_hub()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()

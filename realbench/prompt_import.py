@@ -174,7 +174,6 @@ def _records(
 def _choose(
     present: Sequence[str], source: str, columns: Columns, numbering: Numbering
 ) -> dict[str, str]:
-    """Return the column of each field that has one."""
     chosen: dict[str, str] = {}
     for field in Prompt.__dataclass_fields__:
         asked = getattr(columns, field)
@@ -207,7 +206,6 @@ def _useful(present: Sequence[str], columns: Columns) -> list[str]:
 
 
 def _plain(value: Any) -> Any:
-    """Return a cell, or None for what is empty."""
     if isinstance(value, str):
         return value.strip() or None
     return None if value != value else value  # NaN
@@ -337,7 +335,6 @@ def _read_dataset(name: str, columns: Columns, part: DatasetPart) -> _Rows:
 
 
 def _named(table: Any) -> Iterator[Row]:
-    """Yield a dataset's rows, class labels by their names."""
     labels = {
         column: feature.int2str
         for column, feature in table.features.items()

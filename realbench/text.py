@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import PurePath
 
@@ -58,6 +59,12 @@ def byte_count(count: int) -> str:
         if count >= size:
             return f"{count / size:.{1 if count < 10 * size else 0}f} {unit}"
     return f"{count} bytes"
+
+
+def short_json(value: object, most: int = 120) -> str:
+    """Return a value as JSON on a line, cut to ``most`` characters."""
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def first_line(error: BaseException, most: int = 200) -> str:

@@ -111,7 +111,6 @@ def calibrate(
 
 
 def _folder(given: str | Path, card: Card, out: Path | None) -> tuple[Path, str]:
-    """Return where a calibration goes, and how it names its detector."""
     shipped = card.path.is_relative_to(content_path("detectors"))
     named = shipped or str(given) in list_detectors()
     source = Path(given)

@@ -111,7 +111,6 @@ def _few_prompts(results: Mapping[str, Any]) -> int | None:
 
 
 def _ranking(results: Mapping[str, Any], judges: list[str]) -> dict[str, Any]:
-    """One row per generator with every judge's AUC, on one axis."""
     entries = results["results"]
     axis = plots.fitted_axis(plots.ends(one["auc"] for one in entries), landmark=0.5)
     rows = []
@@ -126,7 +125,6 @@ def _ranking(results: Mapping[str, Any], judges: list[str]) -> dict[str, Any]:
 
 
 def _robustness(results: Mapping[str, Any], judges: list[str]) -> list[dict[str, Any]]:
-    """A panel for each kind of degradation, over all generators."""
     several = len(results["generated"]) > 1
     entries = [one for one in results["robustness"] if not (several and one["generator"])]
     panels = []

@@ -339,7 +339,6 @@ def _counts(table: pd.DataFrame, scores: pd.DataFrame) -> pd.Series:
 def _same_images(
     scores: pd.DataFrame, degraded: Sequence[tuple[Degradation, pd.DataFrame]]
 ) -> pd.DataFrame:
-    """Return the undegraded scores of the images that were degraded."""
     if not degraded:
         return scores.iloc[:0]
     keys = degraded[0][1].set_index(["folder", "image"]).index
@@ -347,7 +346,6 @@ def _same_images(
 
 
 def _check_classes(scores: pd.DataFrame) -> None:
-    """Refuse a benchmark in which a folder has no readable image."""
     for folder, rows in scores.groupby("folder", sort=False):
         if not (rows["status"] == "ok").any():
             first = rows.iloc[0]

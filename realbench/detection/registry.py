@@ -106,7 +106,6 @@ def find_card(name_or_folder: str | Path) -> Card:
 
 
 def _calibrated(folder: Path) -> Card:
-    """Return a card with the user's calibration, which lies beside it or stands for it."""
     saved = read_calibration(folder)
     base = read_card(folder) if (folder / CARD_FILE).is_file() else find_card(saved.base(folder))
     return base.calibrated_by(saved.spec, folder / CALIBRATION_FILE, saved.fingerprint)

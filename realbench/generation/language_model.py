@@ -6,45 +6,48 @@ import contextlib
 import importlib.util
 import io
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from pydantic import BaseModel, Field, ValidationError
+
+from realbench.config.config_files import first_problem
 from realbench.errors import RealBenchError, UsageError
 from realbench.files import file_sha256
-from realbench.hub_errors import hub_reason, quiet_hub
+from realbench.hub_errors import hub_reason, quiet_models
 from realbench.runs.folder import install_command
 from realbench.text import printable
 
 REWRITER_FILE = "rewriter.json"
-REWRITER_FORMAT = 1
 REWRITER_FOLDER = "rewriter"
 _PACKAGE = "package:"
 _ADAPTER = "adapter_model.safetensors"
 
 
-@dataclass(frozen=True, slots=True)
-class TrainedRewriter:
-    """What ``realgen-train prompt`` exported.
+class RewriterBase(BaseModel):
+    """The model that an adapter is for: its source, revision, and a GGUF file's digest."""
+
+    source: str
+    revision: str | None
+    sha256: str | None
+
+
+class TrainedRewriter(BaseModel):
+    """What ``realgen-train prompt`` exported, as ``rewriter.json`` says it.
 
     Attributes:
-        folder: where it lies.
-        base: source of the model that was trained, None where all of it is in the folder.
-        base_revision: of the hub.
-        base_sha256: of the base's GGUF file, None of another kind of base.
-        instruction: the name of the instruction that it was trained with.
-        instruction_text: the instruction itself.
+        base: what was trained, None where all of it is in the folder.
+        instruction, instruction_text: the name of the one that it was trained with, and itself.
         max_tokens: of an answer, in training.
+        folder: where it lies.
     """
 
-    folder: Path
-    base: str | None
-    base_revision: str | None
-    base_sha256: str | None
+    rewriter_format: Literal[1] = 1
+    base: RewriterBase | None
     instruction: str
     instruction_text: str
     max_tokens: int
+    folder: Path = Field(exclude=True)
 
     def weights_sha256(self) -> str | None:
         """Return the digest of the adapter's weights, None where there is no adapter."""
@@ -73,21 +76,11 @@ def find_trained(source: str) -> TrainedRewriter | None:
             )
         return None
     try:
-        record = json.loads(path.read_bytes())
-        if record["rewriter_format"] != REWRITER_FORMAT:
-            raise ValueError("it is of another version")
-        base = record["base"] or {}
-        found = TrainedRewriter(
-            folder=folder,
-            base=base.get("source"),
-            base_revision=base.get("revision"),
-            base_sha256=base.get("sha256"),
-            instruction=str(record["instruction"]),
-            instruction_text=str(record["instruction_text"]),
-            max_tokens=int(record["max_tokens"]),
-        )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UsageError(f"{printable(path)} cannot be used ({error}): export it again") from error
+        fields = json.loads(path.read_bytes()) | {"folder": folder}
+        found = TrainedRewriter.model_validate(fields)
+    except (OSError, ValueError, TypeError) as error:
+        reason = first_problem(error, "it") if isinstance(error, ValidationError) else error
+        raise UsageError(f"{printable(path)} cannot be used ({reason}): export it again") from error
     if found.base is not None and not (folder / _ADAPTER).is_file():
         raise UsageError(f"{printable(folder)} has no {_ADAPTER}: export it again")
     return found
@@ -110,11 +103,7 @@ def load_language_model(
         UsageError: there is no such package or file.
         RealBenchError: the model cannot be loaded.
     """
-    from transformers.utils import logging
-
-    quiet_hub()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    quiet_models()
     trained = find_trained(source)
     try:
         if trained is None:
@@ -174,15 +163,12 @@ def _load(source: str, revision: str | None, dtype: str) -> tuple[Any, Any]:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     gguf = gguf_path(source)
-    if gguf is None:
-        place: dict[str, Any] = {"revision": revision}
-        folder = source
-    else:
+    folder, place = source, {"revision": revision}
+    if gguf is not None:
         if importlib.util.find_spec("gguf") is None:
             raise RealBenchError(f"GGUF files are read with gguf: {install_command('train')}")
-        place = {"gguf_file": gguf.name}
-        folder = str(gguf.parent)
-    with _no_bars():
+        folder, place = str(gguf.parent), {"gguf_file": gguf.name}
+    with contextlib.redirect_stderr(io.StringIO()):  # reading GGUF draws a bar, come what may
         tokenizer = AutoTokenizer.from_pretrained(
             folder, padding_side="left", trust_remote_code=False, **place
         )
@@ -196,13 +182,6 @@ def _load(source: str, revision: str | None, dtype: str) -> tuple[Any, Any]:
     if gguf is not None:
         _forget_quantisation(model, gguf)
     return model, tokenizer
-
-
-@contextlib.contextmanager
-def _no_bars() -> Iterator[None]:
-    """Keep the bars that heed no setting from the terminal: the one of reading GGUF files."""
-    with contextlib.redirect_stderr(io.StringIO()):
-        yield
 
 
 def _forget_quantisation(model: Any, gguf: Path) -> None:
@@ -220,8 +199,8 @@ def _load_trained(trained: TrainedRewriter, dtype: str) -> tuple[Any, Any]:
 
     if trained.base is None:
         return _load(str(trained.folder), None, dtype)
-    gguf = gguf_path(trained.base)
-    if gguf is not None and file_sha256(gguf) != trained.base_sha256:
+    gguf = gguf_path(trained.base.source)
+    if gguf is not None and file_sha256(gguf) != trained.base.sha256:
         raise UsageError(
             f"{printable(gguf)} is not the file that {printable(trained.folder)} was trained on"
         )
@@ -231,7 +210,7 @@ def _load_trained(trained: TrainedRewriter, dtype: str) -> tuple[Any, Any]:
         raise RealBenchError(
             f"a trained rewriter needs peft: {install_command('generate')}"
         ) from error
-    model, _ = _load(trained.base, trained.base_revision, dtype)
+    model, _ = _load(trained.base.source, trained.base.revision, dtype)
     tokenizer = AutoTokenizer.from_pretrained(
         trained.folder, padding_side="left", trust_remote_code=False
     )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from realbench.config.settings import checked_settings
 from realbench.errors import RealBenchError, UsageError
 from realbench.files import file_sha256
-from realbench.hub_errors import hub_reason, quiet_hub
+from realbench.hub_errors import hub_reason, quiet_models
 from realbench.runs.folder import install_command
 from realbench.text import printable
 
@@ -113,17 +113,22 @@ class Pipeline:
         self.dtype = choose_dtype(options.dtype, self.device)
         self._options = options
         self._pipe = load_pipeline(options, self.dtype)
-        self._arguments = _fitting(options.call_arguments(), self._pipe)
+        self._arguments = options.call_arguments()
+        _check_arguments(self._arguments, self._pipe)
         names = [f"lora_{n}" for n in range(len(options.loras))]
         for name, lora in zip(names, options.loras, strict=True):
             _put_on(lora, name, self._pipe)
         if names:
             self._pipe.set_adapters(names, [lora.scale for lora in options.loras])
         self._pipe.set_progress_bar_config(disable=True)
-        if options.offload:
-            self._offload()
-        else:
+        if not options.offload:
             self._pipe.to(self.device)
+            return
+        try:
+            self._pipe.enable_model_cpu_offload(device=self.device)
+        except (ImportError, RuntimeError, ValueError, NotImplementedError) as error:
+            reason = " ".join(str(error).split())
+            raise UsageError(f"--offload cannot be used here: {reason}") from error
 
     def __call__(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Painted]:
         """Make an image of each prompt.
@@ -182,11 +187,11 @@ class Pipeline:
 
     def describe(self) -> dict[str, Any]:
         """Return what the manifest says of the model: what decides its images, as JSON values."""
-        options = self._options
+        options, scheduler = self._options, getattr(self._pipe, "scheduler", None)
         return {
             "model": printable(options.model),
             "pipeline": type(self._pipe).__name__,
-            "scheduler": _class_name(getattr(self._pipe, "scheduler", None)),
+            "scheduler": None if scheduler is None else type(scheduler).__name__,
             "revision": options.revision,
             "commit": _commit(options.model, options.revision),
             "loras": [
@@ -200,25 +205,6 @@ class Pipeline:
             "dtype": self.dtype,
             "arguments": options.call_arguments(),
         }
-
-    def _offload(self) -> None:
-        try:
-            self._pipe.enable_model_cpu_offload(device=self.device)
-        except (ImportError, RuntimeError, ValueError, NotImplementedError) as error:
-            raise UsageError(
-                f"--offload cannot be used here: {' '.join(str(error).split())}"
-            ) from error
-
-
-def _quieten(diffusers: Any) -> None:
-    """Leave the terminal to our own lines: what libraries print is for programmers."""
-    from transformers.utils import logging
-
-    quiet_hub()
-    diffusers.utils.logging.set_verbosity_error()
-    diffusers.utils.logging.disable_progress_bar()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
 
 
 def choose_dtype(asked: str, device: str) -> str:
@@ -244,7 +230,9 @@ def load_pipeline(options: PipelineOptions, dtype: str) -> Any:
     import diffusers
     import torch
 
-    _quieten(diffusers)
+    quiet_models()
+    diffusers.utils.logging.set_verbosity_error()
+    diffusers.utils.logging.disable_progress_bar()
     folder = Path(options.model)
     if folder.is_dir() and not (folder / "model_index.json").is_file():
         raise UsageError(
@@ -265,12 +253,7 @@ def load_pipeline(options: PipelineOptions, dtype: str) -> Any:
         ) from error
 
 
-def _fitting(arguments: dict[str, Any], pipe: Any) -> dict[str, Any]:
-    """Return the arguments, all of which the pipeline's call has.
-
-    Raises:
-        UsageError: one that it has not.
-    """
+def _check_arguments(arguments: Mapping[str, Any], pipe: Any) -> None:
     parameters = inspect.signature(type(pipe).__call__).parameters.values()
     known = [one.name for one in parameters if one.kind is not inspect.Parameter.VAR_KEYWORD]
     unknown = [name for name in arguments if name not in known]
@@ -283,7 +266,6 @@ def _fitting(arguments: dict[str, Any], pipe: Any) -> dict[str, Any]:
         )
     if clashing:
         raise UsageError(f"{clashing[0]} is set by generate itself")
-    return arguments
 
 
 def _put_on(lora: Lora, name: str, pipe: Any) -> None:
@@ -318,10 +300,4 @@ def _file_digest(source: str) -> str | None:
     path = Path(source)
     if path.is_dir():
         path /= "pytorch_lora_weights.safetensors"
-    if not path.is_file():
-        return None
-    return file_sha256(path)
-
-
-def _class_name(value: object) -> str | None:
-    return None if value is None else type(value).__name__
+    return file_sha256(path) if path.is_file() else None

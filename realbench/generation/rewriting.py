@@ -12,7 +12,11 @@ from typing import Any
 from realbench.config.settings import checked_settings
 from realbench.content import content_path
 from realbench.errors import RealBenchError, UsageError
-from realbench.generation.language_model import find_trained, load_language_model
+from realbench.generation.language_model import (
+    TrainedRewriter,
+    find_trained,
+    load_language_model,
+)
 from realbench.text import printable
 
 DEFAULT_INSTRUCTION = "photographic-v1"
@@ -39,26 +43,29 @@ class RewriterOptions:
     max_tokens: int | None = None
     batch_size: int = 8
 
+    @property
+    def trained(self) -> TrainedRewriter | None:
+        """What the model's folder says of it, where it is a trained rewriter."""
+        return find_trained(self.model)
+
     def instruction_text(self) -> str:
         """Return what the model is told.
 
         Raises:
             UsageError: there is no such instruction, or the file cannot be read.
         """
-        trained = find_trained(self.model)
-        if self.instruction is None and trained is not None:
-            return trained.instruction_text
+        if self.instruction is None and self.trained is not None:
+            return self.trained.instruction_text
         return instruction_text(self.instruction or DEFAULT_INSTRUCTION)
 
     @property
     def tokens(self) -> int:
         """How many an answer has at most."""
-        trained = find_trained(self.model)
-        return self.max_tokens or (trained.max_tokens if trained else DEFAULT_TOKENS)
+        return self.max_tokens or (self.trained.max_tokens if self.trained else DEFAULT_TOKENS)
 
     def describe(self) -> dict[str, Any]:
         """Return what decides the rewritten prompts, as JSON values."""
-        trained = find_trained(self.model)
+        trained = self.trained
         default = trained.instruction if trained is not None else DEFAULT_INSTRUCTION
         said = {
             "model": printable(self.model),
@@ -68,7 +75,8 @@ class RewriterOptions:
             "max_tokens": self.tokens,
         }
         if trained is not None:
-            said |= {"base": trained.base, "weights_sha256": trained.weights_sha256()}
+            base = trained.base.source if trained.base else None
+            said |= {"base": base, "weights_sha256": trained.weights_sha256()}
         return said
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import time
 import warnings
 from collections.abc import Callable, Mapping
@@ -20,7 +19,7 @@ from realbench.generation.rewriting import RewriterOptions, rewrite
 from realbench.prompts import Suite, load_suite
 from realbench.runs.files import json_bytes, output_folder, write_atomically
 from realbench.runs.folder import installed_versions, locked, now, read_json
-from realbench.text import printable
+from realbench.text import printable, short_json
 
 MANIFEST_FILE = "generation.json"
 MANIFEST_FORMAT = 1
@@ -53,20 +52,11 @@ def check_continues(folder: Path, earlier: Mapping[str, Any], settings: Mapping[
     changed = [key for key in settings if before.get(key) != settings[key]]
     if changed:
         key = changed[0]
-        old, new = (json.dumps(one.get(key), ensure_ascii=False) for one in (before, settings))
+        old, new = (short_json(one.get(key)) for one in (before, settings))
         raise UsageError(
-            f"{printable(folder)} holds images made with another {key} ({_short(old)}, now "
-            f"{_short(new)}): give another --out"
+            f"{printable(folder)} holds images made with another {key} ({old}, now {new}): give "
+            "another --out"
         )
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of what makes the images; nothing of it is imported."""
-    return installed_versions(_PACKAGES)
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= 120 else f"{text[:119]}…"
 
 
 _SAVE_EVERY = 10.0  # seconds; what a killed run has not written down is found out again
@@ -162,11 +152,8 @@ def generate(
         earlier = read_generation(folder)
         _check_strangers(folder, earlier, texts)
         tell(Progress("loading"))
-        pipeline = None
-        if options.rewriter is None:
-            pipeline = Pipeline(options.pipeline)
-        else:
-            options.rewriter.instruction_text()
+        # A mistake shows at once; with a rewriter the two models are not in memory together.
+        pipeline = Pipeline(options.pipeline) if options.rewriter is None else None
         work = _Work(folder, suite, options, texts, earlier, tell)
         if options.rewriter is not None:
             work.rewrite(options.rewriter)
@@ -175,8 +162,6 @@ def generate(
 
 
 class _Work:
-    """A run on a locked folder."""
-
     def __init__(
         self,
         folder: Path,
@@ -195,7 +180,7 @@ class _Work:
         self.saved = time.monotonic()
         self.manifest: dict[str, Any] = {
             "generation_format": MANIFEST_FORMAT,
-            "versions": versions(),
+            "versions": installed_versions(_PACKAGES),
             "suite": suite.describe(),
             "settings": {
                 "form": "long" if options.long else "short",
@@ -214,7 +199,12 @@ class _Work:
             own = self.manifest["settings"]
             check_continues(folder, earlier, own)
             self.manifest["settings"] = earlier["settings"] | own
-        self._check_texts()
+        for name, text in texts.items():
+            if name in self.images and self.images[name]["prompt"] != text:
+                raise UsageError(
+                    f"{printable(folder)} has an image of another prompt {name!r}: give another "
+                    "--out"
+                )
 
     def rewrite(self, options: RewriterOptions) -> None:
         """Have the prompts rewritten that were not in an earlier run."""
@@ -260,7 +250,9 @@ class _Work:
             self.save()
             for start in range(0, len(todo), size):
                 self.tell(Progress("generating", kept + made, len(self.texts)))
-                made += self._paint_batch(pipeline, todo[start : start + size])
+                names = todo[start : start + size]
+                self._paint(pipeline, names)
+                made += len(names)
                 self.save(at_once=False)
             self.manifest["stop_reason"] = "complete"
             self.manifest["finished"] = now()
@@ -276,7 +268,7 @@ class _Work:
             write_atomically(self.folder / MANIFEST_FILE, json_bytes(self.manifest))
             self.saved = time.monotonic()
 
-    def _paint_batch(self, pipeline: Pipeline, names: list[str]) -> int:
+    def _paint(self, pipeline: Pipeline, names: list[str]) -> None:
         records = [self._record(name) for name in names]
         painted = pipeline(
             [one.get("rewritten") or one["prompt"] for one in records],
@@ -290,10 +282,8 @@ class _Work:
             record["sha256"] = hashlib.sha256(data.getvalue()).hexdigest()
             record["flagged"] = one.flagged
             self.images[name] = record
-        return len(names)
 
     def _record(self, name: str) -> dict[str, Any]:
-        """Return what is known of an image, made or not."""
         return self.images.setdefault(
             name,
             {
@@ -325,15 +315,6 @@ class _Work:
                 record["width"], record["height"] = image.size
             record["flagged"] = None  # not known any more
         return True
-
-    def _check_texts(self) -> None:
-        for name, text in self.texts.items():
-            before = self.images.get(name)
-            if before is not None and before["prompt"] != text:
-                raise UsageError(
-                    f"{printable(self.folder)} has an image of another prompt {name!r}: give "
-                    "another --out"
-                )
 
     def _warn_of_truncation(self, pipeline: Pipeline) -> None:
         for name in self.texts:
@@ -376,7 +357,6 @@ def _check(options: GenerateOptions) -> None:
 
 
 def _texts(suite: Suite, options: GenerateOptions) -> dict[str, str]:
-    """Return what the model is asked for, by prompt id."""
     prompts = list(suite.prompts.values())[: options.limit]
     for one in prompts:
         if set(one.id) & set("/\\\0\n\r") or one.id.startswith("."):

@@ -277,7 +277,6 @@ class ScoreCache:
         return None
 
     def _replaced(self, error: Exception, *, again: bool) -> sqlite3.Connection | None:
-        """Close the database and tell why; return a new one where the file was damaged."""
         assert self._database is not None
         assert self._place is not None
         with contextlib.suppress(sqlite3.Error):
@@ -335,7 +334,6 @@ def _is_damage(error: Exception) -> bool:
 
 
 def _set_aside(path: Path, error: Exception) -> None:
-    """Rename a damaged cache, for whoever wants to look, and tell of it."""
     aside = path.with_name(f"{path.name}.damaged-{time.time_ns()}")
     for suffix in ("", "-wal", "-shm"):  # a log that is left would be played into the next one
         with contextlib.suppress(FileNotFoundError):

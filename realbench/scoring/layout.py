@@ -83,7 +83,6 @@ def _fitting(seconds: Callable[[int], float], size: int) -> int:
 
 
 def _speed(seconds: Callable[[int], float], size: int) -> float | None:
-    """Return the images a second of a batch, None where memory was short."""
     try:
         return size / max(seconds(size), 1e-9)
     except (RuntimeError, MemoryError) as error:

@@ -458,7 +458,6 @@ class Pipeline:
         return [self._first.setdefault((sha, scored.name), logit) for (sha, _), logit in pairs]
 
     def _keep(self, scored: _Scored) -> None:
-        """Put scores into the cache."""
         assert self._engine is not None
         pairs = list(zip(scored.jobs, self._agreed(scored), strict=True))
         if scored.name in self.fingerprints:

@@ -185,7 +185,6 @@ def _pairs(
 
 
 def _oriented(pair: Mapping[str, Any], position: Mapping[str, int]) -> dict[str, Any]:
-    """Return ``pair`` with the better-ranked folder first."""
     turned = dict(pair)
     if position[pair["a"]] > position[pair["b"]]:
         turned["a"], turned["b"] = pair["b"], pair["a"]
@@ -256,7 +255,6 @@ def _agreement(
     detectors: Sequence[str],
     paths: ImagePaths,
 ) -> dict[str, Any]:
-    """Prepare per-detector means, pairwise correlations, scatter panels and disputed images."""
     axis, shapes = plots.UNIT_AXIS, plots.series(detectors)
     rows = []
     for entry in entries:
@@ -300,7 +298,6 @@ def _panels(
     reference: Mapping[str, Any] | None,
     pair: tuple[str, str],
 ) -> dict[str, Any]:
-    """One scatter panel a folder, or one for all images where folders are many."""
     groups: list[tuple[str, pd.DataFrame, str]]
     if len(entries) <= PANEL_LIMIT:
         groups = [
@@ -329,7 +326,6 @@ def _panels(
 
 
 def _command(manifest: ScoreManifest) -> str:
-    """Return the run's command line; for a run from Python, the command that does the same."""
     arguments = manifest["arguments"]
     options = [(key, arguments.get(key)) for key in ("prompts", "reference")]
     for key, default in (("precision", "float32"), ("max_false_alarm", 0.05)):

@@ -339,7 +339,6 @@ def score(
 
 
 def _shortcut_notes(inputs: Inputs, table: pd.DataFrame) -> list[str]:
-    """Say which folders could be told from the photographs without a look at the pictures."""
     if inputs.photos is None:
         return []
     status = zip(inputs.files, table["status"], strict=True)

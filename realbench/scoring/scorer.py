@@ -322,7 +322,6 @@ def _is_tensor(value: Any) -> bool:
 
 
 def _numpy_of(tensor: torch.Tensor, position: int) -> np.ndarray:
-    """Return a tensor of any device and type as an array."""
     try:
         own = tensor.detach()
         if own.is_floating_point():

@@ -126,7 +126,6 @@ def _entry(
 def _add_quality(
     entry: FolderSummary, part: pd.DataFrame, quality: Sequence[str], seed: int
 ) -> None:
-    """Add the means of quality measures, each over the images that have a score of it."""
     if quality:
         entry["quality"] = {}
     for name in quality:
@@ -187,7 +186,6 @@ def _pairs(parts: Mapping[str, pd.DataFrame], seed: int) -> list[FolderPair]:
 
 
 def _rank(entries: list[FolderSummary], pairs: Sequence[FolderPair]) -> None:
-    """Add rank, rank_low and rank_high to the entries that have a mean, in place."""
     ranked = [entry for entry in entries if entry["realism"]["estimate"] is not None]
     place = {entry["folder"]: n for n, entry in enumerate(ranked)}
     means = [float(entry["realism"]["estimate"] or 0.0) for entry in ranked]

@@ -359,7 +359,6 @@ class _Training:
     def _rewards(
         self, images: Tensor, texts: list[str], own: np.ndarray, plan: ImagePlan
     ) -> dict[str, np.ndarray]:
-        """Return the reward's components of all processes' images, float32 (n,) each."""
         found = self.reward.each(images, [texts[image] for image in own])
         values = np.stack(list(found.values()), axis=1).astype(np.float32)
         together = self._gather(torch.from_numpy(values), own, plan.groups.size).numpy()

@@ -110,7 +110,6 @@ def write_lora(model: FlowModel, weights: dict[str, Tensor], config: LoraConfig,
 
 
 def _start_from(source: Path, transformer: nn.Module, unscale: float) -> None:
-    """Load an exported file into the LoRA of a transformer."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 

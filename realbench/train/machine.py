@@ -251,7 +251,6 @@ def log_grid(accelerator: Accelerator, grid: Image.Image, iteration: int) -> Non
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested values by dotted keys; lists become text."""
     found: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, Mapping):

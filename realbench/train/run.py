@@ -29,7 +29,7 @@ from realbench.runs.folder import (
     now,
     read_json,
 )
-from realbench.text import printable
+from realbench.text import printable, short_json
 from realbench.train.config import EvaluationConfig
 from realbench.train.records import (
     Kind,
@@ -260,8 +260,8 @@ class Run:
         for key in sorted(before.keys() | after.keys()):
             if before.get(key) != after.get(key):
                 raise UsageError(
-                    f"{folder} holds a run with another {key} ({_short(before.get(key))}, now "
-                    f"{_short(after.get(key))}): give another --out"
+                    f"{folder} holds a run with another {key} ({short_json(before.get(key))}, now "
+                    f"{short_json(after.get(key))}): give another --out"
                 )
         if earlier.prompts_sha256 != self._prompts_sha256:
             raise UsageError(f"{folder} holds a run on other prompts: give another --out")
@@ -284,7 +284,6 @@ def _without_device(value: Any) -> Any:
 
 
 def _deciding(values: Mapping[str, Any], path: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Return what decides the result, by dotted keys."""
     found: dict[str, Any] = {}
     for key, value in values.items():
         place = (*path, key)
@@ -292,8 +291,3 @@ def _deciding(values: Mapping[str, Any], path: tuple[str, ...] = ()) -> dict[str
             continue
         found |= _deciding(value, place) if isinstance(value, dict) else {".".join(place): value}
     return found
-
-
-def _short(value: object) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 80 else f"{text[:79]}…"

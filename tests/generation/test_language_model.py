@@ -115,7 +115,8 @@ def test_a_trained_rewriter_says_what_it_was_told(tmp_path: Path) -> None:
     for source in (folder, folder.parent):
         found = find_trained(str(source))
         assert found is not None
-        assert (found.base, found.base_revision) == ("some/base", "abc")
+        assert found.base is not None
+        assert (found.base.source, found.base.revision) == ("some/base", "abc")
         options = RewriterOptions(str(source))
         assert options.instruction_text() == "Rewrite it."
         assert options.tokens == 33
@@ -135,7 +136,10 @@ def test_a_trained_rewriter_says_what_it_was_told(tmp_path: Path) -> None:
     [
         ("{", "cannot be used"),
         ("[]", "cannot be used"),
-        (json.dumps(RECORD | {"rewriter_format": 2}), "of another version"),
+        (
+            json.dumps(RECORD | {"rewriter_format": 2}),
+            "cannot be used .rewriter_format: Input should be 1",
+        ),
         (json.dumps({"rewriter_format": 1}), "cannot be used"),
         (json.dumps(RECORD), "has no adapter_model.safetensors"),
     ],

@@ -250,7 +250,6 @@ class _Training:
         rewarded: rewarding.Rewarded,
         reward: np.ndarray,
     ) -> None:
-        """Write the rewrites, a line each, and their images."""
         rows = zip(self.prompts.evaluation.items(), answers, rewarded.prompts, reward, strict=True)
         lines = [
             {

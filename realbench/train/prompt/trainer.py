@@ -17,7 +17,8 @@ from realbench.files import file_sha256
 from realbench.generation.language_model import (
     REWRITER_FILE,
     REWRITER_FOLDER,
-    REWRITER_FORMAT,
+    RewriterBase,
+    TrainedRewriter,
     gguf_path,
 )
 from realbench.generation.rewriting import instruction_text, is_chat, question
@@ -247,7 +248,7 @@ def export_rewriter(trainer: Any, config: PromptTrainConfig, out: Path) -> Path:
             (partial / "training_args.bin").unlink(missing_ok=True)
             trainer.processing_class.save_pretrained(partial)
             _name_base(partial / "adapter_config.json", config.model.source)
-            record = json.dumps(_record(config), indent=2, ensure_ascii=False)
+            record = _record(config, target).model_dump_json(indent=2)
             (partial / REWRITER_FILE).write_text(record + "\n", "utf-8")
             _replace(partial, target)
         trainer.accelerator.wait_for_everyone()
@@ -256,22 +257,22 @@ def export_rewriter(trainer: Any, config: PromptTrainConfig, out: Path) -> Path:
     return target
 
 
-def _record(config: PromptTrainConfig) -> dict[str, Any]:
+def _record(config: PromptTrainConfig, folder: Path) -> TrainedRewriter:
     base = None
     if config.lora.enabled:
         gguf = gguf_path(config.model.source)
-        base = {
-            "source": _lasting(config.model.source),
-            "revision": config.model.revision,
-            "sha256": None if gguf is None else file_sha256(gguf),
-        }
-    return {
-        "rewriter_format": REWRITER_FORMAT,
-        "base": base,
-        "instruction": config.writing.instruction,
-        "instruction_text": instruction_text(config.writing.instruction),
-        "max_tokens": config.writing.max_tokens,
-    }
+        base = RewriterBase(
+            source=_lasting(config.model.source),
+            revision=config.model.revision,
+            sha256=None if gguf is None else file_sha256(gguf),
+        )
+    return TrainedRewriter(
+        base=base,
+        instruction=config.writing.instruction,
+        instruction_text=instruction_text(config.writing.instruction),
+        max_tokens=config.writing.max_tokens,
+        folder=folder,
+    )
 
 
 def _lasting(source: str) -> str:

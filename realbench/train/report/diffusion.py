@@ -156,7 +156,6 @@ def _usual_range(
 
 
 def _guard(quality: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the rows of the guard's table."""
     rows = []
     for name, one in quality["measures"].items():
         low, high = one["low"], one["high"]

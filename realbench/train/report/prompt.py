@@ -44,7 +44,6 @@ def context(run: TrainRun) -> dict[str, object]:
 
 
 def _panels(run: TrainRun) -> list[dict[str, Any]]:
-    """Return the small plots of an iteration's own figures."""
     trained = run.trained
     if not trained:
         return []
@@ -62,7 +61,6 @@ def _panels(run: TrainRun) -> list[dict[str, Any]]:
 
 
 def _rewrites(run: TrainRun) -> list[dict[str, Any]]:
-    """Return the first prompts with the rewrite and image of the first and last evaluation."""
     iterations = list(run.evaluations)
     ends = [iterations[0], iterations[-1]] if len(iterations) > 1 else iterations
     tables = {n: _table(run.out / "samples" / f"{n:06}.jsonl") for n in ends}

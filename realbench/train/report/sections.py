@@ -44,7 +44,6 @@ def shared_context(run: TrainRun) -> dict[str, object]:
 
 
 def _command(manifest: TrainManifest) -> str:
-    """Return the command that makes a run again from its configuration."""
     program = "realgen-train"
     if manifest.processes > 1:
         count = manifest.processes
@@ -344,7 +343,6 @@ class _Frame:
 def _averaged(
     points: Sequence[tuple[float, Any, Any, Any]],
 ) -> Sequence[tuple[float, Any, Any, Any]]:
-    """Return neighbouring points as their means where there are too many to be seen."""
     if len(points) <= MOST_POINTS:
         return points
     size = math.ceil(len(points) / MOST_POINTS)
