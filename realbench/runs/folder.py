@@ -145,14 +145,25 @@ def read_record(path: Path, kind: type[Record], *, missing: str, mend: str) -> R
     values = read_json(path, mend)
     if values is None:
         raise UsageError(f"{printable(path.parent)} has no {path.name}: {missing}")
+    return validated(kind, values, printable(path), mend)
+
+
+def validated(kind: type[Record], values: object, place: str, mend: str) -> Record:
+    """Return JSON values as a record.
+
+    Args:
+        place: where they stand, for the message.
+        mend: as for :func:`read_record`.
+
+    Raises:
+        RealBenchError: one is missing, or not what it should be.
+    """
     try:
         return TypeAdapter(kind).validate_python(values)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        place = printable(".".join(map(str, first["loc"])))
-        raise RealBenchError(
-            f"{printable(path)} is damaged ({place}: {first['msg']}): {mend}"
-        ) from error
+        key = printable(".".join(map(str, first["loc"])) or "it")
+        raise RealBenchError(f"{place} is damaged ({key}: {first['msg']}): {mend}") from error
 
 
 def json_schema(kind: Any) -> dict[str, Any]:

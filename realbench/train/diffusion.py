@@ -272,15 +272,11 @@ class _Training:
 
     def plan_images(self, iteration: int) -> ImagePlan:
         """Return which images an iteration makes."""
-        training = self.config.training
         return plan_images(
+            self.config.training,
             seed=self.config.seed,
             iteration=iteration,
             n_prompts=len(self.prompts),
-            groups=training.prompts_per_iteration,
-            group_size=training.group_size,
-            updates=training.updates_per_iteration,
-            passes=training.passes,
             world_size=self.accelerator.num_processes,
         )
 
@@ -365,12 +361,9 @@ class _Training:
         return {name: together[:, column] for column, name in enumerate(found)}
 
     def _gather(self, rows: Tensor, places: np.ndarray, n: int) -> Tensor:
-        """Return the rows of all processes in the images' order, in main memory.
+        """Return the rows of all processes in the order of all ``n`` images, in main memory.
 
-        Args:
-            rows: of this process's images.
-            places: which images those are.
-            n: how many images there are in all.
+        Of this process they are ``rows``, those of the images at ``places``.
         """
         index = torch.from_numpy(places)
         if self.accelerator.num_processes > 1:

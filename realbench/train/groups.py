@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from realbench.errors import UsageError
+from realbench.train.config import ImageTrainingConfig
 
 if TYPE_CHECKING:
     import torch
@@ -51,15 +52,7 @@ class ImagePlan:
 
 
 def plan_images(
-    *,
-    seed: int,
-    iteration: int,
-    n_prompts: int,
-    groups: int,
-    group_size: int,
-    updates: int,
-    passes: int,
-    world_size: int,
+    training: ImageTrainingConfig, *, seed: int, iteration: int, n_prompts: int, world_size: int
 ) -> ImagePlan:
     """Draw an iteration's prompts and share its images out.
 
@@ -69,7 +62,8 @@ def plan_images(
     Raises:
         UsageError: the images cannot be shared out evenly, as collective operations need it.
     """
-    images = groups * group_size
+    groups, images = training.prompts_per_iteration, training.images
+    updates = training.updates_per_iteration
     if images % (updates * world_size):
         raise UsageError(
             f"{images} images an iteration cannot be shared evenly by {world_size} processes and "
@@ -87,8 +81,8 @@ def plan_images(
     together = generator.permutation(images).reshape(updates, -1)
     shares = np.stack([together[:, rank::world_size] for rank in range(world_size)], axis=1)
     shares.sort(axis=2)
-    parts = [shares[generator.permutation(updates)] for _ in range(passes)]
-    return ImagePlan(prompts, group_size, np.concatenate(parts))
+    parts = [shares[generator.permutation(updates)] for _ in range(training.passes)]
+    return ImagePlan(prompts, training.group_size, np.concatenate(parts))
 
 
 def draw_window(steps: int, size: int, *, seed: int, iteration: int) -> range:

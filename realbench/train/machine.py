@@ -65,12 +65,7 @@ def start_accelerator(config: DiffusionConfig, out: Path) -> Iterator[Accelerato
 
 
 def _start_deepspeed(cpu: bool) -> PartialState:
-    """Return accelerate's view of processes that DeepSpeed joins.
-
-    Raises:
-        UsageError: DeepSpeed is not installed, or the model is to be on a processor and there is a
-            GPU.
-    """
+    """Return accelerate's view of processes that DeepSpeed joins."""
     from accelerate import PartialState
 
     if cpu and torch.cuda.is_available():
@@ -161,7 +156,7 @@ def save_memory(model: FlowModel, memory: MemoryConfig) -> None:
 
 @contextlib.contextmanager
 def moved_in(model: FlowModel, prefix: str, offloaded: bool) -> Iterator[None]:
-    """Have some of a pipeline's parts on the model's device while they are at work.
+    """Have the parts of a pipeline whose names begin with ``prefix`` where the model is, meanwhile.
 
     Args:
         offloaded: whether they are in main memory otherwise; if not, nothing happens.

@@ -16,16 +16,22 @@ from typing import (
     Literal,
     NotRequired,  # pydantic takes typing's from Python 3.12
     Self,
-    TypeVar,
 )
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, with_config
+from pydantic import BaseModel, ConfigDict, TypeAdapter, with_config
 from typing_extensions import TypedDict
 
 from realbench.errors import RealBenchError, UsageError
 from realbench.runs.files import checked
-from realbench.runs.folder import LOG_FILE, MANIFEST_FILE, SUMMARY_FILE, Open, read_json
+from realbench.runs.folder import (
+    LOG_FILE,
+    MANIFEST_FILE,
+    SUMMARY_FILE,
+    Open,
+    read_json,
+    validated,
+)
 from realbench.stats.bootstrap import bootstrap_mean
 from realbench.stats.record import Estimate, estimate
 from realbench.text import printable
@@ -193,7 +199,7 @@ class TrainRun:
                 f"{printable(path)} is no folder of a realgen-train run: give its --out"
             )
         values = (read_json(path / SUMMARY_FILE) or {}) if manifest.finished else {}
-        summary = _validated(TrainSummary, values, path / SUMMARY_FILE)
+        summary = validated(TrainSummary, values, printable(path / SUMMARY_FILE), _AGAIN)
         return cls(path, manifest, tuple(read_log(path)), summary)
 
     @property
@@ -221,7 +227,7 @@ def read_manifest(folder: Path) -> TrainManifest | None:
     values = read_json(folder / MANIFEST_FILE)
     if values is None or "train_format" not in values:
         return None
-    return _validated(TrainManifest, values, folder / MANIFEST_FILE)
+    return validated(TrainManifest, values, printable(folder / MANIFEST_FILE), _AGAIN)
 
 
 def read_log(folder: Path) -> list[TrainIteration]:
@@ -240,13 +246,12 @@ def read_log(folder: Path) -> list[TrainIteration]:
     found = []
     for number, line in enumerate(lines, start=1):
         if line.endswith(b"\n"):
+            place = f"line {number} of {printable(path)}"
             try:
                 values = json.loads(line)
             except ValueError as error:
-                raise RealBenchError(
-                    f"line {number} of {printable(path)} is damaged: {_AGAIN}"
-                ) from error
-            found.append(_validated(TrainIteration, values, path, f"line {number} of "))
+                raise RealBenchError(f"{place} is damaged: {_AGAIN}") from error
+            found.append(validated(TrainIteration, values, place, _AGAIN))
     return found
 
 
@@ -320,24 +325,5 @@ def changes(run: TrainRun) -> dict[str, Estimate]:
 
 
 def mean_over(values: np.ndarray, groups: np.ndarray) -> Estimate:
-    """Return a mean with its 95 % interval over groups.
-
-    Args:
-        values: (n,).
-        groups: int (n,): each value's prompt.
-    """
+    """Return the mean of values (n,) with its 95 % interval over groups, each value's prompt."""
     return estimate(bootstrap_mean(values, groups))
-
-
-Checked = TypeVar("Checked")
-
-
-def _validated(kind: type[Checked], values: object, path: Path, place: str = "") -> Checked:
-    try:
-        return TypeAdapter(kind).validate_python(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"])) or "it"
-        raise RealBenchError(
-            f"{place}{printable(path)} is damaged ({printable(key)}: {first['msg']}): {_AGAIN}"
-        ) from error

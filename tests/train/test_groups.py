@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from realbench.errors import UsageError
+from realbench.train.config import ImageTrainingConfig
 from realbench.train.groups import draw_window, image_generator, plan_images
 
-SIZES = {"seed": 3, "groups": 4, "group_size": 6, "updates": 2, "passes": 1}
+TRAINING = ImageTrainingConfig(prompts_per_iteration=4, group_size=6, updates_per_iteration=2)
 
 
 @settings(max_examples=60, deadline=None)
@@ -24,7 +25,8 @@ def test_every_image_is_made_once_and_trained_on_in_every_pass(
     iteration: int, n_prompts: int, world_size: int, passes: int
 ) -> None:
     plan = plan_images(
-        **SIZES | {"passes": passes},
+        TRAINING.model_copy(update={"passes": passes}),
+        seed=3,
         iteration=iteration,
         n_prompts=n_prompts,
         world_size=world_size,
@@ -42,7 +44,7 @@ def test_every_image_is_made_once_and_trained_on_in_every_pass(
 @pytest.mark.parametrize("world_size", [2, 3, 4])
 def test_what_trains_together_does_not_depend_on_the_number_of_processes(world_size: int) -> None:
     alone, shared = (
-        plan_images(**SIZES, iteration=7, n_prompts=9, world_size=count)
+        plan_images(TRAINING, seed=3, iteration=7, n_prompts=9, world_size=count)
         for count in (1, world_size)
     )
     assert alone.prompts.tolist() == shared.prompts.tolist()
@@ -51,7 +53,9 @@ def test_what_trains_together_does_not_depend_on_the_number_of_processes(world_s
 
 
 def test_no_prompt_comes_twice_before_all_had_their_turn() -> None:
-    plans = [plan_images(**SIZES, iteration=n, n_prompts=6, world_size=1) for n in range(6)]
+    plans = [
+        plan_images(TRAINING, seed=3, iteration=n, n_prompts=6, world_size=1) for n in range(6)
+    ]
     drawn = np.concatenate([plan.prompts for plan in plans])
     for start in range(0, 24, 6):
         assert sorted(drawn[start : start + 6].tolist()) == list(range(6))
@@ -60,7 +64,7 @@ def test_no_prompt_comes_twice_before_all_had_their_turn() -> None:
 
 def test_images_that_cannot_be_shared_evenly_are_refused_with_what_would_do() -> None:
     with pytest.raises(UsageError, match="a multiple of 10"):
-        plan_images(**SIZES, iteration=0, n_prompts=6, world_size=5)
+        plan_images(TRAINING, seed=3, iteration=0, n_prompts=6, world_size=5)
 
 
 def test_an_image_has_noise_of_its_own_always_the_same() -> None:
