@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Callable, Iterator
+from functools import lru_cache, partial
 from io import BytesIO
 from typing import Any
 
@@ -13,6 +12,7 @@ import numpy.typing as npt
 from PIL import ExifTags, Image, ImageCms
 
 RgbArray = npt.NDArray[np.uint8]
+_ToGray = Callable[[npt.NDArray[Any]], npt.NDArray[np.uint8]]
 
 _STRIP_BYTES = 1 << 19
 
@@ -72,7 +72,7 @@ def _strips(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
         yield top, image.crop((0, top, width, min(height, top + rows)))
 
 
-def _opaque(image: Image.Image, to_gray: _GrayScale | None) -> Image.Image:
+def _opaque(image: Image.Image, to_gray: _ToGray | None) -> Image.Image:
     """Return a part of an image in mode RGB, in sRGB, on white."""
     profile = image.info.get("icc_profile")
     image, alpha = _split(image, to_gray)
@@ -93,9 +93,7 @@ def orientation(image: Image.Image) -> int:
         return 1
 
 
-def _split(
-    image: Image.Image, to_gray: _GrayScale | None
-) -> tuple[Image.Image, Image.Image | None]:
+def _split(image: Image.Image, to_gray: _ToGray | None) -> tuple[Image.Image, Image.Image | None]:
     """Reduce any mode to L, RGB or CMYK, and a mask of opacity (L) where there is transparency."""
     if to_gray is not None:
         values = np.asarray(image)
@@ -113,25 +111,19 @@ def _split(
     return image.convert("L" if image.mode == "1" else "RGB"), None
 
 
-@dataclass(frozen=True, slots=True)
-class _GrayScale:
-    """How deep gray values (modes I;16, I and F) become 8-bit ones.
+def _shallow(
+    values: npt.NDArray[Any], white: float, unsigned: bool, inverted: bool
+) -> npt.NDArray[np.uint8]:
+    """Return deep gray values (modes I;16, I and F) as 8-bit ones.
 
-    Attributes:
+    Args:
         white: The value of white.
         unsigned: Whether Pillow's 32-bit integers are to be read as unsigned.
         inverted: Whether white is written as zero.
     """
-
-    white: float
-    unsigned: bool
-    inverted: bool
-
-    def __call__(self, values: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-        values = _finite(values, self.unsigned)
-        scaled = values * np.float32(255 / self.white) + np.float32(0.5)
-        gray: npt.NDArray[np.uint8] = np.clip(scaled, 0, 255).astype(np.uint8)
-        return 255 - gray if self.inverted else gray
+    scaled = _finite(values, unsigned) * np.float32(255 / white) + np.float32(0.5)
+    gray: npt.NDArray[np.uint8] = np.clip(scaled, 0, 255).astype(np.uint8)
+    return 255 - gray if inverted else gray
 
 
 def _finite(values: npt.NDArray[Any], unsigned: bool) -> npt.NDArray[Any]:
@@ -140,7 +132,7 @@ def _finite(values: npt.NDArray[Any], unsigned: bool) -> npt.NDArray[Any]:
     return values.view(np.uint32) if unsigned else values
 
 
-def _gray_scale(image: Image.Image) -> _GrayScale | None:
+def _gray_scale(image: Image.Image) -> _ToGray | None:
     """Find how a loaded image's deep gray values become 8-bit ones; None for other modes.
 
     The value of white is the largest of 16 bits, or of a TIFF's bit depth. Wider integers and
@@ -166,7 +158,8 @@ def _gray_scale(image: Image.Image) -> _GrayScale | None:
     elif image.mode == "I" and sample_format == _SIGNED:
         white = float(2 ** (bits - 1) - 1)
     # Pillow turns only shallower values round.
-    return _GrayScale(white, unsigned, tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO)
+    inverted = tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO
+    return partial(_shallow, white=white, unsigned=unsigned, inverted=inverted)
 
 
 # --- Color profiles ----------------------------------------------------------------------------

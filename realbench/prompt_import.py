@@ -12,7 +12,14 @@ from typing import Any
 
 from realbench.errors import RealBenchError, UsageError
 from realbench.hub_errors import hub_reason, quiet_hub
-from realbench.prompt_records import Prompt, Suite, collect_prompts, json_lines, read_file
+from realbench.prompt_records import (
+    Prompt,
+    Suite,
+    can_be_a_stem,
+    collect_prompts,
+    json_lines,
+    read_file,
+)
 from realbench.runs.folder import install_command
 from realbench.text import cell_text, printable
 
@@ -163,7 +170,7 @@ def _records(
         if isinstance(record.get("tags"), str):
             record["tags"] = record["tags"].split()
         identifier = record.setdefault("id", numbering.name(index))
-        if isinstance(identifier, str) and not _can_be_a_stem(identifier):
+        if isinstance(identifier, str) and not can_be_a_stem(identifier):
             raise UsageError(
                 f"{source}, {found.unit} {index + 1}: the id {identifier!r} cannot be the name of "
                 "an image's file; name another column (--id-column) or number the rows (--number)"
@@ -209,10 +216,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, str):
         return value.strip() or None
     return None if value != value else value  # NaN
-
-
-def _can_be_a_stem(identifier: str) -> bool:
-    return not set(identifier) & set("/\\\0\n\r") and not identifier.startswith(".")
 
 
 # --- Files -------------------------------------------------------------------------------------

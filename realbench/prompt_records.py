@@ -81,6 +81,11 @@ class Suite:
         }
 
 
+def can_be_a_stem(identifier: str) -> bool:
+    """Whether a prompt's id can be the name of its image's file."""
+    return not set(identifier) & set("/\\\0\n\r") and not identifier.startswith(".")
+
+
 def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield the number (from 1) and the object of every line of a file that is not blank.
 

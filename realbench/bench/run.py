@@ -23,7 +23,7 @@ from realbench.bench.measures import (
     measure,
     robustness,
 )
-from realbench.detection.ensemble import combine, fused_terms, probability
+from realbench.detection.ensemble import combine_cards, probability
 from realbench.detection.ensembles import find_cards
 from realbench.detection.registry import DEFAULT_DETECTORS
 from realbench.detection.specs import Precision
@@ -288,8 +288,7 @@ class _Run:
         for name, values in logits.items():
             table[name] = probability(values)
         if len(logits) > 1:
-            levels = {card.name: card.level for card in self.cards}
-            table[ENSEMBLE] = combine(logits, levels, fused_terms(self.cards))
+            table[ENSEMBLE] = combine_cards(self.cards, logits)
         return table, scores.pixels
 
     def describe(

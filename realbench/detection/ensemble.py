@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -36,6 +36,11 @@ def combine(
 ) -> np.ndarray:
     """Return the ensemble's P(real), the sigmoid of :func:`combined_logits`: float32 (n,)."""
     return probability(combined_logits(logits, levels, fused))
+
+
+def combine_cards(cards: Sequence[Card], logits: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Return the P(real) of an ensemble of these cards' detectors, as :func:`combine`."""
+    return combine(logits, {card.name: card.level for card in cards}, fused_terms(cards))
 
 
 def combined_logits(

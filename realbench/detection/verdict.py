@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from realbench.config.config_files import first_problem
 from realbench.detection.calibration import calibrated
 from realbench.detection.cards import Card
-from realbench.detection.ensemble import combine, fused_terms
+from realbench.detection.ensemble import combine_cards
 from realbench.detection.specs import Sha256
 from realbench.errors import UsageError
 from realbench.files import write_whole
@@ -129,20 +129,14 @@ class ConformalSample(BaseModel):
         """
         names = {fingerprint: name for name, fingerprint in self.detectors.items()}
         of_card = {card.name: names[card.uncalibrated] for card in cards}
-        levels, fused = {card.name: card.level for card in cards}, fused_terms(cards)
 
         def kind(sources: Mapping[str, Logits]) -> dict[str, np.ndarray]:
-            return {
-                source: combine(
-                    {
-                        card.name: calibrated(np.array(own[of_card[card.name]]), card.calibration)
-                        for card in cards
-                    },
-                    levels,
-                    fused,
-                )
-                for source, own in sources.items()
-            }
+            found = {}
+            for source, own in sources.items():
+                raw = {card.name: np.array(own[of_card[card.name]]) for card in cards}
+                logits = {card.name: calibrated(raw[card.name], card.calibration) for card in cards}
+                found[source] = combine_cards(cards, logits)
+            return found
 
         return kind(self.photographs), kind(self.generated)
 

@@ -16,6 +16,7 @@ from realbench.errors import RealBenchWarning, UsageError
 from realbench.files import file_sha256
 from realbench.generation.pipeline import Pipeline, PipelineOptions, choose_dtype
 from realbench.generation.rewriting import RewriterOptions, rewrite
+from realbench.prompt_records import can_be_a_stem
 from realbench.prompts import Suite, load_suite
 from realbench.runs.files import json_bytes, output_folder, write_atomically
 from realbench.runs.folder import installed_versions, locked, now, read_json
@@ -359,7 +360,7 @@ def _check(options: GenerateOptions) -> None:
 def _texts(suite: Suite, options: GenerateOptions) -> dict[str, str]:
     prompts = list(suite.prompts.values())[: options.limit]
     for one in prompts:
-        if set(one.id) & set("/\\\0\n\r") or one.id.startswith("."):
+        if not can_be_a_stem(one.id):
             raise UsageError(f"the id {one.id!r} of {suite.name} cannot be the name of a file")
         if options.long and one.prompt_long is None:
             raise UsageError(f"{suite.name} has no long form of {one.id!r}: leave out --long")

@@ -19,7 +19,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import platformdirs
 
@@ -135,56 +135,35 @@ class ScoreCache:
         stat = file_stat(path)
         if stat is None:
             return None
-        key = _key(path)
-
-        def ask(database: sqlite3.Connection) -> str | None:
-            row = database.execute(
-                "SELECT size, mtime_ns, ctime_ns, inode, sha256, checksum FROM files"
-                " WHERE path = ?",
-                (key,),
-            ).fetchone()
-            if row is None:
-                return None
-            *known, sha256, checksum = row
-            if checksum != _checksum(key, *known, sha256):
-                raise _DamagedError("a file's row does not fit its checksum")
-            return str(sha256) if tuple(known) == stat else None
-
-        return self._use(ask)
+        for _, *known, sha256 in self._rows("files WHERE path = ?", _key(path)):
+            if tuple(known) == stat:
+                return str(sha256)
+        return None
 
     def logits(self, sha256: str, fingerprints: Sequence[str]) -> dict[str, float]:
         """Return the logits known of an image, by fingerprint."""
         marks = ",".join("?" * len(fingerprints))
-
-        def ask(database: sqlite3.Connection) -> dict[str, float]:
-            rows = database.execute(
-                "SELECT fingerprint, logit, checksum FROM scores"
-                f" WHERE sha256 = ? AND fingerprint IN ({marks})",
-                (sha256, *fingerprints),
-            ).fetchall()
-            found = {}
-            for fingerprint, logit, checksum in rows:
-                if checksum != _checksum(sha256, fingerprint, logit):
-                    raise _DamagedError("a score does not fit its checksum")
-                found[fingerprint] = logit
-            return found
-
-        return self._use(ask) or {}
+        where = f"scores WHERE sha256 = ? AND fingerprint IN ({marks})"
+        return {name: logit for _, name, logit in self._rows(where, sha256, *fingerprints)}
 
     def pixels(self, sha256: str) -> str | None:
         """Return the hash of an image's pixels, where the image was decoded before."""
+        for _, pixels in self._rows("pixels WHERE sha256 = ?", sha256):
+            return str(pixels)
+        return None
 
-        def ask(database: sqlite3.Connection) -> str | None:
-            row = database.execute(
-                "SELECT pixels, checksum FROM pixels WHERE sha256 = ?", (sha256,)
-            ).fetchone()
-            if row is None:
-                return None
-            if row[1] != _checksum(sha256, row[0]):
-                raise _DamagedError("the hash of an image does not fit its checksum")
-            return str(row[0])
+    def _rows(self, where: str, *values: object) -> list[list[Any]]:
+        """Return the rows of a table that fit their checksums, which are their last columns."""
 
-        return self._use(ask)
+        def ask(database: sqlite3.Connection) -> list[list[Any]]:
+            found = []
+            for *row, checksum in database.execute(f"SELECT * FROM {where}", values).fetchall():
+                if checksum != _checksum(*row):
+                    raise _DamagedError("a row does not fit its checksum")
+                found.append(row)
+            return found
+
+        return self._use(ask) or []
 
     def put_pixels(self, sha256: str, pixels: str) -> None:
         """Remember the hash of an image's pixels, with the next logits."""

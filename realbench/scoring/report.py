@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ from realbench.report.gallery import ImagePaths, disputed_pictures, folder_pictu
 from realbench.report.page import command_line, render_page, write_page
 from realbench.scoring.records import ScoreManifest, Summary
 from realbench.stats import VERDICTS, Interval
+from realbench.stats.classification import interval_of_sums
 
 if TYPE_CHECKING:
     from realbench.scoring.run import ScoreRun
@@ -277,14 +279,11 @@ def _agreement(
         return result
     correlations = {pair: _correlation(scored, *pair) for pair in combinations(detectors, 2)}
     result["correlations"] = correlations
-    shown = min(correlations, key=lambda pair: _sort_value(correlations[pair]))
+    least = {pair: one.estimate for pair, one in correlations.items()}
+    shown = min(least, key=lambda pair: least[pair] if math.isfinite(least[pair]) else math.inf)
     result["panels"] = _panels(scored, entries, reference, shown)
     result["disputed"] = disputed_pictures(scored, detectors, paths)
     return result
-
-
-def _sort_value(correlation: Interval) -> float:
-    return correlation.estimate if math.isfinite(correlation.estimate) else math.inf
 
 
 def _correlation(rows: pd.DataFrame, first: str, second: str) -> Interval:
@@ -352,39 +351,25 @@ def rank_correlation(
     makes each resample a weighted Pearson correlation of sums per group.
 
     Args:
-        x: values of shape (n,).
-        y: values of shape (n,).
+        x, y: values of shape (n,).
         groups: n labels; equal labels are resampled together.
-        resamples: number of bootstrap resamples.
-        seed: of the resampling.
+        resamples, seed: of the bootstrap.
     """
-    n = len(x)
-    _, codes = np.unique(np.asarray([str(group) for group in groups]), return_inverse=True)
-    n_groups = int(codes.max()) + 1 if n else 0
+    n, labels = len(x), np.asarray([str(group) for group in groups])
+    n_groups = len(set(labels.tolist()))
     if n < 3:
         return Interval(math.nan, math.nan, math.nan, n, n_groups)
     # Ties share their mean rank; scipy's rankdata is the same, but slow to import.
     a, b = (pd.Series(values).rank().to_numpy() / n for values in (x, y))
-    moments = np.stack([np.ones(n), a, b, a * a, b * b, a * b])
-    sums = np.stack([np.bincount(codes, weights=row, minlength=n_groups) for row in moments])
-    estimate = float(_pearson(sums.sum(axis=1)))
-    if n_groups < FEWEST_GROUPS or not np.isfinite(estimate):
-        return Interval(estimate, math.nan, math.nan, n, n_groups)
-    generator = np.random.default_rng(seed)
-    weights = generator.multinomial(n_groups, np.full(n_groups, 1 / n_groups), size=resamples)
-    draws = _pearson(sums @ weights.T)
-    draws = draws[np.isfinite(draws)]
-    if len(draws) < resamples / 2:
-        return Interval(estimate, math.nan, math.nan, n, n_groups)
-    low, high = np.quantile(draws, [0.025, 0.975])
-    return Interval(estimate, float(low), float(high), n, n_groups)
+    moments = np.stack([np.ones(n), a, b, a * a, b * b, a * b], axis=1)
+    found = interval_of_sums(moments, labels, _pearson, n, resamples, 0.95, seed)
+    return found if n_groups >= FEWEST_GROUPS else replace(found, low=math.nan, high=math.nan)
 
 
-def _pearson(moments: np.ndarray) -> np.ndarray:
-    """Pearson correlation from moment sums of shape (6, ...): 1, a, b, aa, bb, ab."""
-    total, a, b, aa, bb, ab = moments
-    covariance = ab * total - a * b
+def _pearson(sums: np.ndarray) -> np.ndarray:
+    """Pearson's correlation of summed moments (rows, 6): 1, a, b, aa, bb, ab."""
+    total, a, b, aa, bb, ab = sums.T
     variance = (aa * total - a * a) * (bb * total - b * b)
-    tiny = 1e-12 * np.asarray(total, dtype=float) ** 4
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(variance > tiny, covariance / np.sqrt(np.maximum(variance, 0)), np.nan)
+        correlation = (ab * total - a * b) / np.sqrt(np.maximum(variance, 0))
+    return np.where(variance > 1e-12 * total**4, correlation, np.nan)

@@ -16,7 +16,7 @@ import pandas as pd
 
 from realbench.config.settings import checked_settings
 from realbench.detection.cards import Card
-from realbench.detection.ensemble import combine, disagreement, fused_terms, probability
+from realbench.detection.ensemble import combine_cards, disagreement, probability
 from realbench.detection.ensembles import find_cards
 from realbench.detection.registry import DEFAULT_DETECTORS
 from realbench.detection.specs import Precision
@@ -376,8 +376,7 @@ def _table(
     table = scores.table(files)
     logits = {card.name: scores.of(card.name) for card in cards}
     probabilities = {name: probability(values) for name, values in logits.items()}
-    levels = {card.name: card.level for card in cards}
-    table["realism"] = combine(logits, levels, fused_terms(cards))
+    table["realism"] = combine_cards(cards, logits)
     for name, values in probabilities.items():
         table[name] = values
     table["disagreement"] = disagreement(np.stack(list(probabilities.values()), axis=1))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from realbench.errors import RealBenchError, UsageError
+from realbench.prompt_records import can_be_a_stem
 from realbench.runs.files import checked, write_atomically
 from realbench.stats.record import Estimate
 from realbench.train.records import TrainEvaluation, mean_over
@@ -57,7 +58,7 @@ class EvaluationSet:
     def of(cls, prompts: Mapping[str, str], images_per_prompt: int) -> EvaluationSet:
         """Take each prompt so many times."""
         several = images_per_prompt > 1
-        names = [name if _is_file_name(name) else f"{n:04}" for n, name in enumerate(prompts)]
+        names = [name if can_be_a_stem(name) else f"{n:04}" for n, name in enumerate(prompts)]
         return cls(
             tuple(
                 f"{name}-{member}" if several else name
@@ -67,10 +68,6 @@ class EvaluationSet:
             tuple(text for text in prompts.values() for _ in range(images_per_prompt)),
             np.repeat(np.arange(len(prompts)), images_per_prompt),
         )
-
-
-def _is_file_name(name: str) -> bool:
-    return not (set(name) & set("/\\\0\n\r")) and not name.startswith(".")
 
 
 def judged(

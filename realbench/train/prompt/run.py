@@ -312,18 +312,13 @@ def _painter(config: PromptTrainConfig, device: str) -> rewarding.PipelinePainte
     given = config.pipeline
     if given is None:
         return None
+    own = {"source", "loras", "arguments", "device", "batch_size"}
     chosen = PipelineOptions(
         model=given.source,
-        revision=given.revision,
         loras=tuple(Lora.parse(one) for one in given.loras),
-        steps=given.steps,
-        guidance=given.guidance,
-        width=given.width,
-        height=given.height,
         extra=given.arguments,
         device=device if given.device == "auto" else given.device,
-        dtype=given.dtype,
-        offload=given.offload,
+        **given.model_dump(exclude=own),
     )
     return rewarding.PipelinePainter(Pipeline(chosen), given.batch_size)
 
