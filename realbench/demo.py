@@ -36,7 +36,9 @@ def make_demo_folders(out: Path) -> tuple[Path, Path]:
             )
         photographs.mkdir(parents=True, exist_ok=True)
         renders.mkdir(parents=True, exist_ok=True)
-        _copy_photographs(photographs)
+        for name in _PHOTOS:
+            with as_file(files("sklearn.datasets.images") / name) as source:
+                shutil.copyfile(source, photographs / name)
         for kind, draw in (("spheres", rendering.spheres), ("mountains", rendering.mountains)):
             for seed in range(RENDERS):
                 target = renders / f"{kind}-{seed}.png"
@@ -48,9 +50,3 @@ def make_demo_folders(out: Path) -> tuple[Path, Path]:
             f"cannot write the demo's pictures to {where} ({error.strerror}): give another --out"
         ) from error
     return photographs, renders
-
-
-def _copy_photographs(folder: Path) -> None:
-    for name in _PHOTOS:
-        with as_file(files("sklearn.datasets.images") / name) as source:
-            shutil.copyfile(source, folder / name)

@@ -86,7 +86,7 @@ def check_detectors(
     from realbench.scoring.scorer import choose_device
 
     where = choose_device(device)
-    picture = reference_picture()
+    picture = rendering.spheres(TEST_CARD_SIZE, 1)  # uint8 (512, 512, 3)
     found = []
     for card in cards:
         missing = card.whats_missing()
@@ -95,11 +95,6 @@ def check_detectors(
         if report is not None:
             report(done)
     return found
-
-
-def reference_picture() -> np.ndarray:
-    """Return the picture that is scored, rendered spheres: uint8 (512, 512, 3)."""
-    return np.asarray(rendering.spheres(TEST_CARD_SIZE, 1))
 
 
 def _tried(card: Card, device: str, picture: np.ndarray) -> Checked:

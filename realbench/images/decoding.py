@@ -144,19 +144,16 @@ def for_browser(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> tuple[b
     with _decoding(image):
         _load(image, data)
         media_type = _BROWSER_TYPES.get(image.format or "")
+        moves = getattr(image, "is_animated", False)
         if (
             media_type
             and image.mode != "CMYK"
-            and (media_type == "image/jpeg" or not _moves_or_turns(image))
+            and (media_type == "image/jpeg" or not (moves or orientation(image) != 1))
         ):
             return data, media_type
         buffer = BytesIO()
         Image.fromarray(srgb_pixels(image)).save(buffer, "PNG", compress_level=1)
     return buffer.getvalue(), "image/png"
-
-
-def _moves_or_turns(image: Image.Image) -> bool:
-    return getattr(image, "is_animated", False) or orientation(image) != 1
 
 
 def thumbnail_jpeg(

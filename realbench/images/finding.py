@@ -128,8 +128,8 @@ def _walk(
                     others[ending] += 1
             elif not entry.is_symlink():
                 folders.append(path)
-            elif not _contains(path, current):
-                linked.append(path)
+            elif not Path(os.path.realpath(current)).is_relative_to(os.path.realpath(path)):
+                linked.append(path)  # else it leads to where it lies or above: a loop
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -137,11 +137,6 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return entry.is_dir()
     except OSError:  # a link to itself
         return False
-
-
-def _contains(link: Path, folder: Path) -> bool:
-    """Whether a link leads to the folder it lies in or to one above, so that it is a loop."""
-    return Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(link))
 
 
 def _natural_key(name: str) -> list[list[str | int]]:

@@ -136,11 +136,6 @@ class Similarity:
         self._model.to(self._device)
 
 
-def build_similarity(card: MeasureCard) -> Similarity:
-    """Build the network of a ``clip-similarity`` card: its ``weights`` are the CLIP model's."""
-    return Similarity(card, clip_model(card, "weights"))
-
-
 class Preference:
     """The cosine of an image's and its prompt's embeddings, times the model's own scale.
 
@@ -274,7 +269,7 @@ def _layers(card: MeasureCard) -> list[nn.Linear]:
 
 
 FAMILIES: dict[str, Callable[[MeasureCard], Network]] = {
-    "clip-similarity": build_similarity,
+    "clip-similarity": lambda card: Similarity(card, clip_model(card, "weights")),
     "clip-preference": build_preference,
     "clip-aesthetic": build_aesthetic,
 }

@@ -128,7 +128,9 @@ class Networks:
         self.cards = {card.name: card for card in cards}
         self.measures = {card.name: card for card in measures}
         self.device: str | None = None
-        self.detectors: Mapping[str, Detector] = _OnDemand(self.cards, self._load_detector)
+        self.detectors: Mapping[str, Detector] = _OnDemand(
+            self.cards, lambda name: load_detector(self.cards[name], self.choose_device())
+        )
         self._measures: _OnDemand[Measure] = _OnDemand(self.measures, self._load_measure)
         self._wanted_device = device
         self._batch_size = batch_size
@@ -155,9 +157,6 @@ class Networks:
         """Whether a measure reads the beginning of a prompt alone; None where it is not loaded."""
         measure = self._measures.loaded(name)
         return None if measure is None else measure.cuts(prompt)
-
-    def _load_detector(self, name: str) -> Detector:
-        return load_detector(self.cards[name], self.choose_device())
 
     def _load_measure(self, name: str) -> Measure:
         from realbench.quality.measure import load_measure

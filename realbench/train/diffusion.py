@@ -32,6 +32,7 @@ from realbench.train import evaluation, machine
 from realbench.train.advantages import advantages
 from realbench.train.checkpoint import State, latest_checkpoint, load_checkpoint, save_checkpoint
 from realbench.train.config import DiffusionConfig
+from realbench.train.flow_models import load_flow_model
 from realbench.train.groups import ImagePlan, draw_window, global_seed, image_generator, plan_images
 from realbench.train.lora import add_lora, write_lora
 from realbench.train.prompts import Prompts, choose_prompts, digest
@@ -163,7 +164,13 @@ class _Training:
         )
         if self.heldout is not None and self.evaluated.n_prompts < 2:
             raise UsageError("a held-out judge needs two evaluation prompts at least")
-        self.model = model or machine.load_model(config, device)
+        self.model = model or load_flow_model(
+            config.model.source,
+            dtype=config.model.dtype_on(self.accelerator.device.type),
+            device=device,
+            revision=config.model.revision,
+            adapter=config.model.adapter,
+        )
         self.cotraining = cotraining or _cotraining(config, self.reward)
         self.state = self._prepare()
         self.facts = {

@@ -117,19 +117,6 @@ def _deepspeed_plugin(passes: int, max_grad_norm: float, half: bool) -> DeepSpee
     return made
 
 
-def load_model(config: DiffusionConfig, device: str) -> FlowModel:
-    """Load the config's model in its precision, without LoRA."""
-    from realbench.train.flow_models import load_flow_model
-
-    return load_flow_model(
-        config.model.source,
-        dtype=config.model.dtype_on(device.partition(":")[0]),
-        device=device,
-        revision=config.model.revision,
-        adapter=config.model.adapter,
-    )
-
-
 def save_memory(model: FlowModel, memory: MemoryConfig) -> None:
     """Switch on what the config asks for.
 

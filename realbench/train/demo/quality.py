@@ -116,10 +116,8 @@ class QualityGuard:
         """Take the bounds from photographs, uint8 (n, 3, S, S)."""
         values = pictures / 255
         tail = (1 - _INNER) / 2
-        ranges = {}
-        for name, measure in MEASURES.items():
-            low, high = np.quantile(measure(values), [tail, 1 - tail])
-            ranges[name] = (round(float(low), 4), round(float(high), 4))
+        ends = {name: np.quantile(of(values), [tail, 1 - tail]) for name, of in MEASURES.items()}
+        ranges = {name: (round(low, 4), round(high, 4)) for name, (low, high) in ends.items()}
         return cls(ranges, round(diversity(values), 4), len(pictures), pictures.shape[-1])
 
     @classmethod

@@ -13,7 +13,7 @@ from realbench.content import content_path
 from realbench.generation.small_photo import load_small_photo
 from realbench.prompts import load_prompts
 from realbench.runs.folder import SUMMARY_FILE
-from realbench.train.config import DiffusionConfig, load_config
+from realbench.train.config import load_config
 from realbench.train.demo.quality import REWARDED, QualityGuard
 from realbench.train.diffusion import train
 from realbench.train.flow_models.small_photo import SmallPhoto
@@ -48,10 +48,11 @@ def run_demo(
         RealBenchError: a part of the installation is missing.
     """
     started = time.monotonic()
-    config = demo_config(seed, iterations)
+    more = [] if iterations is None else [f"training.iterations={iterations}"]
+    config = load_config(CONFIG, [f"seed={seed}", *more])
     folder = content_path("models") / CONFIG
     guard = QualityGuard.read(folder / GUARD_FILE)
-    training, evaluation = demo_prompts()
+    prompts = load_prompts(folder / PROMPTS_FILE).values()
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # two are slower on a network this small
     try:
@@ -60,8 +61,8 @@ def run_demo(
             out=out,
             model=SmallPhoto(load_small_photo(folder)),
             probes=guard.probes(),
-            prompts=training,
-            evaluation_prompts=evaluation,
+            prompts=[one.prompt for one in prompts if one.category == "training"],
+            evaluation_prompts=[one.prompt for one in prompts if one.category == "evaluation"],
             progress=progress,
         )
     finally:
@@ -70,30 +71,8 @@ def run_demo(
     quality = guard.verdict(summary["probes_start"], summary["probes_end"])
     summary["quality"] = quality | {"rewarded": list(REWARDED)}
     summary["wall_seconds"] = round(time.monotonic() - started, 1)
-    summary["command"] = demo_command(config)
+    more = [] if iterations is None else ["--iterations", str(iterations)]
+    summary["command"] = " ".join(["realgen-train demo --seed", str(seed), *more])
     write_json(out / SUMMARY_FILE, summary)
     write_report(out)  # again: the guard's verdict is new
     return summary
-
-
-def demo_command(config: DiffusionConfig) -> str:
-    """Return the command that comes to the same figures on the same machine."""
-    usual = demo_config().training.iterations
-    given = config.training.iterations
-    more = "" if given == usual else f" --iterations {given}"
-    return f"realgen-train demo --seed {config.seed}{more}"
-
-
-def demo_config(seed: int = 0, iterations: int | None = None) -> DiffusionConfig:
-    """Return the shipped config with a seed, and with fewer or more iterations."""
-    overrides = [f"seed={seed}"]
-    if iterations is not None:
-        overrides.append(f"training.iterations={iterations}")
-    return load_config(CONFIG, overrides)
-
-
-def demo_prompts() -> tuple[list[str], list[str]]:
-    """Return the captions to train on and, others, to judge."""
-    prompts = load_prompts(content_path("models") / CONFIG / PROMPTS_FILE).values()
-    training = [one.prompt for one in prompts if one.category == "training"]
-    return training, [one.prompt for one in prompts if one.category == "evaluation"]

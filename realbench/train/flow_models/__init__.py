@@ -70,7 +70,13 @@ def load_flow_model(
     if own is not None:
         pipeline = own(str(source), choose_dtype(dtype, device))
     elif adapter is None and _is_small_photo(source):
-        pipeline = _small_photo(source, dtype)
+        import torch
+
+        from realbench.generation.small_photo import load_small_photo
+
+        chosen_dtype = torch.float32 if dtype == "auto" else getattr(torch, dtype)
+        folder = None if str(source) == SMALL_PHOTO else source
+        pipeline = load_small_photo(folder, dtype=chosen_dtype)
     else:
         options = PipelineOptions(str(source), revision=revision)
         pipeline = load_pipeline(options, choose_dtype(dtype, device))
@@ -125,13 +131,3 @@ def _is_small_photo(source: str | Path) -> bool:
         return bool(json.loads(index.read_bytes())["_class_name"] == "SmallPhotoPipeline")
     except (ValueError, LookupError, TypeError):
         return False  # diffusers will say what is wrong with it
-
-
-def _small_photo(source: str | Path, dtype: str) -> Any:
-    """Load the small model, in float32 unless another dtype is asked for."""
-    import torch
-
-    from realbench.generation.small_photo import load_small_photo
-
-    chosen = torch.float32 if dtype == "auto" else getattr(torch, dtype)
-    return load_small_photo(None if str(source) == SMALL_PHOTO else source, dtype=chosen)

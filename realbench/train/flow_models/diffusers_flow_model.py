@@ -49,8 +49,13 @@ class DiffusersFlowModel(FlowModel):
         # Kept here since a wrapped transformer has neither.
         self.config = pipeline.transformer.config
         self.dtype: torch.dtype = pipeline.transformer.dtype
-        if self.idle_at_the_end:
-            self.lora_targets = self._layers_at_work()
+        if self.idle_at_the_end:  # the full names of the layers, without the idle ones
+            blocks: Any = self.transformer.transformer_blocks
+            last = f"transformer_blocks.{len(blocks) - 1}."
+            idle = tuple(last + layer for layer in self.idle_at_the_end)
+            ends = tuple(f".{target}" for target in self.lora_targets)
+            names = [name for name, _ in self.transformer.named_modules() if name.endswith(ends)]
+            self.lora_targets = tuple(name for name in names if name not in idle)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({type(self.pipeline).__name__}, {self.dtype})"
@@ -123,15 +128,6 @@ class DiffusersFlowModel(FlowModel):
         vae = self.pipeline.vae
         latents = latents / vae.config.scaling_factor + (vae.config.shift_factor or 0.0)
         return as_uint8(vae.decode(latents.to(vae.dtype), return_dict=False)[0])
-
-    def _layers_at_work(self) -> tuple[str, ...]:
-        """Return the full names of the layers that LoRA goes to, without the idle ones."""
-        blocks: Any = self.transformer.transformer_blocks
-        last = f"transformer_blocks.{len(blocks) - 1}."
-        idle = tuple(last + layer for layer in self.idle_at_the_end)
-        ends = tuple(f".{target}" for target in self.lora_targets)
-        names = [name for name, _ in self.transformer.named_modules() if name.endswith(ends)]
-        return tuple(name for name in names if name not in idle)
 
 
 def as_uint8(pixels: Tensor) -> Tensor:

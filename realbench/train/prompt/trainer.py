@@ -53,6 +53,8 @@ def trl_options(config: PromptTrainConfig, out: Path, *, dtype: str) -> GRPOConf
             f"{training.images} rewrites an iteration cannot be shared out over {processes} "
             f"processes in batches of {training.batch_size}: change training.batch_size"
         )
+    warms_up = training.schedule == "constant" and training.warmup
+    schedule = "constant_with_warmup" if warms_up else training.schedule
     per_component = config.reward is not None and config.reward.advantages == "per-component"
     return GRPOConfig(
         output_dir=str(out / CHECKPOINTS),
@@ -68,7 +70,7 @@ def trl_options(config: PromptTrainConfig, out: Path, *, dtype: str) -> GRPOConf
         temperature=config.writing.temperature,
         top_p=config.writing.top_p,
         learning_rate=training.learning_rate,
-        lr_scheduler_type=_schedule(config),
+        lr_scheduler_type=schedule,
         warmup_steps=training.warmup,
         weight_decay=training.weight_decay,
         max_grad_norm=training.max_grad_norm,
@@ -179,13 +181,6 @@ def gathered(rows: np.ndarray) -> np.ndarray:
 
     together: Any = gather(torch.from_numpy(rows).to(PartialState().device))
     return np.asarray(together.cpu().numpy())
-
-
-def _schedule(config: PromptTrainConfig) -> str:
-    training = config.training
-    if training.schedule == "constant" and training.warmup:
-        return "constant_with_warmup"
-    return training.schedule
 
 
 def _lora(config: PromptTrainConfig, model: Any) -> Any:
