@@ -135,7 +135,8 @@ class ScoreCache:
         stat = file_stat(path)
         if stat is None:
             return None
-        for _, *known, sha256 in self._rows("files WHERE path = ?", _key(path)):
+        columns = "path, size, mtime_ns, ctime_ns, inode, sha256"
+        for _, *known, sha256 in self._rows(columns, "files WHERE path = ?", _key(path)):
             if tuple(known) == stat:
                 return str(sha256)
         return None
@@ -144,20 +145,21 @@ class ScoreCache:
         """Return the logits known of an image, by fingerprint."""
         marks = ",".join("?" * len(fingerprints))
         where = f"scores WHERE sha256 = ? AND fingerprint IN ({marks})"
-        return {name: logit for _, name, logit in self._rows(where, sha256, *fingerprints)}
+        rows = self._rows("sha256, fingerprint, logit", where, sha256, *fingerprints)
+        return {name: logit for _, name, logit in rows}
 
     def pixels(self, sha256: str) -> str | None:
         """Return the hash of an image's pixels, where the image was decoded before."""
-        for _, pixels in self._rows("pixels WHERE sha256 = ?", sha256):
+        for _, pixels in self._rows("sha256, pixels", "pixels WHERE sha256 = ?", sha256):
             return str(pixels)
         return None
 
-    def _rows(self, where: str, *values: object) -> list[list[Any]]:
-        """Return the rows of a table that fit their checksums, which are their last columns."""
+    def _rows(self, columns: str, where: str, *values: object) -> list[list[Any]]:
+        """Return all columns but the last, the checksum, which each row must fit."""
 
         def ask(database: sqlite3.Connection) -> list[list[Any]]:
-            found = []
-            for *row, checksum in database.execute(f"SELECT * FROM {where}", values).fetchall():
+            found, query = [], f"SELECT {columns}, checksum FROM {where}"
+            for *row, checksum in database.execute(query, values).fetchall():
                 if checksum != _checksum(*row):
                     raise _DamagedError("a row does not fit its checksum")
                 found.append(row)
