@@ -62,10 +62,8 @@ def render_bench_report(results: Mapping[str, Any]) -> str:
 
 def headline(results: Mapping[str, Any]) -> str:
     """Say which judge finds generated images best, where the intervals part it from the others."""
-    several = len(results["generated"]) > 1
-    pooled = [one for one in results["results"] if not (several and one["generator"])]
     ranked = sorted(
-        (one for one in pooled if wording.is_number(one["auc"]["estimate"])),
+        (one for one in _pooled(results, "results") if wording.is_number(one["auc"]["estimate"])),
         key=lambda one: -one["auc"]["estimate"],
     )
     if not ranked:
@@ -89,6 +87,12 @@ def headline(results: Mapping[str, Any]) -> str:
     return f"{text}; the {overlap.format(wording.listing(level, 3))}"
 
 
+def _pooled(results: Mapping[str, Any], table: str) -> list[Mapping[str, Any]]:
+    """Return the entries of a table that are of all generators together."""
+    several = len(results["generated"]) > 1
+    return [one for one in results[table] if not (several and one["generator"])]
+
+
 def _facts(results: Mapping[str, Any]) -> list[tuple[str, str]]:
     images = sum(one["n"] for one in results["generated"])
     folders = wording.count(len(results["generated"]), "generator")
@@ -104,8 +108,7 @@ def _facts(results: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def _few_prompts(results: Mapping[str, Any]) -> int | None:
     """Return the number of prompts of the class that has fewer, where that is few."""
-    several = len(results["generated"]) > 1
-    pooled = [one for one in results["results"] if not (several and one["generator"])]
+    pooled = _pooled(results, "results")
     fewest = min((one["auc"]["n_groups"] for one in pooled), default=wording.THIN)
     return fewest if fewest < wording.THIN else None
 
@@ -125,8 +128,7 @@ def _ranking(results: Mapping[str, Any], judges: list[str]) -> dict[str, Any]:
 
 
 def _robustness(results: Mapping[str, Any], judges: list[str]) -> list[dict[str, Any]]:
-    several = len(results["generated"]) > 1
-    entries = [one for one in results["robustness"] if not (several and one["generator"])]
+    entries = _pooled(results, "robustness")
     panels = []
     for kind in dict.fromkeys(one["perturbation"] for one in entries):
         series = {

@@ -71,7 +71,12 @@ class ModelFiles:
 
     def __init__(self, name: str, revision: str | None = None, *, with_code: bool = False) -> None:
         self.name = name
-        self.is_local = _is_folder(name)
+        self.is_local = os.path.isdir(os.path.expanduser(name))
+        if not self.is_local and not _HUB_ID.fullmatch(name):
+            raise UsageError(
+                f"no model folder {printable(name)!r}; give a folder or a hub id such as "
+                "Qwen/Qwen2.5-VL-7B-Instruct"
+            )
         if self.is_local and revision is not None:
             raise UsageError(f"{printable(name)} is a folder and has no revision {revision!r}")
         self._revision = revision
@@ -131,28 +136,10 @@ class ModelFiles:
             raise RealBenchError(f"cannot fetch {self.name}: {first_line(error)}") from error
 
 
-def _is_folder(model: str) -> bool:
-    """Whether ``model`` is a folder here rather than a hub id.
-
-    Raises:
-        UsageError: it can be neither.
-    """
-    if os.path.isdir(os.path.expanduser(model)):
-        return True
-    if not _HUB_ID.fullmatch(model):
-        raise UsageError(
-            f"no model folder {printable(model)!r}; give a folder or a hub id such as "
-            "Qwen/Qwen2.5-VL-7B-Instruct"
-        )
-    return False
-
-
 def check_complete(info: Mapping[str, Any], name: str, remedy: str) -> None:
     """Refuse weights of which some are missing: transformers would make random numbers up.
 
-    Args:
-        info: what loading with ``output_loading_info`` and ``ignore_mismatched_sizes`` told.
-        name: of the model, and what to do, for the message.
+    ``info`` is what loading with ``output_loading_info`` and ``ignore_mismatched_sizes`` told.
 
     Raises:
         RealBenchError: some are missing, or of another shape.

@@ -369,10 +369,8 @@ def _texts(suite: Suite, options: GenerateOptions) -> dict[str, str]:
 
 def _check_strangers(folder: Path, earlier: dict[str, Any] | None, texts: dict[str, str]) -> None:
     """Refuse to take images of unknown origin for our own."""
-    if earlier is not None:
-        return
     found = next((name for name in texts if (folder / f"{name}.png").exists()), None)
-    if found is not None:
+    if earlier is None and found is not None:
         raise UsageError(
             f"{printable(folder)} has {found}.png but no generation.json that says how it was "
             "made: give another --out"

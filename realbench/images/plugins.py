@@ -75,12 +75,8 @@ class JxlImage(Image.Image):
                 image = Image.frombytes(about.mode, size, bytes(content), "raw", about.mode)
                 image.info["icc_profile"] = bytes(profile) if profile else None
             image.load()
-            self._size, self._mode, self.info, self.im = (
-                image.size,
-                image.mode,
-                image.info,
-                image.im,
-            )
+            self._size, self._mode = image.size, image.mode
+            self.info, self.im = image.info, image.im
         return super().load()
 
 

@@ -101,12 +101,14 @@ def _formats(real: list[str], generated: list[str]) -> dict[str, Any]:
     accuracy = sum(
         max(ours[one] / len(real), theirs[one] / len(generated)) for one in {*ours, *theirs}
     )
-    return {
-        "accuracy": accuracy / 2,
-        "exploitable": accuracy / 2 > _SUSPICIOUS,
-        "real": _most_common(real),
-        "generated": _most_common(generated),
-    }
+    return _told(accuracy / 2, accuracy / 2 > _SUSPICIOUS, real, generated)
+
+
+def _told(
+    accuracy: float, exploitable: bool, real: Sequence[str], generated: Sequence[str]
+) -> dict[str, Any]:
+    common = {"real": _most_common(real), "generated": _most_common(generated)}
+    return {"accuracy": accuracy, "exploitable": exploitable, **common}
 
 
 def _numbers(
@@ -124,12 +126,8 @@ def _compared(
 
     test = ks_2samp(real, generated)
     accuracy = (1 + float(test.statistic)) / 2
-    return {
-        "accuracy": accuracy,
-        "exploitable": bool(accuracy > _SUSPICIOUS and test.pvalue < _ALPHA),
-        "real": _most_common(ours),
-        "generated": _most_common(theirs),
-    }
+    exploitable = bool(accuracy > _SUSPICIOUS and test.pvalue < _ALPHA)
+    return _told(accuracy, exploitable, ours, theirs)
 
 
 def _most_common(values: Sequence[str]) -> str:

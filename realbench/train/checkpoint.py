@@ -157,8 +157,7 @@ def save_checkpoint(
 
 def latest_checkpoint(out: Path) -> Path | None:
     """Return the newest checkpoint of a run, None where there is none."""
-    found = _found(out)
-    return found[-1] if found else None
+    return next(reversed(_found(out)), None)
 
 
 def load_checkpoint(path: Path, state: State) -> int:

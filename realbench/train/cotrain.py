@@ -30,7 +30,7 @@ from realbench.train.trainable_detector import (
 )
 
 if TYPE_CHECKING:
-    from realbench.reward.reward import WeightedReward
+    from realbench.reward.reward import SplitReward
 
 Pair = tuple[np.ndarray, np.ndarray]
 """A photograph and the generated image beside it."""
@@ -198,9 +198,7 @@ class Cotraining:
         return self._sizes[size]
 
 
-def build_cotraining(
-    config: CotrainingConfig, *, reward: WeightedReward, seed: int = 0
-) -> Cotraining:
+def build_cotraining(config: CotrainingConfig, *, reward: SplitReward, seed: int = 0) -> Cotraining:
     """Return the co-training of a reward's detectors, which stay where they are.
 
     Args:
@@ -214,7 +212,7 @@ def build_cotraining(
         raise UsageError("co-training needs photographs with captions: give them with --paired")
     found: dict[str, Any] = {}
     alone: dict[str, str] = {}
-    for component in reward.components:
+    for component in getattr(reward, "components", ()):
         scorer = getattr(component, "scorer", None)
         if isinstance(scorer, Scorer):
             found |= scorer.detectors

@@ -26,7 +26,7 @@ from diffusers.training_utils import EMAModel
 from torch import Tensor
 
 from realbench.errors import RealBenchWarning, UsageError
-from realbench.reward.reward import Reward, SplitReward, WeightedReward, build_reward, split_reward
+from realbench.reward.reward import Reward, SplitReward, build_reward, split_reward
 from realbench.runs.files import output_folder
 from realbench.train import evaluation, machine
 from realbench.train.advantages import advantages
@@ -171,7 +171,13 @@ class _Training:
             revision=config.model.revision,
             adapter=config.model.adapter,
         )
-        self.cotraining = cotraining or _cotraining(config, self.reward)
+        self.cotraining = cotraining
+        if cotraining is None and config.cotraining.paired is not None:
+            from realbench.train.cotrain import build_cotraining
+
+            self.cotraining = build_cotraining(
+                config.cotraining, reward=self.reward, seed=config.seed
+            )
         self.state = self._prepare()
         self.facts = {
             "n_prompts": len(self.prompts),
@@ -433,13 +439,3 @@ class _Training:
         rewards = {name: together[:, column] for column, name in enumerate(names)}
         heldout = together[:, -1] if self.heldout is not None else None
         return self._gather(images, own, len(evaluated)), rewards, heldout
-
-
-def _cotraining(config: DiffusionConfig, reward: SplitReward) -> Cotraining | None:
-    if config.cotraining.paired is None:
-        return None
-    from realbench.train.cotrain import build_cotraining
-
-    if not isinstance(reward, WeightedReward):
-        raise UsageError("co-training needs a detector with weights in the reward, and it has none")
-    return build_cotraining(config.cotraining, reward=reward, seed=config.seed)

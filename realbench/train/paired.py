@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ class PairedImages:
         source: a folder of images with captions in ``prompts.jsonl`` (``"id"``, which is an
             image's stem, and ``"prompt"``) or ``metadata.jsonl`` (``"file_name"`` and ``"text"``);
             or a JSONL file of ``"image"``, a path from the file's folder, and ``"caption"``.
+        pairs: images and captions that were read from it before.
 
     Attributes:
         paths: of the images, in the order of the captions.
@@ -39,9 +41,9 @@ class PairedImages:
         UsageError: the source cannot be read, or holds no image with a caption.
     """
 
-    def __init__(self, source: str | Path) -> None:
+    def __init__(self, source: str | Path, pairs: Sequence[tuple[Path, str]] | None = None) -> None:
         self.source = Path(source)
-        pairs = _read(self.source)
+        pairs = _read(self.source) if pairs is None else pairs
         if not pairs:
             raise UsageError(
                 f"{printable(self.source)} holds no image with a caption: give a folder with "
@@ -62,23 +64,17 @@ class PairedImages:
             UsageError: none is left.
         """
         large = []
-        for n, path in enumerate(self.paths):
-            try:
+        for path, caption in zip(self.paths, self.captions, strict=True):
+            with suppress(UnreadableImage):
                 _, columns, rows = format_and_size(path)
-            except UnreadableImage:
-                continue
-            if columns >= width and rows >= height:
-                large.append(n)
+                if columns >= width and rows >= height:
+                    large.append((path, caption))
         if not large:
             raise UsageError(
                 f"none of the {len(self)} photographs of {printable(self.source)} is as large as "
                 f"the generated images, {width} x {height}"
             )
-        chosen = object.__new__(PairedImages)
-        chosen.source = self.source
-        chosen.paths = [self.paths[n] for n in large]
-        chosen.captions = [self.captions[n] for n in large]
-        return chosen
+        return PairedImages(self.source, large)
 
     def partners(
         self, prompts: Sequence[str], height: int, width: int, rng: np.random.Generator
