@@ -44,11 +44,7 @@ def plugin_cards() -> tuple[dict[str, Card], list[str]]:
 
 
 def _plugin_card(plugin: Plugin) -> Card:
-    """Read a plug-in's card; its code does not run.
-
-    Raises:
-        UsageError: there is none, it is not valid, or it has another name.
-    """
+    """Read a plug-in's card; its code does not run."""
     folder = plugin.folder
     if not (folder / CARD_FILE).is_file():
         raise UsageError(

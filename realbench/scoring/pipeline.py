@@ -135,24 +135,16 @@ class _PixelBudget:
 
 @dataclass(frozen=True, slots=True)
 class _Read:
-    """A decoding thread's result for one file.
-
-    Attributes:
-        stat: of the file before it was read.
-        pixels: the hash of what it decodes to.
-        known: logits that the cache had; None where another file brought the content already.
-        prepared: the inputs of the detectors that lack a score.
-        alone: this file's outcome is no other's.
-    """
+    """A decoding thread's result for one file."""
 
     index: int
     job: Job
-    stat: Stat | None = None
+    stat: Stat | None = None  # of the file before it was read
     pixels: str = ""
-    known: dict[str, float] | None = None
+    known: dict[str, float] | None = None  # None where another file brought the content already
     prepared: Mapping[str, torch.Tensor] = field(default_factory=dict)
     reason: str = ""
-    alone: bool = False
+    alone: bool = False  # this file's outcome is no other's
 
 
 @dataclass(frozen=True, slots=True)
@@ -336,11 +328,7 @@ class Pipeline:
     def _prepare(
         self, data: bytes, names: Sequence[str], start: float
     ) -> tuple[str, dict[str, torch.Tensor]]:
-        """Decode an image and prepare it for detectors; keeps one of the slots where it has some.
-
-        Returns:
-            the hash of its pixels, and what each detector sees.
-        """
+        """Return the hash of an image's pixels, and what each detector sees: that keeps a slot."""
         pixels = pixel_count(data, max_pixels=self.max_pixels)
         self._slots.acquire()
         pixels = self._pixels.take(pixels)

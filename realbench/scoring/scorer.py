@@ -335,11 +335,7 @@ def _numpy_of(tensor: torch.Tensor, position: int) -> np.ndarray:
 
 
 def _planes_last(array: np.ndarray, position: int, planes_first: bool) -> np.ndarray:
-    """Return an image of shape (3, H, W) or (H, W, 3) as (H, W, 3).
-
-    Args:
-        planes_first: whether it is (3, H, W) where both would be possible.
-    """
+    """Return an image of shape (H, W, 3), or (3, H, W): that where both would be possible."""
     shape = array.shape
     if array.ndim == 3 and array.size:
         first, last = shape[0] == 3, shape[2] == 3

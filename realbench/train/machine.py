@@ -82,12 +82,7 @@ def _start_deepspeed(cpu: bool) -> PartialState:
 def _deepspeed_plugin(passes: int, max_grad_norm: float, half: bool) -> DeepSpeedPlugin:
     """Return accelerate's settings of DeepSpeed as launched, the training's put in.
 
-    Args:
-        passes: of a process for one optimiser step.
-        half: whether products of matrices are computed in bfloat16; weights stay as they are.
-
-    Raises:
-        UsageError: it was launched with a file of settings, or in a way that shards the weights.
+    With ``half`` products of matrices are computed in bfloat16; weights stay as they are.
     """
     from accelerate.utils import DeepSpeedPlugin
 

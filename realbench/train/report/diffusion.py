@@ -48,11 +48,6 @@ def context(run: TrainRun) -> dict[str, object]:
 
 
 def _panels(trained: Sequence[TrainIteration], *, has_kl: bool) -> list[dict[str, Any]]:
-    """Return the small plots of an iteration's own figures.
-
-    Args:
-        has_kl: whether the divergence from the base model was measured.
-    """
     if not trained:
         return []
 
@@ -117,9 +112,7 @@ def _panels(trained: Sequence[TrainIteration], *, has_kl: bool) -> list[dict[str
 def _probes(evaluated: Evaluations, quality: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return a small plot for each further judge of the evaluations, and for each component.
 
-    Args:
-        quality: the verdict of a guard whose measures are among the judges: they are explained,
-            and drawn with the range of photographs.
+    A guard's measures among the judges are explained, and drawn with the range of photographs.
     """
     explanations, measures = quality.get("explanations", {}), quality.get("measures", {})
     panels = []
