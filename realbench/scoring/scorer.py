@@ -22,6 +22,7 @@ from realbench.detection.specs import Precision, Term
 from realbench.detection.verdict import check_bound, find_sample
 from realbench.errors import UsageError
 from realbench.scoring.layout import choose_layout, use_threads
+from realbench.text import first_line
 
 if TYPE_CHECKING:
     import torch
@@ -96,8 +97,7 @@ def choose_device(device: str | torch.device) -> str:
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        first = str(error).splitlines()[0]
-        raise UsageError(f"device {device!r} cannot be used here: {first}") from error
+        raise UsageError(f"device {device!r} cannot be used here: {first_line(error)}") from error
     return device
 
 
@@ -328,14 +328,14 @@ def _numpy_of(tensor: torch.Tensor, position: int) -> np.ndarray:
             own = own.float()  # NumPy has no bfloat16
         return own.cpu().numpy()
     except (RuntimeError, TypeError, NotImplementedError) as error:
-        first = str(error).splitlines()[0]
         raise UsageError(
-            f"image {position} is a tensor that cannot be read ({first}): give a dense one"
+            f"image {position} is a tensor that cannot be read ({first_line(error)}): give a dense "
+            "one"
         ) from error
 
 
 def _planes_last(array: np.ndarray, position: int, planes_first: bool) -> np.ndarray:
-    """Return an image of shape (H, W, 3), or (3, H, W): that where both would be possible."""
+    """Return an image as (H, W, 3); (3, H, 3) is (3, H, W) where ``planes_first``."""
     shape = array.shape
     if array.ndim == 3 and array.size:
         first, last = shape[0] == 3, shape[2] == 3
