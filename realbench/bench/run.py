@@ -183,7 +183,8 @@ def bench(
         for degradation in degradations:
             protocol = Protocol(matched=matched, then=(degradation.name, degradation))
             table, _ = run.score(parts, names[0], protocol, store)
-            degraded.append((degradation, table[_counts(table, scores)]))
+            copied = _keys(table).isin(_keys(scores[scores["status"] == "copy"]))
+            degraded.append((degradation, table[~copied]))
     ok = scores[scores["status"] == "ok"]
     by_class = (
         shortcuts.read_headers(file.path for name, file in files if (name == names[0]) is real_ones)
@@ -199,7 +200,8 @@ def bench(
         )
     judges = [card.name for card in cards] + ([ENSEMBLE] if len(cards) > 1 else [])
     options = {"resamples": resamples, "seed": seed}
-    undegraded = _same_images(ok, degraded)
+    # Those of the images that were degraded.
+    undegraded = ok[_keys(ok).isin(_keys(degraded[0][1]))] if degraded else ok.iloc[:0]
     results = {
         "schema_version": SCHEMA_VERSION,
         "matched": matched,
@@ -329,19 +331,8 @@ def _sampled(
     return kept
 
 
-def _counts(table: pd.DataFrame, scores: pd.DataFrame) -> pd.Series:
-    """Whether each row of a table is of an image that is no copy in the scores of all."""
-    copied = scores[scores["status"] == "copy"].set_index(["folder", "image"]).index
-    return pd.Series(~table.set_index(["folder", "image"]).index.isin(copied), table.index)
-
-
-def _same_images(
-    scores: pd.DataFrame, degraded: Sequence[tuple[Degradation, pd.DataFrame]]
-) -> pd.DataFrame:
-    if not degraded:
-        return scores.iloc[:0]
-    keys = degraded[0][1].set_index(["folder", "image"]).index
-    return scores[scores.set_index(["folder", "image"]).index.isin(keys)]
+def _keys(table: pd.DataFrame) -> pd.Index:
+    return table.set_index(["folder", "image"]).index
 
 
 def _check_classes(scores: pd.DataFrame) -> None:
