@@ -15,8 +15,7 @@ from torch.nn import functional
 from realbench.detection.families import building
 from realbench.detection.families.clip import clip_model, encoder_below, linear
 from realbench.detection.families.published import letterbox, view
-from realbench.detection.families.transformers_classifier import loaded
-from realbench.detection.model_files import check_complete
+from realbench.detection.families.transformers_classifier import loaded, loaded_network
 from realbench.detection.specs import InputSpec
 from realbench.detection.weights import card_tensors
 from realbench.errors import RealBenchError, UsageError
@@ -188,16 +187,9 @@ def build_preference(card: MeasureCard) -> Preference:
     kind = loaded("AutoConfig", folder).model_type
     if kind != "clip":
         raise RealBenchError(f"{folder} holds a model of type {kind!r}, not of CLIP")
-    model, info = loaded(
-        "CLIPModel",
-        folder,
-        dtype=torch.float32,
-        ignore_mismatched_sizes=True,  # told of below, in one line
-        output_loading_info=True,
-    )
-    check_complete(info, str(folder), "fetch it again")
+    model = loaded_network("CLIPModel", folder)
     processor, tokenizer = (loaded(one, folder) for one in ("AutoImageProcessor", "AutoTokenizer"))
-    return Preference(model.eval(), processor, tokenizer)
+    return Preference(model, processor, tokenizer)
 
 
 class Aesthetic:

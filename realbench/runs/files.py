@@ -7,6 +7,7 @@ import errno
 import io
 import json
 import os
+import shutil
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -107,6 +108,24 @@ def write_atomically(path: Path, data: bytes) -> None:
             os.fsync(file.fileno())
 
     checked(path, lambda: write_whole(path, write))
+
+
+def write_folder(target: Path, fill: Callable[[Path], object]) -> None:
+    """Have ``fill`` fill a folder beside ``target``, then put it in the place of an older one.
+
+    Raises:
+        RealBenchError: it cannot be written.
+    """
+    partial = target.with_name(f".{target.name}.part")
+
+    def write() -> None:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        fill(partial)
+        shutil.rmtree(target, ignore_errors=True)
+        partial.rename(target)
+
+    checked(target, write)
 
 
 def checked(path: Path, action: Callable[[], object]) -> None:

@@ -30,7 +30,7 @@ from torch.distributed.checkpoint.state_dict import (
 )
 
 from realbench.errors import RealBenchError
-from realbench.runs.files import checked
+from realbench.runs.files import write_folder
 from realbench.text import printable
 from realbench.train.run import CHECKPOINTS
 
@@ -130,12 +130,8 @@ def save_checkpoint(
     weights, moments = state.weights(), state.optimizer_state()
     with state.averaged():
         mean = state.weights() if state.ema is not None else None
-    target = out / CHECKPOINTS / f"{iteration:06}"
-    partial = target.with_name(f".{target.name}.part")
 
-    def write() -> None:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
+    def fill(partial: Path) -> None:
         save_file(weights, partial / "weights.safetensors")
         if mean is not None:
             save_file(mean, partial / "ema.safetensors")
@@ -145,13 +141,11 @@ def save_checkpoint(
         facts = {"iteration": iteration, "processes": accelerator.num_processes}
         (partial / "checkpoint.json").write_text(json.dumps(facts) + "\n")
         _to_disk(partial)
-        shutil.rmtree(target, ignore_errors=True)
-        partial.rename(target)
-        for old in _found(out)[:-keep]:
-            shutil.rmtree(old, ignore_errors=True)
 
     if accelerator.is_main_process:
-        checked(target, write)
+        write_folder(out / CHECKPOINTS / f"{iteration:06}", fill)
+        for old in _found(out)[:-keep]:
+            shutil.rmtree(old, ignore_errors=True)
     accelerator.wait_for_everyone()
 
 

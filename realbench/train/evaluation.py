@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ import numpy as np
 
 from realbench.errors import RealBenchError, UsageError
 from realbench.prompt_records import can_be_a_stem
-from realbench.runs.files import checked, write_atomically
+from realbench.runs.files import write_atomically, write_folder
 from realbench.stats.record import Estimate
 from realbench.train.records import TrainEvaluation, mean_over
 from realbench.train.watch import hacking_warning
@@ -165,18 +164,11 @@ def save_samples(out: Path, iteration: int, images: Tensor, evaluated: Evaluatio
     """
     from PIL import Image
 
-    target = out / FOLDER / f"{iteration:06}"
-    partial = target.with_name(f".{target.name}.part")
-
-    def write() -> None:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
+    def fill(folder: Path) -> None:
         for name, image in zip(evaluated.names, images, strict=True):
-            Image.fromarray(image.permute(1, 2, 0).numpy()).save(partial / f"{name}.png")
-        shutil.rmtree(target, ignore_errors=True)
-        partial.rename(target)
+            Image.fromarray(image.permute(1, 2, 0).numpy()).save(folder / f"{name}.png")
 
-    checked(target, write)
+    write_folder(out / FOLDER / f"{iteration:06}", fill)
 
 
 def save_grid(out: Path, iteration: int, images: Tensor, columns: int) -> Image.Image:

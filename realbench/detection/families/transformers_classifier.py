@@ -70,7 +70,8 @@ def build_transformers_classifier(card: Card) -> ViewsDetector:
     real, generated = _indices(card, config.id2label)
     processor = loaded("AutoImageProcessor", folder)
     scale, mean, std = _normalization(processor)
-    network = LabelledClassifier(_model(folder), scale, mean, std, real, generated)
+    model = loaded_network("AutoModelForImageClassification", folder)
+    network = LabelledClassifier(model, scale, mean, std, real, generated)
     _check_preparation(processor, network, folder)
 
     def prepare(image: np.ndarray) -> np.ndarray:
@@ -128,9 +129,10 @@ def loaded(kind: str, folder: Path, **options: Any) -> Any:
         ) from error
 
 
-def _model(folder: Path) -> nn.Module:
+def loaded_network(kind: str, folder: Path) -> nn.Module:
+    """Load a model from its folder, in float32 on the CPU, with all of its weights."""
     model, info = loaded(
-        "AutoModelForImageClassification",
+        kind,
         folder,
         dtype=torch.float32,
         ignore_mismatched_sizes=True,  # told of below, in one line

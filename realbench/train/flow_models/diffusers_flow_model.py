@@ -41,6 +41,7 @@ class DiffusersFlowModel(FlowModel):
     # Those of them that nothing uses in the last of the transformer's blocks; weights that get no
     # gradient are an error to distributed training.
     idle_at_the_end: tuple[str, ...] = ()
+    packed = False  # whether a token is 2 x 2 of the VAE's latents
 
     def __init__(self, pipeline: Any) -> None:
         _check_scheduler(pipeline)
@@ -68,7 +69,7 @@ class DiffusersFlowModel(FlowModel):
     @property
     def channels(self) -> int:
         """Of the VAE's latents."""
-        return int(self.config["in_channels"])
+        return int(self.config["in_channels"]) // (4 if self.packed else 1)
 
     @property
     def size_multiple(self) -> int:

@@ -27,11 +27,7 @@ class Flux(DiffusersFlowModel):
         "ff_context.net.0.proj",
         "ff_context.net.2",
     )
-
-    @property
-    def channels(self) -> int:
-        """A token is 2 x 2 of the VAE's latents."""
-        return super().channels // 4
+    packed = True
 
     @torch.no_grad()
     def encode_prompts(self, prompts: Sequence[str]) -> dict[str, Tensor]:

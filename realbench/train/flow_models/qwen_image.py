@@ -41,11 +41,7 @@ class QwenImage(DiffusersFlowModel):
         "txt_mlp.net.0.proj",
         "txt_mlp.net.2",
     )
-
-    @property
-    def channels(self) -> int:
-        """A token is 2 x 2 of the VAE's latents."""
-        return super().channels // 4
+    packed = True
 
     @torch.no_grad()
     def encode_prompts(self, prompts: Sequence[str]) -> dict[str, Tensor]:
