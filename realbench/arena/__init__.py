@@ -19,13 +19,10 @@ if TYPE_CHECKING:
     from realbench.arena.run import ArenaInterrupted, arena
 
 _HOMES = {
-    "ArenaInterrupted": "realbench.arena.run",
-    "ArenaRun": "realbench.arena.results",
-    "JudgeOptions": "realbench.arena.judges",
-    "arena": "realbench.arena.run",
-    "make_judge": "realbench.arena.judges",
-    "merge": "realbench.arena.merging",
-    "rate_run": "realbench.arena.results",
+    "judges": ("JudgeOptions", "make_judge"),
+    "merging": ("merge",),
+    "results": ("ArenaRun", "rate_run"),
+    "run": ("ArenaInterrupted", "arena"),
 }
 
 __all__ = [
@@ -40,9 +37,10 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    home = next((home for home, names in _HOMES.items() if name in names), None)
+    if home is None:
         raise AttributeError(f"module 'realbench.arena' has no attribute {name!r}")
-    value = getattr(import_module(_HOMES[name]), name)
+    value = getattr(import_module(f"realbench.arena.{home}"), name)
     globals()[name] = value
     return value
 

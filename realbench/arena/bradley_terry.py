@@ -115,11 +115,13 @@ def solve(tally: Tally, wins: FloatArray, totals: FloatArray, start: FloatArray)
     Returns:
         Log-strengths, float64 (rows, k), each component's of mean 0.
     """
+    from scipy import special
+
     labels = tally.components()
     same = (labels[:, None] == labels[None, :]).astype(np.float64)  # fixes each component's mean
     values = np.tile(start, (len(wins), 1))
     for _ in range(_STEPS):
-        chance = _expit(values[:, tally.first] - values[:, tally.second])
+        chance = special.expit(values[:, tally.first] - values[:, tally.second])
         gradient = (wins - totals * chance) @ tally.incidence
         step = np.linalg.solve(
             _laplacian(totals * chance * (1 - chance), tally) + same, gradient[..., None]
@@ -139,12 +141,6 @@ def _laplacian(weights: FloatArray, tally: Tally) -> FloatArray:
     matrix[:, tally.second, tally.first] = -weights
     matrix[:, np.arange(k), np.arange(k)] = -matrix.sum(axis=2)
     return matrix
-
-
-def _expit(values: FloatArray) -> FloatArray:
-    from scipy import special
-
-    return np.asarray(special.expit(values))
 
 
 def _points(values: FloatArray, tally: Tally) -> FloatArray:

@@ -65,6 +65,11 @@ class Lineup:
     copies: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
+    @property
+    def digests(self) -> dict[tuple[str, str], str]:
+        """The pictures' SHA-256, by contestant and prompt id."""
+        return {key: picture.sha256 for key, picture in self.pictures.items()}
+
     def prompt_ids(self) -> dict[str, set[str]]:
         """Return each contestant's prompt ids that it shares with others."""
         ids: dict[str, set[str]] = {name: set() for name in self.contestants}
@@ -242,7 +247,6 @@ def _read_all(
     max_pixels: int,
     on_read: Callable[[int, int], None] | None,
 ) -> dict[Path, _Content | UnreadableImage]:
-    """Return what each file holds, or why it cannot be read."""
     store = cache or ScoreCache(None)
     results: dict[Path, _Content | UnreadableImage] = {}
     pool = ThreadPoolExecutor(min(decoding_threads(), _THREADS), "realbench-read")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 from realbench.arena.records import (
@@ -18,9 +17,10 @@ from realbench.arena.records import (
 )
 from realbench.arena.results import ArenaRun, latest_digests, rate_run, verify_run
 from realbench.arena.vote_log import Entry, standing, write_log
-from realbench.arena.votes import Retraction
+from realbench.arena.votes import Vote
 from realbench.errors import RealBenchError, UsageError
 from realbench.runs.files import output_folder
+from realbench.runs.folder import now
 from realbench.text import printable
 
 
@@ -95,14 +95,12 @@ def _joined_entries(
     duplicates = 0
     for folder, log in zip(folders, logs, strict=True):
         for entry in log:
-            retracts = isinstance(entry, Retraction)
-            key = f"retracts {entry.retracts}" if isinstance(entry, Retraction) else entry.id
-            before, where = known.setdefault(key, (entry, folder))
+            before, where = known.setdefault(entry.key, (entry, folder))
             duplicates += before is not entry
-            if before != entry and not retracts:
+            if before != entry and isinstance(entry, Vote):
                 raise RealBenchError(
                     f"{printable(where)} and {printable(folder)} have different votes with the "
-                    f"id {key!r}: one of them was changed; merge runs as they were written"
+                    f"id {entry.id!r}: one of them was changed; merge runs as they were written"
                 )
     return [entry for entry, _ in known.values()], duplicates
 
@@ -157,7 +155,7 @@ def _joined_manifest(folders: Sequence[Path], manifests: Sequence[ArenaManifest]
         "judges": _joined_judges(folders, manifests),
         "notes": [f"merged from {', '.join(shown)}"],
         "started": min(manifest["started"] for manifest in manifests),
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "finished": now(),
         "stop_reason": None,
         "counts": {},
     }

@@ -113,30 +113,22 @@ def position_bias(
     orders did not say the same. Where both orders are asked for, they balance each other, and the
     interval of ``first_share``, which takes no credit for that, is wider than it need be.
     """
-    decisive = [vote for vote in votes if vote.verdict in ("first", "second")]
-    double = [one for one in comparisons if one.consistent is not None]
-    return {
-        "first_share": _share(
-            [vote.verdict == "first" for vote in decisive],
-            [vote.prompt_id for vote in decisive],
-            resamples,
-            seed,
-        ),
-        "inconsistent_share": _share(
-            [not one.consistent for one in double],
-            [one.prompt_id for one in double],
-            resamples,
-            seed,
-        ),
+    shares = {
+        "first_share": [
+            (vote.verdict == "first", vote.prompt_id)
+            for vote in votes
+            if vote.verdict in ("first", "second")
+        ],
+        "inconsistent_share": [
+            (not one.consistent, one.prompt_id) for one in comparisons if one.consistent is not None
+        ],
     }
-
-
-def _share(values: Sequence[bool], prompts: Sequence[str], resamples: int, seed: int) -> Estimate:
-    if not values:
-        return estimate(None)
-    return estimate(
-        stats.bootstrap_share(np.array(values), prompts, resamples=resamples, seed=seed)
-    )
+    found: dict[str, Interval | None] = dict.fromkeys(shares)
+    for name, share in shares.items():
+        if share:
+            values, prompts = zip(*share, strict=True)
+            found[name] = stats.bootstrap_share(values, prompts, resamples=resamples, seed=seed)
+    return {name: estimate(share) for name, share in found.items()}
 
 
 COMBINED = "combined"
@@ -231,78 +223,67 @@ def _standing(
 ) -> Standing:
     counted = tally(comparisons, contestants)
     notes.extend(f"{judge}: {note}" for note in _notes(counted))
-    usage = {key: _sum(votes, key) for key in ("input_tokens", "output_tokens", "cost")}
-    drawn = _Draws(counted, reference, resamples, seed)
+    usage = {}
+    for key in ("input_tokens", "output_tokens", "cost"):
+        stated = [vote.usage[key] for vote in votes if key in vote.usage]
+        usage[key] = rounded(sum(stated)) if stated else None
+    place = None if reference is None else counted.contestants.index(reference)
+    systems = _systems(counted, place, resamples, seed)
+    points, draws = systems["bradley_terry"]
     components = counted.components()
-    order = ranking.order_of(drawn.bradley_terry, components)
-    pairs = ranking.pair_differences(
-        counted, drawn.bradley_terry, drawn.bradley_terry_draws, order, components
-    )
-    ranks = ranking.ranks(drawn.bradley_terry, order, components, pairs)
+    order = ranking.order_of(points, components)
+    pairs = ranking.pair_differences(counted, points, draws, order, components)
+    ranks = ranking.ranks(points, order, components, pairs)
     return {
         "n_comparisons": counted.n,
         "n_prompts": len(counted.prompts),
         "position_bias": position_bias(votes, comparisons, resamples=resamples, seed=seed),
         "n_invalid": sum(vote.verdict == "invalid" for vote in votes),
         "usage": usage,
-        "ratings": [_row(counted, drawn, n, ranks[n]) for n in order],
+        "ratings": [_row(counted, systems, place, n, ranks[n]) for n in order],
         "win_matrix": ranking.win_matrix(counted, order),
         "pairs": pairs,
         "intransitive": ranking.intransitive(counted),
     }
 
 
-def _sum(votes: Sequence[Vote], key: str) -> float | None:
-    """The sum of a kind of usage; None where no vote states it."""
-    stated = [vote.usage[key] for vote in votes if key in vote.usage]
-    return rounded(sum(stated)) if stated else None
+_Systems = dict[str, tuple[FloatArray, FloatArray]]
+"""By rating: every contestant's estimate (k,), and the resamples of it (rows, k)."""
 
 
-class _Draws:
-    """Every contestant's estimates (k,), and their resamples (rows, k)."""
-
-    def __init__(self, counted: Tally, reference: str | None, resamples: int, seed: int) -> None:
-        rng = np.random.default_rng(seed)
-        k = len(counted.contestants)
-        against = np.abs(counted.incidence)
-        self.place = None if reference is None else counted.contestants.index(reference)
-        with_reference = (
-            np.zeros(len(counted.first), dtype=bool)
-            if self.place is None
-            else (counted.first == self.place) | (counted.second == self.place)
-        )
-        only = against * with_reference[:, None]
-        self.reference_counts = counted.pair_counts @ only
-        scores, counts = counted.pair_scores[None], counted.pair_counts[None]
-        self.win_rate = _win_rates(counted, scores, counts, against)[0]
-        self.against_reference = _win_rates(counted, scores, counts, only)[0]
-        if not counted.n:
-            nothing = np.full(k, np.nan)
-            self.bradley_terry = self.elo = self.true_skill = nothing
-            self.bradley_terry_draws = self.elo_draws = self.true_skill_draws = nothing[None]
-            self.win_rate_draws = self.against_reference_draws = nothing[None]
-            return
-        self.bradley_terry = bradley_terry.bradley_terry(counted)
-        self.elo, error = elo.elo(counted, rng)
-        self.true_skill = true_skill.true_skill(counted, rng)
-        ties = bradley_terry.virtual_ties(counted)
-        expected = elo.expected(counted, scores + ties / 2, counts + ties)
-        blocks: list[tuple[FloatArray, ...]] = []
-        for scores, counts in counted.resamples(rng, resamples):
-            played = bradley_terry.with_virtual_results(counted, scores, counts, rng)
-            wander = rng.normal(0, np.nan_to_num(error), (len(scores), k))
-            blocks.append(
-                (
-                    bradley_terry.resampled(counted, self.bradley_terry, *played),
-                    elo.expected(counted, *played) - expected + self.elo + wander,
-                    _win_rates(counted, scores, counts, against),
-                    _win_rates(counted, scores, counts, only),
-                )
+def _systems(counted: Tally, place: int | None, resamples: int, seed: int) -> _Systems:
+    """Rate by every system; ``place`` is the reference's."""
+    names = ("bradley_terry", "elo", "win_rate", "win_rate_vs_reference", "trueskill")
+    k = len(counted.contestants)
+    if not counted.n:
+        nothing = np.full(k, np.nan)
+        return dict.fromkeys(names, (nothing, nothing[None]))
+    rng = np.random.default_rng(seed)
+    every = np.abs(counted.incidence)
+    only = every * (0.0 if place is None else every[:, [place]])
+    scores, counts = counted.pair_scores[None], counted.pair_counts[None]
+    points = bradley_terry.bradley_terry(counted)
+    elo_points, error = elo.elo(counted, rng)
+    skills = true_skill.true_skill(counted, rng)
+    rates = [_win_rates(counted, scores, counts, against)[0] for against in (every, only)]
+    ties = bradley_terry.virtual_ties(counted)
+    expected = elo.expected(counted, scores + ties / 2, counts + ties)
+    blocks: list[tuple[FloatArray, ...]] = []
+    for scores, counts in counted.resamples(rng, resamples):
+        played = bradley_terry.with_virtual_results(counted, scores, counts, rng)
+        wander = rng.normal(0, np.nan_to_num(error), (len(scores), k))
+        blocks.append(
+            (
+                bradley_terry.resampled(counted, points, *played),
+                elo.expected(counted, *played) - expected + elo_points + wander,
+                _win_rates(counted, scores, counts, every),
+                _win_rates(counted, scores, counts, only),
             )
-        joined = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
-        self.bradley_terry_draws, self.elo_draws, *rates = joined
-        self.win_rate_draws, self.against_reference_draws = rates
-        self.true_skill_draws = true_skill.resampled(counted, resamples, rng)
+        )
+    draws = [np.concatenate(parts) for parts in zip(*blocks, strict=True)]
+    draws.append(true_skill.resampled(counted, resamples, rng))
+    estimates = (points, elo_points, *rates, skills)
+    return dict(zip(names, zip(estimates, draws, strict=True), strict=True))
 
 
 def _win_rates(
@@ -317,55 +298,50 @@ def _win_rates(
 
 
 def _row(
-    counted: Tally, drawn: _Draws, n: int, rank: tuple[int | None, int | None, int | None]
+    counted: Tally,
+    systems: _Systems,
+    place: int | None,
+    n: int,
+    rank: tuple[int | None, int | None, int | None],
 ) -> Rating:
-    """One contestant's line."""
-    own = (counted.first[counted.pair] == n) | (counted.second[counted.pair] == n)
-    score = np.where(
-        counted.first[counted.pair[own]] == n, counted.score[own], 1 - counted.score[own]
-    )
-    count, prompts = int(own.sum()), len(np.unique(counted.prompt[own]))
-    versus = int(drawn.reference_counts[n])
-    reference = None
-    if drawn.place is not None and n != drawn.place and versus:
-        among = own & (
-            (counted.first[counted.pair] == drawn.place)
-            | (counted.second[counted.pair] == drawn.place)
-        )
-        reference = share_from_draws(
-            drawn.against_reference[n],
-            drawn.against_reference_draws[:, n],
-            versus,
-            len(np.unique(counted.prompt[among])),
-        )
-    bradley, elo_draws = drawn.bradley_terry_draws[:, n], drawn.elo_draws[:, n]
+
+    def found(system: str) -> tuple[float, FloatArray]:
+        estimates, draws = systems[system]
+        return float(estimates[n]), draws[:, n]
+
+    first, second = counted.first[counted.pair], counted.second[counted.pair]
+    own = (first == n) | (second == n)
+    score = np.where(first == n, counted.score, 1 - counted.score)[own]
+    size = int(own.sum()), len(np.unique(counted.prompt[own]))
+    versus = own & ((first == place) | (second == place)) & (n != place)
+    against = int(versus.sum()), len(np.unique(counted.prompt[versus]))
+    reference = share_from_draws(*found("win_rate_vs_reference"), *against) if against[0] else None
     return {
         "contestant": counted.contestants[n],
         "rank": rank[0],
         "rank_low": rank[1],
         "rank_high": rank[2],
-        "n_comparisons": count,
-        "n_prompts": prompts,
+        "n_comparisons": size[0],
+        "n_prompts": size[1],
         "wins": int((score > 0.5).sum()),
         "ties": int((score == 0.5).sum()),
         "losses": int((score < 0.5).sum()),
-        "win_rate": share_from_draws(drawn.win_rate[n], drawn.win_rate_draws[:, n], count, prompts),
-        "bradley_terry": from_draws(drawn.bradley_terry[n], bradley, count, prompts),
-        "elo": from_draws(drawn.elo[n], elo_draws, count, prompts),
-        "trueskill": _true_skill(drawn, n, count, prompts),
+        "win_rate": share_from_draws(*found("win_rate"), *size),
+        "bradley_terry": from_draws(*found("bradley_terry"), *size),
+        "elo": from_draws(*found("elo"), *size),
+        "trueskill": _skill(*found("trueskill"), *size),
         "win_rate_vs_reference": reference,
     }
 
 
-def _true_skill(drawn: _Draws, n: int, count: int, prompts: int) -> Estimate:
+def _skill(mu: float, draws: FloatArray, count: int, prompts: int) -> Estimate:
+    """A TrueSkill mean with its interval: the resamples are too few for percentiles."""
     from scipy import special
 
-    mu = float(drawn.true_skill[n])
     if prompts < 2:
         return without_interval(mu, count, prompts)
-    # The resamples are too few for percentiles.
-    deviation = float(drawn.true_skill_draws[:, n].std())
-    half = special.stdtrit(prompts - 1, 0.975) * deviation * np.sqrt(prompts / (prompts - 1))
+    t = special.stdtrit(prompts - 1, 0.975)
+    half = t * float(draws.std()) * np.sqrt(prompts / (prompts - 1))
     return estimate(Interval(mu, mu - half, mu + half, count, prompts))
 
 

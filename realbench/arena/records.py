@@ -11,7 +11,6 @@ import platform
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, Literal, NotRequired, cast
 
@@ -201,7 +200,7 @@ def describe_arena(
     schedule: str,
     seed: int,
     resamples: int,
-    started: datetime,
+    started: str,
     notes: Sequence[str],
     votes_log: Seal,
 ) -> ArenaManifest:
@@ -226,7 +225,7 @@ def describe_arena(
         },
         "judges": dict(judges),
         "notes": list(notes),
-        "started": started.isoformat(timespec="seconds"),
+        "started": started,
         "finished": None,
         "stop_reason": "interrupted",
         "counts": {},
@@ -264,14 +263,12 @@ def read_manifest(run: Path) -> ArenaManifest:
     """
     path = run / MANIFEST_FILE
     if not run.is_dir():
-        raise UsageError(
-            f"no such folder: {printable(run)}; name a folder that arena wrote (--out)"
-        )
+        raise UsageError(f"no such folder: {printable(run)}; {MISSING}")
     found = read_json(path, AGAIN)
     if found is not None and found.get("arena_format") != MANIFEST_FORMAT:
         raise UsageError(
             f"{printable(path)} is not of an arena that this version of RealBench can read: "
-            "name a folder that arena wrote (--out)"
+            f"{MISSING}"
         )
     return read_record(path, ArenaManifest, missing=MISSING, mend=AGAIN)
 
@@ -297,6 +294,12 @@ def without_credentials(text: str) -> str:
 
 
 def _contestants(lineup: Lineup) -> list[ContestantUsed]:
+    # Each prompt's drawn photograph, by its path in the reference's folder.
+    stands_in = {
+        prompt: printable(picture.path.relative_to(lineup.folders[name]).as_posix())
+        for (name, prompt), picture in lineup.pictures.items()
+        if lineup.stand_ins and name == lineup.reference
+    }
     return [
         {
             "name": name,
@@ -307,19 +310,7 @@ def _contestants(lineup: Lineup) -> list[ContestantUsed]:
             "unreadable": lineup.unreadable[name],
             "doubles": lineup.doubles[name],
             "copies": lineup.copies.get(name, 0),
-            "stands_in": _stand_ins(lineup) if name == lineup.reference else {},
+            "stands_in": stands_in if name == lineup.reference else {},
         }
         for name in lineup.contestants
     ]
-
-
-def _stand_ins(lineup: Lineup) -> dict[str, str]:
-    """Return each prompt's drawn photograph, by its path in the reference's folder."""
-    if not lineup.stand_ins or lineup.reference is None:
-        return {}
-    root = lineup.folders[lineup.reference]
-    return {
-        prompt: printable(picture.path.relative_to(root).as_posix())
-        for (name, prompt), picture in lineup.pictures.items()
-        if name == lineup.reference
-    }

@@ -157,7 +157,6 @@ def ratings_csv(ratings: Ratings) -> bytes:
 
 
 def _rows(ratings: Ratings) -> Iterator[dict[str, Any]]:
-    """Yield the rows of ``ratings.csv``; None where there is no figure."""
     standings = dict(ratings["judges"])
     if ratings["combined"]:
         standings["combined"] = ratings["combined"]
@@ -325,21 +324,16 @@ def counted_votes(
 
 
 def _find_pictures(manifest: ArenaManifest) -> dict[tuple[str, str], Path]:
-    """Find the pictures where the manifest's folders still are."""
     pictures: dict[tuple[str, str], Path] = {}
     for entry in manifest["contestants"]:
         try:
             files = find_images(entry["path"], on_problem=lambda *_: None)
         except UsageError:
             continue
-        stand_ins = entry["stands_in"]
-        if stand_ins:
-            by_image = {file.image: file.path for file in files}
-            for prompt, image in stand_ins.items():
-                if image in by_image:
-                    pictures[entry["name"], prompt] = by_image[image]
-        else:
-            for file in files:
-                if file.prompt_id in manifest["prompts"]["texts"]:
-                    pictures.setdefault((entry["name"], file.prompt_id), file.path)
+        by_image = {file.image: file.path for file in files}
+        drawn = {prompt: by_image.get(image) for prompt, image in entry["stands_in"].items()}
+        own = {file.prompt_id: file.path for file in reversed(files)}
+        for prompt in manifest["prompts"]["texts"]:
+            if path := (drawn or own).get(prompt):
+                pictures[entry["name"], prompt] = path
     return pictures

@@ -6,12 +6,11 @@ import tempfile
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import replace
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from realbench.arena.contestants import Lineup, line_up
-from realbench.arena.judges import JudgeOptions, make_judge
+from realbench.arena.judges import JudgeOptions, check_options, make_judge
 from realbench.arena.judges.judge import Judge
 from realbench.arena.records import (
     ArenaManifest,
@@ -30,6 +29,7 @@ from realbench.config.settings import checked_settings
 from realbench.errors import RealBenchError, RealBenchWarning, UsageError
 from realbench.prompts import load_suite
 from realbench.runs.files import output_folder
+from realbench.runs.folder import now
 from realbench.scoring.cache import cache_path, open_cache
 from realbench.text import printable
 
@@ -96,7 +96,7 @@ def arena(
         RealBenchError: a judge cannot work, or results cannot be written; votes are kept.
         ArenaInterrupted: Ctrl-C while judges were asked; it carries the run as far as it came.
     """
-    started = datetime.now(UTC)
+    started = now()
     tell = progress or (lambda _: None)
     given = None if out is None else output_folder(out)
     _check(schedule, max_votes=max_votes, max_cost=max_cost, seed=seed, resamples=resamples)
@@ -142,7 +142,7 @@ def arena(
             seed=seed,
             resamples=resamples,
             started=started,
-            notes=[*_log_notes(log), *lineup.notes],
+            notes=[*log.notes, *lineup.notes],
             votes_log=log.seal,
         )
         if earlier is not None:
@@ -152,20 +152,11 @@ def arena(
         failure = run.ask(judges)
         if isinstance(failure, RealBenchError):
             with suppress(RealBenchError):  # a full disk, say, which is the failure itself
-                _finish(run, folder, keep=out is not None, tell=tell)
+                run.finish(folder, keep=out is not None)
             raise failure
-        result = _finish(run, folder, keep=out is not None, tell=tell)
+        result = run.finish(folder, keep=out is not None)
     if failure is not None:
         raise ArenaInterrupted(result) from None
-    return result
-
-
-def _finish(run: _Run, folder: Path, *, keep: bool, tell: Callable[[Progress], None]) -> ArenaRun:
-    """Rate what was judged, and write it down where the run is kept."""
-    tell(Progress("rating"))
-    result = run.result(folder if keep else None)
-    if keep:
-        result.write(folder)
     return result
 
 
@@ -189,6 +180,9 @@ def _make_judges(asked: Sequence[str | Judge], options: JudgeOptions) -> list[Ju
     """Return the judges, so that what is wrong with the last shows before the first is asked."""
     if not asked:
         raise UsageError("no judge is given: name at least one")
+    specs = [one for one in asked if isinstance(one, str)]
+    if len(specs) == len(asked):
+        check_options(specs, options)
     judges = [make_judge(one, options) if isinstance(one, str) else one for one in asked]
     names = [one.name for one in judges]
     twice = next((name for n, name in enumerate(names) if name in names[:n]), None)
@@ -200,23 +194,14 @@ def _make_judges(asked: Sequence[str | Judge], options: JudgeOptions) -> list[Ju
 # --- Asking ------------------------------------------------------------------------------------
 
 
+@dataclass
 class _Run:
-    """The judges' turns, and what counts of their votes."""
-
-    def __init__(
-        self,
-        lineup: Lineup,
-        log: VoteLog,
-        manifest: ArenaManifest,
-        max_votes: int | None,
-        tell: Callable[[Progress], None],
-    ) -> None:
-        self.lineup = lineup
-        self.log = log
-        self.manifest = manifest
-        self.max_votes = max_votes
-        self.tell = tell
-        self.n_asked = 0
+    lineup: Lineup
+    log: VoteLog
+    manifest: ArenaManifest
+    max_votes: int | None
+    tell: Callable[[Progress], None]
+    n_asked: int = 0
 
     def ask(self, judges: Sequence[Judge]) -> KeyboardInterrupt | RealBenchError | None:
         """Give each judge its turn; return what broke the last one off, if anything did."""
@@ -249,18 +234,17 @@ class _Run:
 
     def votes(self) -> list[Vote]:
         """Return the votes that count, and the invalid answers."""
-        return counting(
-            self.log.votes, judges=self.manifest["judges"], digests=_digests(self.lineup)
-        )
+        return counting(self.log.votes, judges=self.manifest["judges"], digests=self.lineup.digests)
 
-    def result(self, out: Path | None) -> ArenaRun:
-        """Rate what there is."""
+    def finish(self, folder: Path, *, keep: bool) -> ArenaRun:
+        """Rate what was judged, and write it down where the run is kept."""
+        self.tell(Progress("rating"))
         votes = self.votes()
         self.manifest["counts"] = self._counts(votes)
         self.manifest["votes_log"] = self.log.whole().model_dump()
         ratings = rate_votes(votes, self.manifest)
-        self.manifest["finished"] = datetime.now(UTC).isoformat(timespec="seconds")
-        return ArenaRun(
+        self.manifest["finished"] = now()
+        result = ArenaRun(
             ratings=ratings,
             votes=votes,
             manifest=self.manifest,
@@ -268,8 +252,11 @@ class _Run:
             prompts=self.lineup.prompts,
             contestants=self.lineup.contestants,
             reference=self.lineup.reference,
-            out=out,
+            out=folder if keep else None,
         )
+        if keep:
+            result.write(folder)
+        return result
 
     def _counts(self, votes: Sequence[Vote]) -> dict[str, int]:
         judges = self.manifest["judges"]
@@ -285,12 +272,7 @@ class _Run:
         }
 
 
-def _digests(lineup: Lineup) -> dict[tuple[str, str], str]:
-    return {key: picture.sha256 for key, picture in lineup.pictures.items()}
-
-
 def _earlier(folder: Path) -> ArenaManifest | None:
-    """Return the manifest of the run so far; None where there is none."""
     try:
         return read_manifest(folder)
     except RealBenchError:  # killed before it was written, say
@@ -304,22 +286,17 @@ def _earlier_judges(
     if earlier is None or not log.votes:
         return {}
     judges = earlier["judges"]
-    voters = {vote.judge for vote in counting(log.votes, judges=judges, digests=_digests(lineup))}
+    voters = {vote.judge for vote in counting(log.votes, judges=judges, digests=lineup.digests)}
     return {name: about for name, about in judges.items() if name in voters}
 
 
 def _warn_of_replacement(folder: Path, earlier: ArenaManifest, lineup: Lineup) -> None:
     """Say which contestants of the run so far take no part in this one, which replaces it."""
-    names = [one["name"] for one in earlier["contestants"]]
-    gone = [name for name in names if name not in lineup.contestants]
+    before = [one["name"] for one in earlier["contestants"]]
+    gone = [name for name in before if name not in lineup.contestants]
     if gone:
         message = (
             f"{printable(folder)} held a run with {', '.join(map(printable, gone[:3]))}, too: its "
             "ratings and report are replaced (the votes stay; another --out keeps all)"
         )
         warnings.warn(message, RealBenchWarning, stacklevel=4)
-
-
-def _log_notes(log: VoteLog) -> list[str]:
-    torn = f"{log.path.name} ended in half a line ({log.torn_bytes} bytes), which was cut off"
-    return [*([torn] if log.torn_bytes else []), *log.notes]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import unicodedata
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,14 +15,13 @@ from pydantic import (
     ConfigDict,
     Field,
     StringConstraints,
-    ValidationError,
     field_validator,
     model_validator,
 )
 
-from realbench.config.config_files import first_problem, read_toml
+from realbench.config.config_files import check_config, read_toml
 from realbench.content import content_path
-from realbench.errors import RealBenchError, UsageError
+from realbench.errors import UsageError
 from realbench.text import printable
 
 DEFAULT_TEMPLATE = "photorealism-v1"
@@ -60,7 +58,7 @@ class Reasoned(_Strict):
     def _apart(self) -> Reasoned:
         if self.verdict.key in self.reasons:
             raise ValueError(f"reasons and verdict share the key {self.verdict.key!r}")
-        _check_apart([self.verdict.first], [self.verdict.second], [self.verdict.tie])
+        _check_apart(self.verdict.first, self.verdict.second, self.verdict.tie)
         return self
 
 
@@ -73,7 +71,7 @@ class Answers(_Strict):
 
     @model_validator(mode="after")
     def _apart(self) -> Answers:
-        _check_apart(self.first, self.second, self.tie)
+        _check_apart(*self.first, *self.second, *self.tie)
         return self
 
 
@@ -193,9 +191,17 @@ def load_template(name_or_path: str | Path = DEFAULT_TEMPLATE) -> Template:
         UsageError: there is none of this name, or the file is no valid template; the message
             names the file and the field.
     """
-    if not isinstance(name_or_path, Path) and _is_name(name_or_path):
-        return _read(_bundled(name_or_path))
-    return _read(Path(name_or_path))
+    path = Path(name_or_path)
+    if not isinstance(name_or_path, Path) and path.name == name_or_path and path.suffix != ".toml":
+        names = template_names()
+        if name_or_path not in names:
+            raise UsageError(
+                f"no judge template {name_or_path!r}: there are {', '.join(names)}, or give a "
+                ".toml file"
+            )
+        path = _folder() / f"{name_or_path}.toml"
+    what = f"judge template {printable(path)}"
+    return check_config(Template, read_toml(path, "judge template"), what)
 
 
 def template_names() -> list[str]:
@@ -203,39 +209,12 @@ def template_names() -> list[str]:
     return sorted(path.stem for path in _folder().glob("*.toml"))
 
 
-def _is_name(text: str) -> bool:
-    separators = [os.sep, *([os.altsep] if os.altsep else [])]
-    return not text.endswith(".toml") and not any(mark in text for mark in separators)
-
-
 def _folder() -> Path:
     return content_path("prompts") / "judges"
 
 
-def _bundled(name: str) -> Path:
-    names = template_names()
-    if not names:
-        raise RealBenchError(f"{_folder()} holds no templates: install the package again")
-    if name not in names:
-        raise UsageError(
-            f"no judge template {name!r}: there are {', '.join(names)}, or give a .toml file"
-        )
-    return _folder() / f"{name}.toml"
-
-
-def _read(path: Path) -> Template:
-    fields = read_toml(path, "judge template")
-    try:
-        return Template.model_validate(fields)
-    except ValidationError as error:
-        raise UsageError(
-            f"judge template {printable(path)} is not valid: {first_problem(error, 'template')}; "
-            "prompts/judges/README.md describes the fields"
-        ) from error
-
-
-def _check_apart(*groups: tuple[str, ...] | list[str]) -> None:
+def _check_apart(*answers: str) -> None:
     """Refuse answers that differ only in case, for one answer could then mean two verdicts."""
-    every = [answer.casefold() for group in groups for answer in group]
+    every = [answer.casefold() for answer in answers]
     if len(set(every)) != len(every):
         raise ValueError("the answers for first, second and tie must all differ")

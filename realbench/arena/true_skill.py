@@ -98,8 +98,10 @@ def play(
         games: Positions of comparisons (rows, length); -1 is no game.
         virtual: The share of results that are drawn with even odds instead.
     """
+    import trueskill
+
     world = environment(tally)
-    margin = _draw_margin(world)
+    margin = float(trueskill.calc_draw_margin(world.draw_probability, 2, world))
     rows = np.arange(len(games))
     mu = np.full((len(games), len(tally.contestants)), world.mu)
     variance = np.full_like(mu, world.sigma**2)
@@ -120,12 +122,6 @@ def play(
             mu[rows, who] += sign * own / scale * v
             variance[rows, who] = own * (1 - own / spread * w)
     return _centred(mu, tally)
-
-
-def _draw_margin(world: Any) -> float:
-    import trueskill
-
-    return float(trueskill.calc_draw_margin(world.draw_probability, 2, world))
 
 
 def _moments(

@@ -7,7 +7,7 @@ import random
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import InitVar, asdict, dataclass
 from datetime import UTC, datetime
 from itertools import combinations
 from typing import TYPE_CHECKING, Literal
@@ -117,10 +117,11 @@ class Progress:
     cost: float = 0.0
 
 
+@dataclass
 class Turn:
     """One judge's turn: the showings that it has not judged yet, and what it says of them.
 
-    Args:
+    Attributes:
         judge: Who is asked.
         lineup: The contestants and their pictures.
         log: Where votes go.
@@ -128,43 +129,28 @@ class Turn:
         max_votes: Answers that it is asked for, at most.
         seed: Of the order of pairs, and of which picture is shown first.
         tell: Is told of every answer.
-
-    Attributes:
         n_answers: Answers that were written in this turn and not taken back.
     """
 
-    def __init__(
-        self,
-        judge: Judge,
-        lineup: Lineup,
-        log: VoteLog,
-        votes: Iterable[Vote],
-        *,
-        max_votes: int | None,
-        seed: int,
-        tell: Callable[[Progress], None],
-    ) -> None:
-        self.n_answers = 0
-        self._judge = judge
-        self._fingerprint = judge.fingerprint
-        self._lineup = lineup
-        self._ids = lineup.prompt_ids()
-        self._log = log
-        self._max_votes = max_votes
-        self._seed = seed
-        self._tell_progress = tell
-        self._n_shown = 0
-        self._n_invalid = 0
+    judge: Judge
+    lineup: Lineup
+    log: VoteLog
+    votes: InitVar[Iterable[Vote]]
+    max_votes: int | None
+    seed: int
+    tell: Callable[[Progress], None]
+    n_answers: int = 0
+
+    def __post_init__(self, votes: Iterable[Vote]) -> None:
+        self._ids = self.lineup.prompt_ids()
+        self._fingerprint = self.judge.fingerprint
+        self._n_shown = self._n_invalid = 0
         self._cost = 0.0
         self._total: int | None = None
-        self._cut_short = False
+        self._cut_short = self._exhausted = False
         # A vote that costs nothing to repeat need not be safe from a power cut one by one.
-        self._sync = not getattr(judge, "free", False)
-        self._done = {
-            (vote.prompt_id, vote.first, vote.second): vote
-            for vote in votes
-            if vote.verdict != "invalid"
-        }
+        self._sync = not getattr(self.judge, "free", False)
+        self._done = {vote.showing[1:]: vote for vote in votes if vote.verdict != "invalid"}
 
     def take(self, schedule: str) -> str:
         """Ask until the schedule or a limit ends it; return which did.
@@ -174,11 +160,11 @@ class Turn:
         """
         if schedule == "active":
             return self._take_active()
-        self._total = count_pairs(self._ids) * self._judge.orders - len(self._done)
-        if self._max_votes is not None:
-            self._total = min(self._total, self._max_votes)
+        self._total = count_pairs(self._ids) * self.judge.orders - len(self._done)
+        if self.max_votes is not None:
+            self._total = min(self._total, self.max_votes)
         self._tell()
-        return self._ask(all_pairs(self._ids, seed=self._seed))
+        return self._ask(all_pairs(self._ids, seed=self.seed))
 
     def _take_active(self) -> str:
         from realbench.arena.active import ActiveSchedule
@@ -189,22 +175,22 @@ class Turn:
             if not self._ids[a].isdisjoint(self._ids[b])
         }
         met = sorted({name for pair in shared for name in pair})
-        chooser = ActiveSchedule(met, shared, seed=self._seed)
-        self._total = self._max_votes
+        chooser = ActiveSchedule(met, shared, seed=self.seed)
+        self._total = self.max_votes
         self._tell()
         reason = self._ask(self._informative_pairs(chooser, max(_LEAST_CHOSEN, len(met))))
         return (chooser.stop_reason or reason) if reason == "complete" else reason
 
     def _informative_pairs(self, chooser: ActiveSchedule, n: int) -> Iterator[Pair]:
-        """Choose pairs as the judge has room for them, by what it has said until then."""
-        orders = {self._judge.name: self._judge.orders}
+        orders = {self.judge.name: self.judge.orders}
         while batch := chooser.next_batch(compare(list(self._done.values()), orders), n):
             yield from batch
 
     def _ask(self, pairs: Iterable[Pair]) -> str:
         """Have pairs judged; every answer is on disk before the judge is asked to go on."""
+        self._exhausted = False
         showings = _Counted(self._open(pairs), len(self._done), self._total)
-        answers = self._judge.judge(showings)
+        answers = self.judge.judge(showings)
         try:
             for showing, judgment in answers:
                 self._keep(showing, judgment)
@@ -218,32 +204,32 @@ class Turn:
             return "interrupted"
         if self._cut_short:
             return "max-votes"
-        return "complete" if showings.exhausted else "interrupted"
+        return "complete" if self._exhausted else "interrupted"
 
     def _open(self, pairs: Iterable[Pair]) -> Iterator[Showing]:
-        """Yield the showings of pairs that are to be judged still."""
-        orders = self._judge.orders
+        orders = self.judge.orders
         for pair in pairs:
-            shown = shown_orders(pair, orders=orders, seed=self._seed)
+            shown = shown_orders(pair, orders=orders, seed=self.seed)
             if orders == 1 and (pair[0], *shown[0][::-1]) in self._done:
                 continue
             for first, second in shown:
                 if (pair[0], first, second) in self._done:
                     continue
-                if self._max_votes is not None and self._n_shown >= self._max_votes:
+                if self.max_votes is not None and self._n_shown >= self.max_votes:
                     self._cut_short = True
                     return
                 self._n_shown += 1
-                yield self._lineup.showing(pair[0], first, second)
+                yield self.lineup.showing(pair[0], first, second)
+        self._exhausted = True
 
     def _keep(self, showing: Showing, judgment: Judgment | None) -> None:
         key = showing.prompt_id, showing.first.contestant, showing.second.contestant
         if judgment is None:
-            self._log.retract(self._done.pop(key))
+            self.log.retract(self._done.pop(key))
             self.n_answers -= 1
         else:
-            vote = _vote(self._judge.name, self._fingerprint, showing, judgment)
-            self._log.append(vote, sync=self._sync)
+            vote = self._vote(showing, judgment)
+            self.log.append(vote, sync=self._sync)
             if judgment.verdict != "invalid":
                 self._done[key] = vote
             self.n_answers += 1
@@ -251,72 +237,43 @@ class Turn:
             self._cost += judgment.usage.get("cost", 0.0)
         self._tell()
 
-    def _tell(self) -> None:
-        self._tell_progress(
-            Progress(
-                "judging",
-                self.n_answers,
-                self._total,
-                self._judge.name,
-                self._n_invalid,
-                self._cost,
-            )
+    def _vote(self, showing: Showing, judgment: Judgment) -> Vote:
+        told = asdict(judgment)
+        for key in ("reason", "raw"):  # may have half characters, which UTF-8 cannot hold
+            told[key] = told[key] and told[key].encode("utf-8", "replace").decode()
+        return Vote(
+            id=uuid.uuid4().hex,
+            judge=self.judge.name,
+            judge_fingerprint=self._fingerprint,
+            prompt_id=showing.prompt_id,
+            first=showing.first.contestant,
+            second=showing.second.contestant,
+            first_sha256=showing.first.sha256,
+            second_sha256=showing.second.sha256,
+            time=datetime.now(UTC),
+            **told,
         )
 
+    def _tell(self) -> None:
+        total, name = self._total, self.judge.name
+        self.tell(Progress("judging", self.n_answers, total, name, self._n_invalid, self._cost))
 
+
+@dataclass
 class _Counted:
-    """Passes showings on and knows whether they came to their end.
+    """Showings, of how many there will be (None where that is not known)."""
 
-    Args:
-        showings: What a judge is to be shown.
-        n_done: How many it judged in earlier runs.
-        total: How many there will be, None where that is not known.
-    """
-
-    def __init__(self, showings: Iterator[Showing], n_done: int, total: int | None) -> None:
-        self._showings = showings
-        self._total = total
-        self._n_passed = 0
-        self.n_done = n_done
-        self.exhausted = False
+    showings: Iterator[Showing]
+    n_done: int
+    left: int | None
 
     def __length_hint__(self) -> int:
-        return NotImplemented if self._total is None else max(0, self._total - self._n_passed)
+        return NotImplemented if self.left is None else max(0, self.left)
 
     def __iter__(self) -> Iterator[Showing]:
         return self
 
     def __next__(self) -> Showing:
-        try:
-            showing = next(self._showings)
-        except StopIteration:
-            self.exhausted = True
-            raise
-        self._n_passed += 1
+        showing = next(self.showings)
+        self.left = None if self.left is None else self.left - 1
         return showing
-
-
-def _vote(judge: str, fingerprint: str, showing: Showing, judgment: Judgment) -> Vote:
-    return Vote(
-        id=uuid.uuid4().hex,
-        judge=judge,
-        judge_fingerprint=fingerprint,
-        prompt_id=showing.prompt_id,
-        first=showing.first.contestant,
-        second=showing.second.contestant,
-        first_sha256=showing.first.sha256,
-        second_sha256=showing.second.sha256,
-        verdict=judgment.verdict,
-        probability=judgment.probability,
-        reason=_encodable(judgment.reason),
-        raw=_encodable(judgment.raw),
-        attempts=judgment.attempts,
-        seconds=judgment.seconds,
-        usage=judgment.usage,
-        time=datetime.now(UTC),
-    )
-
-
-def _encodable(text: str | None) -> str | None:
-    """Return a model's text without the half characters that UTF-8 cannot hold."""
-    return None if text is None else text.encode("utf-8", "replace").decode()

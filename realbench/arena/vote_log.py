@@ -13,7 +13,7 @@ import os
 import re
 import time
 from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,6 +22,7 @@ from typing import BinaryIO, Self
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from realbench.arena.votes import Retraction, Vote
+from realbench.config.config_files import first_problem
 from realbench.errors import RealBenchError
 from realbench.files import unique_keys
 from realbench.runs.files import checked, write_atomically
@@ -139,23 +140,31 @@ def read_log(
     except OSError as error:
         raise RealBenchError(f"cannot read {printable(path)}: {error.strerror}") from error
     *lines, last = data.split(b"\n")
-    ends_open = bool(last) and _is_entry(last)
-    if ends_open:
+    with suppress(ValueError, RecursionError):  # half a line
+        _entry(last)
         lines.append(last)
+    ends_open = bool(last) and len(lines) > data.count(b"\n")
     torn = 0 if ends_open else len(last)
     seen: dict[str, tuple[int, Entry]] = {}
-    entries: list[Entry] = []
     for number, line in enumerate(lines, start=1):
         try:
             entry = _entry(line)
-        except (ValidationError, ValueError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:
             raise RealBenchError(
                 f"{printable(path)}, line {number} is no vote ({_reason(error)}): bring back the "
                 "file as it was, or mend the line and give --accept-edits"
             ) from error
-        _take(entry, number, path, seen, entries)
+        before, other = seen.setdefault(entry.key, (number, entry))
+        if isinstance(entry, Vote) and entry != other:
+            raise RealBenchError(
+                f"{printable(path)}, line {number}: the vote id {entry.id!r} is already that of "
+                f"another vote on line {before}: delete the one that is wrong"
+            )
+    entries = [entry for _, entry in seen.values()]
     edit, own = _verify(lines, seal)
-    cut = "" if edit else _cut(len(lines), seal, ends_open=bool(last))
+    cut = ""
+    if not edit and seal and (len(lines) < seal.lines or (seal.whole and last)):
+        cut = f" ends before the end of its line {seal.lines:,}, which the run had written"
     if cut and not accept_cut:
         edit, cut = cut, ""
     if edit and not accept_edits:
@@ -167,19 +176,13 @@ def read_log(
     return LogContents(entries, len(data) - torn, torn, ends_open, own, edit, cut)
 
 
-def _cut(lines: int, seal: Seal | None, *, ends_open: bool) -> str:
-    """Return how the end of a log is missing; empty if it is not."""
-    if seal is None or not (lines < seal.lines or (seal.whole and ends_open)):
-        return ""
-    return f" ends before the end of its line {seal.lines:,}, which the run had written"
-
-
 def _verify(lines: Sequence[bytes], seal: Seal | None) -> tuple[str, Seal]:
     """Return how lines are not as they were written (empty if they are), and their own seal."""
     unchained = 0
     while unchained < len(lines) and _CHAINED.fullmatch(lines[unchained]) is None:
         unchained += 1
-    chain = _start(lines[:unchained])
+    # What stands before the first line that has a chain is held by it, too.
+    chain = hashlib.sha256(b"".join(line + b"\n" for line in lines[:unchained])).hexdigest()
     chains = [chain] * unchained
     edit = ""
     for number, line in enumerate(lines[unchained:], start=unchained + 1):
@@ -203,59 +206,24 @@ def _verify(lines: Sequence[bytes], seal: Seal | None) -> tuple[str, Seal]:
     return edit, own
 
 
-def _start(unchained: Sequence[bytes]) -> str:
-    """Return the chain before the first line that has one: what stands before it is held, too."""
-    return hashlib.sha256(b"".join(line + b"\n" for line in unchained)).hexdigest()
-
-
 def _next(chain: str, line: bytes) -> str:
     return hashlib.sha256(chain.encode() + line).hexdigest()
 
 
 def _entry(line: bytes) -> Entry:
-    """Read a line.
-
-    Raises:
-        ValueError, RecursionError: it is no entry.
-    """
+    """Read a line; ValueError or RecursionError where it is no entry."""
     record = json.loads(line, object_pairs_hook=unique_keys)
     if isinstance(record, dict):
         record.pop("chain", None)
     return _ENTRY.validate_json(json.dumps(record))
 
 
-def _is_entry(line: bytes) -> bool:
-    try:
-        _entry(line)
-    except (ValueError, RecursionError):
-        return False
-    return True
-
-
-def _take(
-    entry: Entry, number: int, path: Path, seen: dict[str, tuple[int, Entry]], entries: list[Entry]
-) -> None:
-    """Add an entry unless it is an exact duplicate."""
-    key = f"retracts {entry.retracts}" if isinstance(entry, Retraction) else entry.id
-    if key not in seen:
-        seen[key] = number, entry
-        entries.append(entry)
-        return
-    before, other = seen[key]
-    if isinstance(entry, Vote) and entry != other:
-        raise RealBenchError(
-            f"{printable(path)}, line {number}: the vote id {entry.id!r} is already that of "
-            f"another vote on line {before}: delete the one that is wrong"
-        )
-
-
 def _reason(error: Exception) -> str:
     """Say in a few words what is wrong, of the kind of entry that the line resembles most."""
     if not isinstance(error, ValidationError):
         return printable(f"invalid JSON: {error}")
-    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-    where = ".".join(str(part) for part in first["loc"] if part not in ("Vote", "Retraction"))
-    return printable(f"{where}: {first['msg']}" if where else first["msg"])
+    found = first_problem(error, "")
+    return found.removeprefix("Vote.").removeprefix("Retraction.")
 
 
 class VoteLog:
@@ -296,11 +264,12 @@ class VoteLog:
         self._synced = 0.0
         try:
             contents = read_log(self.path, seal, accept_edits=accept_edits, accept_cut=True)
-            self.notes = contents.notes
+            self.torn_bytes = torn = contents.torn_bytes
+            half = f"{VOTES_FILE} ended in half a line ({torn} bytes), which was cut off"
+            self.notes = [*([half] if torn else []), *contents.notes]
             if contents.edit:
                 contents = _written_anew(self.path, contents)
             self._seal = contents.seal
-            self.torn_bytes = contents.torn_bytes
             self._entries = contents.entries
             self._votes = {vote.id: vote for vote in contents.votes}
             checked(self.path, lambda: self._open(contents))
@@ -419,8 +388,7 @@ def line_of(entry: Entry, chain: str) -> tuple[bytes, str]:
 
 
 def _lines_of(entries: Iterable[Entry]) -> tuple[bytes, Seal]:
-    """Return a whole log and what its manifest says of it."""
-    lines, chain = [], _start([])
+    lines, chain = [], hashlib.sha256().hexdigest()
     for entry in entries:
         line, chain = line_of(entry, chain)
         lines.append(line)
@@ -428,7 +396,6 @@ def _lines_of(entries: Iterable[Entry]) -> tuple[bytes, Seal]:
 
 
 def _written_anew(path: Path, contents: LogContents) -> LogContents:
-    """Write what a log holds as a log of its own."""
     data, seal = _lines_of(contents.entries)
     write_atomically(path, data)
     return LogContents(contents.entries, len(data), 0, False, seal, contents.edit)

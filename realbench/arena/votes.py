@@ -41,6 +41,11 @@ class Vote(BaseModel):
     time: datetime
 
     @property
+    def key(self) -> str:
+        """What is one entry, however often a log has it."""
+        return self.id
+
+    @property
     def showing(self) -> tuple[str, str, str, str]:
         """Who was shown which two in which order: judge, prompt, first and second contestant."""
         return self.judge, self.prompt_id, self.first, self.second
@@ -54,6 +59,11 @@ class Retraction(BaseModel):
     format: Literal[1] = VOTE_FORMAT
     retracts: str = Field(min_length=1, description="The id of the vote.")
     time: datetime
+
+    @property
+    def key(self) -> str:
+        """What is one entry, however often a log has it."""
+        return f"retracts {self.retracts}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +87,9 @@ class Comparison:
     consistent: bool | None
 
 
+_SCORES = {"first": 1.0, "tie": 0.5, "second": 0.0}
+
+
 def compare(votes: Iterable[Vote], orders: dict[str, int]) -> list[Comparison]:
     """Turn valid votes into comparisons, in the order of judge, prompt and pair.
 
@@ -88,26 +101,16 @@ def compare(votes: Iterable[Vote], orders: dict[str, int]) -> list[Comparison]:
         votes: Any votes; invalid ones are left out.
         orders: How many orders each judge is asked in (1 or 2), 2 where it is not named.
     """
-    latest: dict[tuple[str, str, str, str], Vote] = {}
-    for vote in votes:
-        if vote.verdict != "invalid":
-            latest[vote.showing] = vote
+    latest = {vote.showing: vote for vote in votes if vote.verdict != "invalid"}
     pairs = {(j, p, *sorted((one, two))) for j, p, one, two in latest}
     found = []
     for judge, prompt, a, b in sorted(pairs):
-        forth = latest.get((judge, prompt, a, b))
-        back = latest.get((judge, prompt, b, a))
-        scores = [_score_of(vote, a) for vote in (forth, back) if vote is not None]
+        forth, back = latest.get((judge, prompt, a, b)), latest.get((judge, prompt, b, a))
+        scores = [_SCORES[vote.verdict] for vote in (forth,) if vote is not None]
+        scores += [1 - _SCORES[vote.verdict] for vote in (back,) if vote is not None]
         if orders.get(judge, 2) == 1:
             found.append(Comparison(judge, prompt, a, b, scores[-1], None))
         elif len(scores) == 2:
             agree = scores[0] == scores[1]
             found.append(Comparison(judge, prompt, a, b, scores[0] if agree else 0.5, agree))
     return found
-
-
-def _score_of(vote: Vote, contestant: str) -> float:
-    if vote.verdict == "tie":
-        return 0.5
-    winner = vote.first if vote.verdict == "first" else vote.second
-    return float(winner == contestant)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -12,11 +13,12 @@ from typer.core import TyperGroup
 
 from realbench.cli import options
 from realbench.cli.program import INTERRUPTED, Command, Program
-from realbench.cli.terminal import StageBar, progress_bar, show
+from realbench.cli.terminal import StageBar, progress_bar
 from realbench.errors import RealBenchError, UsageError
 from realbench.text import printable
 
 if TYPE_CHECKING:
+    from realbench.arena.judges import JudgeOptions
     from realbench.arena.results import ArenaRun
     from realbench.arena.turn import Progress
 
@@ -63,6 +65,104 @@ app = Program(
 )
 
 
+@dataclass(frozen=True)
+class Judging:
+    """What judges are told: the command takes these options as its own."""
+
+    max_cost: Annotated[
+        float | None, typer.Option(min=0, help="What each judge's votes may cost; needs prices.")
+    ] = None
+    price_in: Annotated[float | None, _endpoint(min=0, help="Price of a million input tokens.")] = (
+        None
+    )
+    price_out: Annotated[
+        float | None, _endpoint(min=0, help="Price of a million output tokens.")
+    ] = None
+    base_url: Annotated[
+        str | None, _endpoint(metavar="URL", help="The endpoint, such as http://host/v1.")
+    ] = None
+    api_key_env: Annotated[
+        str | None,
+        _endpoint(
+            metavar="NAME",
+            help="The environment variable that has its key. Without it, OPENAI_API_KEY goes to "
+            "api.openai.com, and no key to any other server.",
+        ),
+    ] = None
+    concurrency: Annotated[int | None, _endpoint(min=1, help="Requests at once.")] = None
+    timeout: Annotated[float | None, _endpoint(min=0, help="Seconds that a request may take.")] = (
+        None
+    )
+    max_retries: Annotated[
+        int | None, _endpoint(min=0, help="How often a failed request is tried again.")
+    ] = None
+    answer_retries: Annotated[
+        int | None, _endpoint(min=0, help="How often an unusable answer is asked again.")
+    ] = None
+    max_output_tokens: Annotated[int | None, _endpoint(min=1, help="Most tokens of an answer.")] = (
+        None
+    )
+    template: Annotated[
+        str | None, _model(metavar="NAME|FILE", help="The instructions that it gets.")
+    ] = None
+    image_size: Annotated[
+        int | None, _model(min=1, help="Longest side of what it sees, in pixels.")
+    ] = None
+    image_format: Annotated[
+        Literal["jpeg", "png"] | None, _endpoint(help="How images are sent.")
+    ] = None
+    temperature: Annotated[float | None, _endpoint(min=0, help="Of the sampling.")] = None
+    device: options.Device = "auto"
+    precision: Annotated[
+        Literal["auto", "float32", "bfloat16", "float16"], _local(help="What it computes in.")
+    ] = "auto"
+    revision: Annotated[str | None, _local(help="Branch, tag or commit of the model.")] = None
+    trust_remote_code: Annotated[
+        bool,
+        _local(
+            "--trust-remote-code",
+            help="Run Python code that comes with the model. Nothing confines it.",
+        ),
+    ] = False
+    batch_size: options.BatchSize = None
+    workers: options.Workers = None
+    max_pixels: options.MaxPixels = options.MAX_PIXELS
+    detector: options.Detector = None
+    weights: options.Weights = None
+    cross_fit: Annotated[
+        Path | None,
+        _detectors(
+            metavar="FILE",
+            help="TOML that names each contestant's detectors, which never saw its pictures.",
+        ),
+    ] = None
+    margin: Annotated[
+        float, _detectors(min=0, help="Logits of difference that are a tie still.")
+    ] = 0.1
+    no_cache: options.NoCache = False
+    host: Annotated[
+        str, _human(help="Where the page listens; 0.0.0.0 lets others on the network in.")
+    ] = "127.0.0.1"
+    port: Annotated[int, _human(min=0, max=65535, help="Port of the page; 0 takes a free one.")] = 0
+    no_browser: Annotated[bool, _human("--no-browser", help="Only print the page's address.")] = (
+        False
+    )
+
+    def judge_options(self) -> JudgeOptions:
+        from realbench.arena.judges import JudgeOptions
+        from realbench.detection.weight_files import parse_weights
+
+        given = dict(vars(self))
+        return JudgeOptions(
+            detectors=tuple(given.pop("detector") or ()),
+            weights=parse_weights(given.pop("weights") or []),
+            dtype=given.pop("precision"),
+            cache=not given.pop("no_cache"),
+            open_browser=not given.pop("no_browser"),
+            **given,
+        )
+
+
 @app.command(
     _FOLDERS,
     cls=_InPlaceOfGroup,
@@ -72,6 +172,7 @@ app = Program(
     "realbench arena verify RUN sees that nobody changed them.",
 )
 def arena_command(
+    *,
     folders: options.Folders,
     judge: Annotated[
         list[str] | None,
@@ -97,93 +198,13 @@ def arena_command(
     max_votes: Annotated[
         int | None, typer.Option(min=1, help="Votes that each judge is asked for, at most.")
     ] = None,
-    max_cost: Annotated[
-        float | None, typer.Option(min=0, help="What each judge's votes may cost; needs prices.")
-    ] = None,
-    price_in: Annotated[
-        float | None, _endpoint(min=0, help="Price of a million input tokens.")
-    ] = None,
-    price_out: Annotated[
-        float | None, _endpoint(min=0, help="Price of a million output tokens.")
-    ] = None,
-    base_url: Annotated[
-        str | None, _endpoint(metavar="URL", help="The endpoint, such as http://host/v1.")
-    ] = None,
-    api_key_env: Annotated[
-        str | None,
-        _endpoint(
-            metavar="NAME",
-            help="The environment variable that has its key. Without it, OPENAI_API_KEY goes to "
-            "api.openai.com, and no key to any other server.",
-        ),
-    ] = None,
-    concurrency: Annotated[int | None, _endpoint(min=1, help="Requests at once.")] = None,
-    timeout: Annotated[
-        float | None, _endpoint(min=0, help="Seconds that a request may take.")
-    ] = None,
-    max_retries: Annotated[
-        int | None, _endpoint(min=0, help="How often a failed request is tried again.")
-    ] = None,
-    answer_retries: Annotated[
-        int | None, _endpoint(min=0, help="How often an unusable answer is asked again.")
-    ] = None,
-    max_output_tokens: Annotated[
-        int | None, _endpoint(min=1, help="Most tokens of an answer.")
-    ] = None,
-    template: Annotated[
-        str | None, _model(metavar="NAME|FILE", help="The instructions that it gets.")
-    ] = None,
-    image_size: Annotated[
-        int | None, _model(min=1, help="Longest side of what it sees, in pixels.")
-    ] = None,
-    image_format: Annotated[
-        Literal["jpeg", "png"] | None, _endpoint(help="How images are sent.")
-    ] = None,
-    temperature: Annotated[float | None, _endpoint(min=0, help="Of the sampling.")] = None,
-    device: options.Device = "auto",
-    precision: Annotated[
-        Literal["auto", "float32", "bfloat16", "float16"], _local(help="What it computes in.")
-    ] = "auto",
-    revision: Annotated[str | None, _local(help="Branch, tag or commit of the model.")] = None,
-    trust_remote_code: Annotated[
-        bool,
-        _local(
-            "--trust-remote-code",
-            help="Run Python code that comes with the model. Nothing confines it.",
-        ),
-    ] = False,
-    batch_size: options.BatchSize = None,
-    workers: options.Workers = None,
-    max_pixels: options.MaxPixels = options.MAX_PIXELS,
-    detector: options.Detector = None,
-    weights: options.Weights = None,
-    cross_fit: Annotated[
-        Path | None,
-        _detectors(
-            metavar="FILE",
-            help="TOML that names each contestant's detectors, which never saw its pictures.",
-        ),
-    ] = None,
-    margin: Annotated[
-        float, _detectors(min=0, help="Logits of difference that are a tie still.")
-    ] = 0.1,
-    no_cache: options.NoCache = False,
-    host: Annotated[
-        str, _human(help="Where the page listens; 0.0.0.0 lets others on the network in.")
-    ] = "127.0.0.1",
-    port: Annotated[
-        int, _human(min=0, max=65535, help="Port of the page; 0 takes a free one.")
-    ] = 0,
-    no_browser: Annotated[
-        bool, _human("--no-browser", help="Only print the page's address.")
-    ] = False,
+    judging: Judging,
     seed: Annotated[
         int, options.seed("Of the order of pairs and pictures, and of the bootstrap.")
     ] = 0,
     resamples: Annotated[int, typer.Option(min=1, help="Of the bootstrap over prompts.")] = 1000,
     accept_edits: _ACCEPT_EDITS = False,
-    quiet: options.Quiet = False,
-    json_: options.Json = False,
+    output: options.Output,
 ) -> int:
     """Rank models: judges compare their images of a prompt, pair by pair.
 
@@ -191,47 +212,15 @@ def arena_command(
 
     Run the same command again to go on after an interruption.
     """
-    from realbench.arena.judges import JudgeOptions
     from realbench.arena.run import DEFAULT_JUDGES, ArenaInterrupted, arena
-    from realbench.detection.weight_files import parse_weights
 
     if out is None and any(one.partition(":")[0].strip() == "human" for one in judge or ()):
         raise UsageError("--judge human needs --out, so that no vote of a person is lost")
-    if quiet:
+    if output.quiet:
         warnings.simplefilter("ignore")
-    options = JudgeOptions(
-        base_url=base_url,
-        api_key_env=api_key_env,
-        image_size=image_size,
-        image_format=image_format,
-        template=template,
-        price_in=price_in,
-        price_out=price_out,
-        concurrency=concurrency,
-        timeout=timeout,
-        max_retries=max_retries,
-        answer_retries=answer_retries,
-        temperature=temperature,
-        max_output_tokens=max_output_tokens,
-        batch_size=batch_size,
-        device=device,
-        dtype=precision,
-        revision=revision,
-        trust_remote_code=trust_remote_code,
-        margin=margin,
-        detectors=tuple(detector or ()),
-        weights=parse_weights(weights or []),
-        workers=workers,
-        max_pixels=max_pixels,
-        cross_fit=cross_fit,
-        cache=not no_cache,
-        host=host,
-        port=port,
-        open_browser=not no_browser,
-    )
     interrupted = False
     try:
-        with progress_bar(_draw, shown=not quiet and not json_) as progress:
+        with progress_bar(_draw, shown=output.in_words) as progress:
             run = arena(
                 *folders,
                 judge=judge or DEFAULT_JUDGES,
@@ -240,20 +229,20 @@ def arena_command(
                 out=out,
                 schedule=schedule,
                 max_votes=max_votes,
-                max_cost=max_cost,
                 seed=seed,
                 resamples=resamples,
-                options=options,
+                options=judging.judge_options(),
                 accept_edits=accept_edits,
                 progress=progress,
             )
     except ArenaInterrupted as error:
         run, interrupted = error.run, True
-    code = finish(run, quiet=quiet, json_=json_, judged=not interrupted)
+    code = finish(run, output, judged=not interrupted)
     if interrupted:
+        kept = sum(vote.verdict != "invalid" for vote in run.votes)
         raise _Interrupted(
-            f"interrupted: {_kept(run)}, {run.pairs_open:,} pairs are open; run the same command "
-            "again to go on"
+            f"interrupted: {kept:,} votes are kept, "
+            f"{run.pairs_open:,} pairs are open; run the same command again to go on"
             if run.out
             else "interrupted: nothing is kept; give --out to go on another time"
         )
@@ -262,16 +251,16 @@ def arena_command(
 
 @app.command("merge")
 def merge_command(
+    *,
     runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Folders that arena wrote.")],
     out: Annotated[Path, options.out("The new run's folder.")],
-    quiet: options.Quiet = False,
-    json_: options.Json = False,
+    output: options.Output,
 ) -> int:
     """Join the votes of several runs, exact duplicates once, and rate them."""
     from realbench.arena.merging import merge
 
     merged = merge(runs, out)
-    if not quiet and not json_:
+    if output.in_words:
         typer.echo(
             f"{merged.n_votes:,} votes of {len(runs)} runs in {printable(out)}; "
             f"{merged.n_duplicates:,} exact duplicates dropped"
@@ -281,25 +270,25 @@ def merge_command(
                 f"{merged.n_again:,} more votes on what the same judge had judged in another run: "
                 "of these the last counts"
             )
-    return finish(merged.run, quiet=quiet, json_=json_)
+    return finish(merged.run, output)
 
 
 @app.command("rate")
 def rate_command(
+    *,
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A folder that arena wrote.")],
     resamples: Annotated[
         int | None, typer.Option(min=1, help="Of the bootstrap. (default: as before)")
     ] = None,
     seed: Annotated[int | None, options.seed("Of the bootstrap. (default: as before)")] = None,
     accept_edits: _ACCEPT_EDITS = False,
-    quiet: options.Quiet = False,
-    json_: options.Json = False,
+    output: options.Output,
 ) -> int:
     """Rate a run's votes again and write its ratings and report; no judge is asked."""
     from realbench.arena.results import rate_run
 
     rated = rate_run(run, resamples=resamples, seed=seed, edited=accept_edits)
-    return finish(rated, quiet=quiet, json_=json_)
+    return finish(rated, output)
 
 
 @app.command("verify")
@@ -332,26 +321,18 @@ class _Interrupted(RealBenchError):  # noqa: N818 - an outcome, not a fault
     exit_code = INTERRUPTED
 
 
-def _kept(run: ArenaRun) -> str:
-    n = sum(vote.verdict != "invalid" for vote in run.votes)
-    return f"{n:,} votes are kept"
-
-
-def finish(run: ArenaRun, *, quiet: bool, json_: bool, judged: bool = True) -> int:
+def finish(run: ArenaRun, output: options.Output, *, judged: bool = True) -> int:
     """Print a run and return the exit code.
 
     Args:
-        run: What there is to print.
-        quiet: Print nothing but errors.
-        json_: Print the ratings as JSON.
         judged: Whether a run without a single comparison is an error.
     """
     from realbench.cli.arena_table import print_arena
 
-    if json_ or quiet:
-        show(run.ratings, (), quiet=quiet, json_=json_)
-    else:
+    if output.in_words:
         print_arena(run)
+    else:
+        output.show(run.ratings)
     if judged and not any(one["n_comparisons"] for one in run.ratings["judges"].values()):
         typer.echo(f"error: no pair has a result{_why_none(run)}", err=True)
         return 1
@@ -362,7 +343,6 @@ def _why_none(run: ArenaRun) -> str:
     invalid = [vote for vote in run.votes if vote.verdict == "invalid"]
     if not invalid:
         return ": no judge was asked for both orders of one"
-
     raw = " ".join((invalid[0].reason or invalid[0].raw or "empty").split())[:200]
     return f": {len(invalid)} answers, none usable, the first: {printable(raw)}"
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from realbench.arena.report.wording import main_standing
 from realbench.cli.terminal import add_texts, figures_table, plain_console, print_table
 from realbench.report.wording import figure, rank_range, ties
 from realbench.text import printable
@@ -13,29 +14,20 @@ from realbench.text import printable
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from realbench.arena.records import JudgeAgreement, Standing
     from realbench.arena.results import ArenaRun
-
-Estimate = Mapping[str, Any]
 
 
 def print_arena(run: ArenaRun) -> None:
     """Print the ranking, then in words what the data do not separate and what went wrong."""
     console = plain_console()
-    standing = _main_standing(run.ratings)
+    standing = main_standing(run.ratings)
     if standing is not None:
         print_table(console, ranking(standing, run.reference), names=2)
         if len(run.ratings["judges"]) > 1:
             print_table(console, by_judge(run.ratings, standing))
     for line in findings(run):
         console.print(printable(line))
-
-
-def _main_standing(ratings: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return the combined standing of several judges, or the only one's."""
-    if ratings["combined"]:
-        return ratings["combined"]
-    compared = [one for one in ratings["judges"].values() if one["n_comparisons"]]
-    return compared[0] if compared else None
 
 
 def ranking(standing: Mapping[str, Any], reference: str | None) -> Table:
@@ -92,13 +84,18 @@ def by_judge(ratings: Mapping[str, Any], standing: Mapping[str, Any]) -> Table:
 
 def findings(run: ArenaRun) -> list[str]:
     """Return what the table does not say, a line each."""
-    standing = _main_standing(run.ratings)
-    lines = _not_vlm(run)
+    standing = main_standing(run.ratings)
+    lines = []
+    if "detectors" in run.ratings["judges"]:
+        lines.append(
+            "The judge detectors is not a vision-language model: it compares the scores of the "
+            "detector ensemble. Give --judge for one that is."
+        )
     if standing is not None:
         lines += ties(standing["pairs"], "adjusted")
-    for judge, one in run.ratings["judges"].items():
-        lines += _judge_lines(judge, one, run)
-    lines += _agreement(run.ratings["agreement"])
+    lines += [_judge_line(judge, one, run) for judge, one in run.ratings["judges"].items()]
+    if run.ratings["agreement"]:
+        lines += _agreement(run.ratings["agreement"])
     notes = [*run.manifest["notes"], *run.ratings["notes"]]
     lines += [f"Note: {note}" for note in dict.fromkeys(notes)]
     lines += _open_pairs(run)
@@ -107,63 +104,47 @@ def findings(run: ArenaRun) -> list[str]:
     return lines
 
 
-def _not_vlm(run: ArenaRun) -> list[str]:
-    if "detectors" not in run.ratings["judges"]:
-        return []
-    return [
-        "The judge detectors is not a vision-language model: it compares the scores of the "
-        "detector ensemble. Give --judge for one that is."
-    ]
-
-
-def _judge_lines(judge: str, standing: Mapping[str, Any], run: ArenaRun) -> list[str]:
-    bias = standing["position_bias"]
-    first, inconsistent = bias["first_share"], bias["inconsistent_share"]
+def _judge_line(judge: str, standing: Standing, run: ArenaRun) -> str:
     parts = [f"{standing['n_comparisons']:,} comparisons on {standing['n_prompts']:,} prompts"]
-    if first and first["estimate"] is not None:
+    first, inconsistent = (standing["position_bias"][f"{one}_share"] for one in _BIASES)
+    # Detectors give each picture a score of its own: where it is shown cannot matter to them.
+    if first["estimate"] is not None and judge != "detectors":
         parts.append(
-            f"position bias {_in_line(first)} of {first['n']:,} decisive votes for the picture "
-            "shown first (unbiased: 0.50)"
+            f"position bias {figure(first, inline=True)} of {first['n']:,} decisive votes for the "
+            "picture shown first (unbiased: 0.50)"
         )
-    if inconsistent and inconsistent["estimate"] is not None:
-        parts.append(f"the two orders disagree in {_in_line(inconsistent)}")
-    invalid = [v for v in run.votes if v.judge == judge and v.verdict == "invalid"]
+    if inconsistent["estimate"] is not None and judge != "detectors":
+        parts.append(f"the two orders disagree in {figure(inconsistent, inline=True)}")
     if standing["n_invalid"]:
-        raw = " ".join((invalid[-1].raw or "empty").split()) if invalid else ""
+        invalid = [v.raw for v in run.votes if v.judge == judge and v.verdict == "invalid"]
+        raw = " ".join((invalid[-1] or "empty").split()) if invalid else ""
         parts.append(f"{standing['n_invalid']:,} invalid answers, such as: {raw[:120]}")
     usage = standing["usage"]
-    if usage.get("input_tokens") or usage.get("output_tokens"):
-        parts.append(
-            f"{usage['input_tokens'] or 0:,.0f} tokens in, {usage['output_tokens'] or 0:,.0f} out"
-        )
+    tokens = [usage.get(f"{way}_tokens") or 0 for way in ("input", "output")]
+    if any(tokens):
+        parts.append(f"{tokens[0]:,.0f} tokens in, {tokens[1]:,.0f} out")
     if usage.get("cost"):
         parts.append(f"cost {usage['cost']:.4f}")
-    return [f"{judge}: {'; '.join(parts)}."]
+    return f"{judge}: {'; '.join(parts)}."
 
 
-def _in_line(value: Estimate) -> str:
-    if value["low"] is None:
-        return f"{value['estimate']:.2f}"
-    return f"{value['estimate']:.2f} ({value['low']:.2f}–{value['high']:.2f})"
+_BIASES = ("first", "inconsistent")
 
 
-def _agreement(agreement: Mapping[str, Any] | None) -> list[str]:
-    if not agreement:
-        return []
-    lines = []
+def _agreement(agreement: JudgeAgreement) -> Iterator[str]:
     alpha = agreement["krippendorff_alpha"]
-    if alpha and alpha["estimate"] is not None:
-        lines.append(
-            f"Agreement of the judges: Krippendorff's alpha {_in_line(alpha)}, n = {alpha['n']:,}."
+    if alpha["estimate"] is not None:
+        yield (
+            "Agreement of the judges: Krippendorff's alpha "
+            f"{figure(alpha, inline=True)}, n = {alpha['n']:,}."
         )
     for pair in agreement["pairs"]:
-        kappa, same = pair["cohen_kappa"], pair["agreement"]
-        if kappa["estimate"] is not None:
-            lines.append(
-                f"{pair['a']} and {pair['b']}: Cohen's kappa {_in_line(kappa)}, the same result "
-                f"in {_in_line(same)} of {pair['n']:,}."
+        if pair["cohen_kappa"]["estimate"] is not None:
+            kappa, same = (figure(pair[key], inline=True) for key in ("cohen_kappa", "agreement"))
+            yield (
+                f"{pair['a']} and {pair['b']}: Cohen's kappa {kappa}, the same result in {same} of "
+                f"{pair['n']:,}."
             )
-    return lines
 
 
 def _open_pairs(run: ArenaRun) -> list[str]:

@@ -10,7 +10,7 @@ import typer
 
 from realbench.cli import options
 from realbench.cli.score import scoring_bar
-from realbench.cli.terminal import add_texts, figures_table, plain_console, print_table, show
+from realbench.cli.terminal import add_texts, figures_table, plain_console, print_table
 from realbench.report.wording import figure
 from realbench.text import printable
 
@@ -23,11 +23,10 @@ if TYPE_CHECKING:
 
 
 def bench_command(
+    *,
     reference: options.ReferenceNeeded,
     generated: options.Generated,
-    detector: options.Detector = None,
-    weights: options.Weights = None,
-    matched: options.Matched = False,
+    scoring: options.Scoring,
     perturb: Annotated[
         bool,
         typer.Option(
@@ -40,15 +39,8 @@ def bench_command(
     out: Annotated[
         Path | None, options.out("Write bench.csv, bench.json, scores.csv, report.html.")
     ] = None,
-    device: options.Device = "auto",
-    precision: options.Precision = "float32",
-    batch_size: options.BatchSize = None,
-    workers: options.Workers = None,
-    max_pixels: options.MaxPixels = options.MAX_PIXELS,
-    no_cache: options.NoCache = False,
     seed: Annotated[int, options.seed("Of the bootstrap and of --sample.")] = 0,
-    quiet: options.Quiet = False,
-    json_: options.Json = False,
+    output: options.Output,
 ) -> None:
     """Measure detectors on photographs and on images of generators.
 
@@ -57,34 +49,26 @@ def bench_command(
     """
     from realbench.bench import bench
     from realbench.detection.registry import DEFAULT_DETECTORS
-    from realbench.detection.weight_files import parse_weights
 
-    with scoring_bar(shown=not quiet and not json_) as progress:
+    with scoring_bar(shown=output.in_words) as progress:
         run = bench(
             *generated,
             real=reference,
-            detectors=detector or DEFAULT_DETECTORS,
-            weights=parse_weights(weights or []),
-            matched=matched,
+            detectors=scoring.detector or DEFAULT_DETECTORS,
             perturb=perturb,
             sample=sample,
             out=out,
-            device=device,
-            precision=precision,
-            max_pixels=max_pixels,
-            workers=workers,
-            batch_size=batch_size,
-            cache=not no_cache,
             seed=seed,
             progress=progress,
+            **scoring.settings(),
         )
-    if not quiet:
+    if not output.quiet:
         for line in run.results["warnings"]:
             typer.echo(f"warning: {line}", err=True)
-    if json_ or quiet:
-        show(run.results, (), quiet=quiet, json_=json_)
-    else:
+    if output.in_words:
         _print(run, out)
+    else:
+        output.show(run.results)
 
 
 def _print(run: BenchRun, out: Path | None) -> None:
@@ -99,12 +83,10 @@ def _print(run: BenchRun, out: Path | None) -> None:
         for one in results["detectors"]
     ]
     for pair in results["correlations"]:
-        found = pair["correlation"]
-        if found["estimate"] is not None:
-            low_high = " to ".join("–" if found[e] is None else f"{found[e]:.2f}" for e in _ENDS)
+        if pair["correlation"]["estimate"] is not None:
             lines.append(
-                f"Errors of {pair['a']} and {pair['b']} correlate by {found['estimate']:.2f} "
-                f"({low_high}, n = {pair['n']})"
+                f"Errors of {pair['a']} and {pair['b']} correlate by "
+                f"{figure(pair['correlation'], inline=True)}, n = {pair['n']}"
             )
     lines += [f"Note: {note}" for note in results["notes"]]
     lines += [
@@ -117,9 +99,6 @@ def _print(run: BenchRun, out: Path | None) -> None:
         lines.append(f"Report: {out / 'report.html'}")
     for line in lines:
         console.print(printable(line))
-
-
-_ENDS = ("low", "high")
 
 
 def _measures(results: dict[str, Any]) -> Table:
@@ -172,6 +151,7 @@ def _worst(results: dict[str, Any]) -> Table:
 
 
 def check_command(
+    *,
     names: Annotated[
         list[str] | None,
         typer.Argument(
@@ -181,8 +161,7 @@ def check_command(
     weights: options.Weights = None,
     device: options.Device = "auto",
     precision: options.Precision = "float32",
-    quiet: options.Quiet = False,
-    json_: options.Json = False,
+    output: options.Output,
 ) -> int:
     """Load each detector that is complete here and have it score a test card.
 
@@ -200,12 +179,11 @@ def check_command(
 
     cards = find_cards(names or list_detectors(), parse_weights(weights or []), precision)
     cards = sorted(cards, key=lambda card: bool(card.whats_missing()))
-    shown = not quiet and not json_
-    found = check_detectors(cards, device=device, report=_report if shown else None)
+    found = check_detectors(cards, device=device, report=_report if output.in_words else None)
     failed = [one.name for one in found if one.failure]
     usable = sum(not one.missing and not one.failure for one in found)
     usable_here = [f"{usable} of {len(found)} can be used here"]
-    show([_as_json(one) for one in found], usable_here, quiet=quiet, json_=json_)
+    output.show([_as_json(one) for one in found], usable_here)
     if failed:
         typer.echo(f"error: failed though complete: {', '.join(failed)}", err=True)
     return 1 if failed else 0
@@ -237,12 +215,12 @@ def _report(one: Checked) -> None:
 
 
 def calibrate_command(
+    *,
     names: Annotated[
         list[str], typer.Argument(metavar="NAME|CARD_DIR", help="Detectors to calibrate.")
     ],
     reference: options.References,
     generated: options.Generated,
-    weights: options.Weights = None,
     out: Annotated[
         Path | None,
         options.out(
@@ -255,16 +233,9 @@ def calibrate_command(
         float,
         typer.Option(help="Share of photographs that P(real) shall suppose, between 0 and 1."),
     ] = 0.5,
-    matched: options.Matched = False,
-    device: options.Device = "auto",
-    precision: options.Precision = "float32",
-    batch_size: options.BatchSize = None,
-    workers: options.Workers = None,
-    max_pixels: options.MaxPixels = options.MAX_PIXELS,
-    no_cache: options.NoCache = False,
+    scoring: options.Computing,
     seed: Annotated[int, options.seed("Of the bootstrap.")] = 0,
-    quiet: options.Quiet = False,
-    json_: options.Json = False,
+    output: options.Output,
 ) -> None:
     """Fit P(real) and verdicts of detectors on your own photographs and generated images.
 
@@ -277,28 +248,19 @@ def calibrate_command(
     is written uses them: the detector's name keeps what its card has.
     """
     from realbench.bench.calibrate import calibrate
-    from realbench.detection.weight_files import parse_weights
 
-    with scoring_bar(shown=not quiet and not json_) as progress:
+    with scoring_bar(shown=output.in_words) as progress:
         results = calibrate(
             names,
             reference,
             generated,
             out=out,
             prior=prior,
-            matched=matched,
-            weights=parse_weights(weights or []),
-            precision=precision,
-            device=device,
-            batch_size=batch_size,
-            workers=workers,
-            max_pixels=max_pixels,
-            cache=not no_cache,
             seed=seed,
             progress=progress,
+            **scoring.settings(),
         )
-    lines = (line for entry in results for line in _calibration_lines(entry))
-    show(results, lines, quiet=quiet, json_=json_)
+    output.show(results, (line for entry in results for line in _calibration_lines(entry)))
 
 
 def _calibration_lines(entry: dict[str, Any]) -> Iterator[str]:
@@ -312,7 +274,10 @@ def _calibration_lines(entry: dict[str, Any]) -> Iterator[str]:
         before, after = entry["before"][key], entry["after"][key]
         yield f"  {name} {in_line(before)} before, {in_line(after)} after"
     saved = entry["log_loss_saved"]
-    yield f"  log loss saved {in_line(saved)}{_doubt(saved)}"
+    doubt = ""
+    if saved["low"] is not None and saved["low"] <= 0:
+        doubt = ": worse than before" if saved["high"] < 0 else ": no more than chance would save"
+    yield f"  log loss saved {in_line(saved)}{doubt}"
     yield "  (cross-validated by prompt, at even odds; 95 % intervals over prompts)"
     if fitted["prior"] != 0.5:
         yield f"  P(real) supposes that {fitted['prior']:.0%} are photographs"
@@ -322,7 +287,6 @@ def _calibration_lines(entry: dict[str, Any]) -> Iterator[str]:
 
 
 def _called(basis: dict[str, Any]) -> str:
-    """Say what is called what, at the default bound."""
     parts = [f"verdicts at --max-false-alarm {basis['max_false_alarm']:g}:"]
     low, high = basis["generated_below"], basis["photograph_above"]
     parts.append("none is called generated," if low is None else f"generated below {low:.3f},")
@@ -336,12 +300,6 @@ def _called(basis: dict[str, Any]) -> str:
     return " ".join(parts)
 
 
-def _doubt(saved: dict[str, Any]) -> str:
-    if saved["low"] is None or saved["low"] > 0:
-        return ""
-    return ": worse than before" if saved["high"] < 0 else ": no more than chance would save"
-
-
 def in_line(value: Estimate) -> str:
     """Return an estimate with its interval, in one line."""
     return figure(value, 3, inline=True)
@@ -349,31 +307,22 @@ def in_line(value: Estimate) -> str:
 
 def as_folder(path: str | Path) -> str:
     """Return a path that no detector's name could be taken for."""
-
     text = printable(path)
     return text if text.startswith((".", "/")) else f"./{text}"
 
 
 def fuse_command(
+    *,
     name: Annotated[str, typer.Argument(metavar="NAME", help="What the ensemble is called.")],
     reference: options.References,
     generated: options.Generated,
-    detector: options.Detector = None,
-    weights: options.Weights = None,
+    scoring: options.Scoring,
     out: Annotated[
         Path | None,
         options.out("File that receives it. (default: ensembles.toml in this folder)", "FILE"),
     ] = None,
-    matched: options.Matched = False,
-    device: options.Device = "auto",
-    precision: options.Precision = "float32",
-    batch_size: options.BatchSize = None,
-    workers: options.Workers = None,
-    max_pixels: options.MaxPixels = options.MAX_PIXELS,
-    no_cache: options.NoCache = False,
     seed: Annotated[int, options.seed("Of the bootstrap.")] = 0,
-    quiet: options.Quiet = False,
-    json_: options.Json = False,
+    output: options.Output,
 ) -> None:
     """Fit the weights of an ensemble, and compare it with the plain average on held-out images.
 
@@ -387,27 +336,19 @@ def fuse_command(
     from realbench.bench.fuse import fuse
     from realbench.detection.ensembles import own_file
     from realbench.detection.registry import EMBEDDED_DETECTORS
-    from realbench.detection.weight_files import parse_weights
 
-    with scoring_bar(shown=not quiet and not json_) as progress:
+    with scoring_bar(shown=output.in_words) as progress:
         found = fuse(
-            detector or EMBEDDED_DETECTORS,
+            scoring.detector or EMBEDDED_DETECTORS,
             reference,
             generated,
             name=name,
             out=out or own_file(),
-            matched=matched,
-            weights=parse_weights(weights or []),
-            precision=precision,
-            device=device,
-            batch_size=batch_size,
-            workers=workers,
-            max_pixels=max_pixels,
-            cache=not no_cache,
             seed=seed,
             progress=progress,
+            **scoring.settings(),
         )
-    show(found, _fusion_lines(found), quiet=quiet, json_=json_)
+    output.show(found, _fusion_lines(found))
 
 
 FUSION_VERDICTS = {

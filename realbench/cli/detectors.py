@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,7 +20,7 @@ from realbench.cli.bench import (
     fuse_command,
 )
 from realbench.cli.program import Program
-from realbench.cli.terminal import plain_console, show, show_card, stage_bar
+from realbench.cli.terminal import show_card, stage_bar
 from realbench.text import printable
 
 app = Program(help="List, check, measure, calibrate, fuse and train detectors.")
@@ -51,40 +54,26 @@ def list_command(json_: options.Json = False) -> None:
             weights = "none needed"
         entry = {key: getattr(card, key) for key in ("name", "level", "family", "description")}
         entries.append(entry | {"weights": weights, "missing": missing or None})
-    if json_:
-        show({"detectors": entries, "ensembles": ensembles}, (), quiet=False, json_=True)
-    else:
-        _print_detectors(entries, ensembles)
+    found = {"detectors": entries, "ensembles": ensembles}
+    options.Output(json_=json_).show(found, _listed(entries, ensembles))
     for line in left_out:
         typer.echo(f"warning: {line}", err=True)
 
 
-def _print_detectors(
+def _listed(
     entries: Sequence[Mapping[str, Any]], ensembles: Mapping[str, Sequence[str]]
-) -> None:
-    """Print what ``detectors list`` found; those that lack weights come last."""
-    from rich import box
-    from rich.table import Column, Table
-
-    table = Table(
-        Column("detector", no_wrap=True),  # the name is what other commands take
-        "level",
-        Column("family", overflow="fold"),
-        "weights",
-        "what it does",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-    )
+) -> Iterator[str]:
+    """Yield two lines for each detector; those that lack weights come last."""
+    width = shutil.get_terminal_size().columns - 2
+    longest = max(len(entry["name"]) for entry in entries)
     for entry in sorted(entries, key=lambda entry: entry["missing"] is not None):
-        table.add_row(
-            *(entry[key] for key in ("name", "level", "family", "weights", "description"))
-        )
-    console = plain_console()
-    console.print(table)
+        kind = f"{entry['level']}, {entry['family']}"
+        yield printable(f"{entry['name']:{longest}}  {entry['weights']:16}  {kind}".rstrip())
+        yield printable(f"  {textwrap.shorten(entry['description'], width, placeholder=' …')}")
     for name, members in ensembles.items():
-        console.print(f"ensemble:{name}: {', '.join(members)}")
+        yield printable(f"ensemble:{name}: {', '.join(members)}")
     if any(entry["missing"] for entry in entries):
-        console.print("realbench detectors show NAME tells how to get the weights of one.")
+        yield "realbench detectors show NAME tells how to get the weights of one."
 
 
 @app.command("show")
@@ -99,7 +88,7 @@ def show_command(
     from realbench.detection.specs import CARD_FILE
 
     card = find_card(name)
-    show_card(card, card.path / CARD_FILE, json_=json_)
+    show_card(card, card.path / CARD_FILE, options.Output(json_=json_))
 
 
 @app.command("get")
@@ -149,6 +138,7 @@ def _fetched_line(entry: Mapping[str, Any]) -> str:
 
 @app.command("train")
 def train_command(
+    *,
     names: Annotated[
         list[str] | None,
         typer.Argument(
@@ -227,8 +217,7 @@ def train_command(
             "learn from more.",
         ),
     ] = None,
-    quiet: options.Quiet = False,
-    json_: options.Json = False,
+    output: options.Output,
 ) -> None:
     """Train, cross-validate and calibrate the embedded families on your own images.
 
@@ -241,8 +230,6 @@ def train_command(
 
     Run it again with the same OUT to go on after an interruption.
     """
-    import sys
-
     from realbench.detection.registry import EMBEDDED_DETECTORS
     from realbench.detection.training.recipe import choose_recipes
     from realbench.detection.training.train import train_detectors
@@ -266,7 +253,7 @@ def train_command(
     changes = {
         k: v for k, v in (("training_views", training_views), ("seed", seed)) if v is not None
     }
-    with stage_bar(shown=not quiet, stage="training blocks") as bar:
+    with stage_bar(shown=not output.quiet, stage="training blocks") as bar:
 
         def watch(done: int, steps: int, loss: float) -> None:
             if bar is not None:
@@ -285,14 +272,13 @@ def train_command(
             keep_folds=keep_folds,
             generator_folds=generator_folds,
             command=_without_paths(sys.argv[1:]),
-            report=(lambda _: None) if quiet else lambda line: typer.echo(line, err=True),
+            report=(lambda _: None) if output.quiet else lambda line: typer.echo(line, err=True),
             watch=watch,
         )
-    show(results, _trained(results, out), quiet=quiet, json_=json_)
+    output.show(results, _trained(results, out))
 
 
 def _trained(results: dict[str, Any], out: Path) -> Iterator[str]:
-    """Yield what a training found on held-out images, and how to use what it made."""
     for name, figures in results.items():
         for subset, one in figures["auc"].items():
             yield f"{name}: AUC {_auc(one)} on held-out {subset}"

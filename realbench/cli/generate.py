@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from realbench.cli import options
-from realbench.cli.terminal import StageBar, progress_bar, show
+from realbench.cli.terminal import StageBar, progress_bar
 from realbench.errors import UsageError
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ _rewriter = partial(typer.Option, rich_help_panel="Rewriting of prompts")
 
 
 def generate(
+    *,
     prompts: options.PromptsNeeded,
     model: Annotated[
         str, typer.Option(metavar="FOLDER|HUB_ID", help="A diffusers text-to-image pipeline.")
@@ -41,8 +42,7 @@ def generate(
     limit: Annotated[
         int | None, typer.Option(min=1, help="Only the suite's first so many prompts.")
     ] = None,
-    quiet: options.Quiet = False,
-    json_: options.Json = False,
+    output: options.Output,
     revision: Annotated[str | None, _model(help="Branch, tag or commit.")] = None,
     lora: Annotated[
         list[str] | None,
@@ -95,9 +95,9 @@ def generate(
     from realbench.generation.pipeline import Lora, PipelineOptions
     from realbench.generation.rewriting import RewriterOptions
 
-    if quiet:
+    if output.quiet:
         warnings.simplefilter("ignore")
-    options = GenerateOptions(
+    settings = GenerateOptions(
         pipeline=PipelineOptions(
             model=model,
             revision=revision,
@@ -122,8 +122,8 @@ def generate(
         batch_size=batch_size,
         limit=limit,
     )
-    with progress_bar(_draw, shown=not quiet and not json_, rates=False) as progress:
-        made = make_images(prompts, out, options, progress=progress)
+    with progress_bar(_draw, shown=output.in_words, rates=False) as progress:
+        made = make_images(prompts, out, settings, progress=progress)
     counts = made.manifest["counts"]
     lines = [f"{made.made:,} images made in {out}, {made.kept:,} were there"]
     if counts["flagged"]:
@@ -134,7 +134,7 @@ def generate(
             "were used as they are"
         )
     lines.append(f"Next: {shlex.join(['realbench', 'score', str(out), '--prompts', prompts])}")
-    show(counts | {"made": made.made, "kept": made.kept}, lines, quiet=quiet, json_=json_)
+    output.show(counts | {"made": made.made, "kept": made.kept}, lines)
 
 
 def _named_value(text: str) -> tuple[str, Any]:

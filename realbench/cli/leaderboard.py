@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,7 +10,6 @@ import typer
 
 from realbench.cli import options
 from realbench.cli.program import Program
-from realbench.cli.terminal import show
 from realbench.text import printable
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ BoardDir = Annotated[Path, typer.Argument(metavar="BOARD_DIR", help="Folder with
 
 @app.command("new")
 def new_command(
+    *,
     board: Annotated[Path, typer.Argument(metavar="BOARD_DIR", help="The board's new folder.")],
     runs: Annotated[
         list[Path], typer.Argument(metavar="RUN", help="A score run, an arena run, or one each.")
@@ -31,8 +32,7 @@ def new_command(
     min_prompts: Annotated[
         int | None, typer.Option(min=2, help="Least number of prompts. (default: nine in ten)")
     ] = None,
-    quiet: options.Quiet = False,
-    json_: options.Json = False,
+    output: options.Output,
 ) -> int:
     """Start a board whose entries are made as these runs were: writes its board.toml."""
     from realbench.leaderboard.entry import start_board
@@ -40,12 +40,13 @@ def new_command(
     start_board(board, runs, suite=prompts, title=title, min_prompts=min_prompts)
     path = printable(board / "board.toml")
     lines = [f"Wrote {path}: add its limits, and entries with leaderboard add"]
-    show({"board": path}, lines, quiet=quiet, json_=json_)
+    output.show({"board": path}, lines)
     return 0
 
 
 @app.command("add")
 def add_command(
+    *,
     runs: Annotated[
         list[Path],
         typer.Argument(
@@ -79,8 +80,7 @@ def add_command(
     replace: Annotated[
         bool, typer.Option("--replace", help="Replace the entry of the same name.")
     ] = False,
-    quiet: options.Quiet = False,
-    json_: options.Json = False,
+    output: options.Output,
 ) -> int:
     """Write a model's entry: its figures, scores of every image, and how it was made."""
     from realbench.errors import RealBenchError, UsageError
@@ -109,14 +109,12 @@ def add_command(
             f"{printable(path)} is there already: give --replace, or the model another name"
         )
     write_entry(entry, path)
-    show({"entry": printable(path)}, [f"Wrote {printable(path)}"], quiet=quiet, json_=json_)
+    output.show({"entry": printable(path)}, [f"Wrote {printable(path)}"])
     return 0
 
 
 @app.command("verify")
-def verify_command(
-    board: BoardDir, quiet: options.Quiet = False, json_: options.Json = False
-) -> int:
+def verify_command(*, board: BoardDir, output: options.Output) -> int:
     """Verify a board: formats, hashes, figures computed again, duplicates.
 
     Each violation is one line; the exit code is 1 if there are any.
@@ -130,12 +128,13 @@ def verify_command(
         f"{printable(board)}: {n} {'entry' if n == 1 else 'entries'}, no violation"
     ]
     record = {"n_entries": n, "violations": found.violations}
-    show(record, lines, quiet=quiet and not found.violations, json_=json_)
+    replace(output, quiet=output.quiet and not found.violations).show(record, lines)
     return 1 if found.violations else 0
 
 
 @app.command("build")
 def build_command(
+    *,
     boards: Annotated[
         list[Path], typer.Argument(metavar="BOARD_DIR", help="Folders with a board.toml.")
     ],
@@ -143,8 +142,7 @@ def build_command(
         Path | None,
         typer.Option(metavar="OUT", help="Also collect pages and data there for publishing."),
     ] = None,
-    quiet: options.Quiet = False,
-    json_: options.Json = False,
+    output: options.Output,
 ) -> int:
     """Build README.md, leaderboard.csv, leaderboard.tex and index.html from the entries.
 
@@ -161,12 +159,13 @@ def build_command(
         build_site(boards, site)
         lines.append(f"Site: {printable(site)}")
     record = {"written": built, "site": None if site is None else printable(site)}
-    show(record, lines, quiet=quiet, json_=json_)
+    output.show(record, lines)
     return 0
 
 
 @app.command("diff")
 def diff_command(
+    *,
     before: Annotated[Path, typer.Argument(metavar="A", help="A board's folder.")],
     after: Annotated[Path, typer.Argument(metavar="B", help="The same board, later.")],
     markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,
@@ -177,7 +176,7 @@ def diff_command(
 
     diff = diff_boards(_standings(before), _standings(after))
     text = diff_markdown(diff) if markdown else diff_text(diff)
-    show(diff.model_dump(mode="json"), [text], quiet=False, json_=json_)
+    options.Output(json_=json_).show(diff.model_dump(mode="json"), [text])
     return 0
 
 
@@ -193,6 +192,7 @@ def _standings(folder: Path) -> Standings:
 
 @app.command("review")
 def review_command(
+    *,
     base: Annotated[str, typer.Argument(metavar="BASE", help="The revision that it goes into.")],
     head: Annotated[str, typer.Argument(metavar="HEAD", help="The request's revision.")],
     repository: Annotated[
@@ -202,8 +202,7 @@ def review_command(
     allow_changes: Annotated[
         bool, typer.Option("--allow-changes", help="Anything may be changed, as maintainers do.")
     ] = False,
-    quiet: options.Quiet = False,
-    json_: options.Json = False,
+    output: options.Output,
 ) -> int:
     """Verify the entries that a pull request adds, and that it changes nothing else.
 
@@ -219,12 +218,13 @@ def review_command(
         write_atomically(out, found.model_dump_json(indent=2).encode())
     lines = [printable(line) for line in found.violations] or map(diff_text, found.boards)
     record = found.model_dump(mode="json")
-    show(record, lines, quiet=quiet and not found.violations, json_=json_)
+    replace(output, quiet=output.quiet and not found.violations).show(record, lines)
     return 1 if found.violations else 0
 
 
 @app.command("comment")
 def comment_command(
+    *,
     review: Annotated[Path, typer.Argument(metavar="FILE", help="What review --out wrote.")],
 ) -> int:
     """Print a review as Markdown for a pull request's comment.

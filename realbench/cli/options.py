@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -71,6 +74,35 @@ Matched = Annotated[
 ]
 
 
+@dataclass(frozen=True)
+class Computing:
+    """How detectors score files: a command takes these options as its own."""
+
+    weights: Weights = None
+    device: Device = "auto"
+    precision: Precision = "float32"
+    batch_size: BatchSize = None
+    workers: Workers = None
+    max_pixels: MaxPixels = MAX_PIXELS
+    no_cache: NoCache = False
+    matched: Matched = False
+
+    def settings(self) -> dict[str, Any]:
+        """Return them as the functions that score take them."""
+        from realbench.detection.weight_files import parse_weights
+
+        found = dict(vars(self), weights=parse_weights(self.weights or []))
+        found.pop("detector", None)
+        return found | {"cache": not found.pop("no_cache")}
+
+
+@dataclass(frozen=True)
+class Scoring(Computing):
+    """Which detectors score files, and how."""
+
+    detector: Detector = None
+
+
 def seed(what: str) -> Any:
     """Return the option of a seed, which takes those that every library takes.
 
@@ -95,3 +127,24 @@ def out(what: str, metavar: str = "RUN") -> Any:
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else.")]
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a command prints: a command takes these options as its own."""
+
+    quiet: Quiet = False
+    json_: Json = False
+
+    @property
+    def in_words(self) -> bool:
+        """Whether there is room for a bar of progress and for words."""
+        return not self.quiet and not self.json_
+
+    def show(self, found: Any, lines: Iterable[str] = (), *, indent: int | None = None) -> None:
+        """Print what a command found: as JSON, in lines, or not at all."""
+        if self.json_:
+            typer.echo(json.dumps(found, indent=indent))
+        elif not self.quiet:
+            for line in lines:
+                typer.echo(line)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import io
 import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NoReturn
+from dataclasses import MISSING, fields, is_dataclass
+from typing import Any, NoReturn, get_type_hints
 
 import typer
 from typer.core import TyperCommand
@@ -100,7 +103,41 @@ class Program(typer.Typer):
         super().__init__(**(usual | settings))
 
     def command(self, name: str | None = None, **settings: Any) -> Callable[[Any], Any]:
-        return super().command(name, **({"cls": Command} | settings))
+        add = super().command(name, **({"cls": Command} | settings))
+
+        def register(function: Any) -> Any:
+            add(_spread(function))
+            return function
+
+        return register
+
+
+def _spread(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a command that takes the fields of its records of options as options of its own."""
+    hints = get_type_hints(function, include_extras=True)
+    records: dict[str, Any] = {name: kind for name, kind in hints.items() if is_dataclass(kind)}
+    parameters = []
+    for one in inspect.signature(function).parameters.values():
+        own: list[tuple[str, Any, Any]] = [(one.name, one.default, hints[one.name])]
+        if one.name in records:
+            of_record = get_type_hints(records[one.name], include_extras=True)
+            own = [
+                (f.name, one.empty if f.default is MISSING else f.default, of_record[f.name])
+                for f in fields(records[one.name])
+            ]
+        parameters += [
+            inspect.Parameter(name, one.KEYWORD_ONLY, default=default, annotation=kind)
+            for name, default, kind in own
+        ]
+
+    @functools.wraps(function)
+    def command(**given: Any) -> Any:
+        for name, record in records.items():
+            given[name] = record(**{f.name: given.pop(f.name) for f in fields(record)})
+        return function(**given)
+
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return command
 
 
 def add_version(program: Program, name: str) -> None:
@@ -197,7 +234,6 @@ def _usage_error() -> type[Exception]:
 
 
 def _show_usage_error(error: Any) -> int:
-    """Print what is wrong with the arguments in one line; return the exit code."""
     if type(error).__name__ == "NoArgsIsHelpError":  # newer typers have printed the help by now
         typer.echo(error.format_message(), nl=False)
         return 0

@@ -10,7 +10,7 @@ import typer
 
 from realbench.cli import options
 from realbench.cli.program import Program
-from realbench.cli.terminal import plain_console, show
+from realbench.cli.terminal import plain_console
 from realbench.text import printable
 
 app = Program(help="List, show, export and import prompt suites.")
@@ -28,7 +28,7 @@ def list_command(json_: options.Json = False) -> None:
     suites = [load_suite(name) for name in list_suites()]
     if json_:
         records = [one.describe() | {"categories": one.categories} for one in suites]
-        show(records, (), quiet=False, json_=True)
+        options.Output(json_=True).show(records)
         return
     from rich.table import Table
 

@@ -8,7 +8,7 @@ import typer
 
 from realbench.cli import options
 from realbench.cli.program import Program
-from realbench.cli.terminal import add_texts, plain_console, show, show_card
+from realbench.cli.terminal import add_texts, plain_console, show_card
 
 if TYPE_CHECKING:
     from realbench.quality.cards import MeasureCard
@@ -27,7 +27,7 @@ def list_command(json_: options.Json = False) -> None:
     if json_:
         keys = ("name", "reads", "description", "missing")
         rows = [(c.name, _reads(c), c.description, c.whats_missing() or None) for c in cards]
-        show([dict(zip(keys, row, strict=True)) for row in rows], (), quiet=False, json_=True)
+        options.Output(json_=True).show([dict(zip(keys, row, strict=True)) for row in rows])
         return
     table = Table("measure", "reads", "weights", "what it does")
     for card in cards:
@@ -53,4 +53,4 @@ def show_command(
     from realbench.quality.cards import MEASURE_FILE, find_measure
 
     card = find_measure(name)
-    show_card(card, card.path / MEASURE_FILE, json_=json_)
+    show_card(card, card.path / MEASURE_FILE, options.Output(json_=json_))

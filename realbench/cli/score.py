@@ -19,9 +19,8 @@ from realbench.cli.terminal import (
     plain_console,
     print_table,
     progress_bar,
-    show,
 )
-from realbench.report.wording import figure, ties
+from realbench.report.wording import figure, rank_range, ties
 from realbench.text import printable
 
 if TYPE_CHECKING:
@@ -34,10 +33,11 @@ if TYPE_CHECKING:
 
 
 def score(
+    *,
     folders: options.Folders,
     reference: options.Reference = None,
     prompts: options.Prompts = None,
-    detector: options.Detector = None,
+    scoring: options.Scoring,
     quality: Annotated[
         list[str] | None,
         typer.Option(
@@ -46,7 +46,6 @@ def score(
             "may be repeated. (see: realbench quality list)",
         ),
     ] = None,
-    weights: options.Weights = None,
     out: Annotated[
         Path | None, options.out("Write scores.csv, summary.json, run.json, report.html.")
     ] = None,
@@ -58,9 +57,6 @@ def score(
             "test, precision, recall, density, coverage. (needs --reference)",
         ),
     ] = False,
-    matched: options.Matched = False,
-    device: options.Device = "auto",
-    precision: options.Precision = "float32",
     max_false_alarm: Annotated[
         float,
         typer.Option(
@@ -68,16 +64,11 @@ def score(
             "photographs; the rest is called unsure."
         ),
     ] = 0.05,
-    batch_size: options.BatchSize = None,
-    workers: options.Workers = None,
-    max_pixels: options.MaxPixels = options.MAX_PIXELS,
-    no_cache: options.NoCache = False,
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit with 1 if any image is unreadable.")
     ] = False,
     seed: Annotated[int, options.seed("Of the bootstrap.")] = 0,
-    quiet: options.Quiet = False,
-    json_: options.Json = False,
+    output: options.Output,
 ) -> int:
     """Score folders of images: P(real) of each image, ranking, intervals.
 
@@ -86,43 +77,33 @@ def score(
     Run the same command again to go on after an interruption.
     """
     from realbench.detection.registry import DEFAULT_DETECTORS
-    from realbench.detection.weight_files import parse_weights
     from realbench.scoring.run import score as score_folders
 
-    if quiet:
+    if output.quiet:
         warnings.simplefilter("ignore")
-    with scoring_bar(shown=not quiet and not json_) as progress:
+    with scoring_bar(shown=output.in_words) as progress:
         run = score_folders(
             *folders,
             prompts=prompts,
             reference=reference,
-            detectors=detector or DEFAULT_DETECTORS,
+            detectors=scoring.detector or DEFAULT_DETECTORS,
             quality=quality or (),
-            weights=parse_weights(weights or []),
             out=out,
             distances=distances,
-            matched=matched,
-            device=device,
-            precision=precision,
             max_false_alarm=max_false_alarm,
-            max_pixels=max_pixels,
-            workers=workers,
-            batch_size=batch_size,
-            cache=not no_cache,
             seed=seed,
             progress=progress,
+            **scoring.settings(),
         )
-    return finish(run, out=out, quiet=quiet, json_=json_, strict=strict)
+    return finish(run, out, output, strict=strict)
 
 
-def finish(
-    run: ScoreRun, *, out: Path | None, quiet: bool, json_: bool, strict: bool = False
-) -> int:
+def finish(run: ScoreRun, out: Path | None, output: options.Output, *, strict: bool = False) -> int:
     """Print a run and return the exit code."""
-    if json_ or quiet:
-        show(run.summary, (), quiet=quiet, json_=json_)
-    else:
+    if output.in_words:
         print_run(run, out)
+    else:
+        output.show(run.summary)
     failed = len(run.failures)
     if not run.n_scored:
         typer.echo(f"error: none of the {failed} images could be read: {_first(run)}", err=True)
@@ -187,8 +168,8 @@ def _ranking(summary: Summary) -> Table:
     ranked = sorted(summary["folders"], key=lambda entry: entry["rank"] or sys.maxsize)
     for entry in [*([reference] if reference else []), *ranked]:
         is_photos = entry is reference
-        row = [_rank(entry)] if several else []
-        row += [entry["folder"] + ("\nphotographs" if is_photos else ""), _count(entry)]
+        rank = "" if entry.get("rank") is None else rank_range(entry)
+        row = [*([rank] if several else []), _folder(entry, reference), _count(entry)]
         row += [figure(entry["realism"]), figure(entry["escape_rate"])]
         row += [figure(entry["detectors"][name]) for name in names]
         if reference:
@@ -220,7 +201,7 @@ def _verdicts(summary: Mapping[str, Any]) -> Table:
     reference = summary["reference"]
     for entry in [*([reference] if reference else []), *summary["folders"]]:
         is_photos = entry is reference
-        row = [entry["folder"] + ("\nphotographs" if is_photos else ""), _count(entry)]
+        row = [_folder(entry, reference), _count(entry)]
         row += [figure((entry["verdicts"] or {}).get(verdict)) for verdict in VERDICTS]
         add_texts(table, row, style="dim" if is_photos else None, end_section=is_photos)
     return table
@@ -241,7 +222,7 @@ def _quality(summary: Summary, measures: list[MeasureUsed]) -> Table:
     reference = summary["reference"]
     for entry in [*([reference] if reference else []), *summary["folders"]]:
         is_photos = entry is reference
-        row = [entry["folder"] + ("\nphotographs" if is_photos else "")]
+        row = [_folder(entry, reference)]
         for one in measures:
             value = entry["quality"][one["name"]]
             row += [figure(value), str(value["n"])]
@@ -274,11 +255,8 @@ def _distances(record: Distances) -> Table:
     return table
 
 
-def _rank(entry: Mapping[str, Any]) -> str:
-    if entry.get("rank") is None:
-        return ""
-    low, high = entry["rank_low"], entry["rank_high"]
-    return str(low) if low == high else f"{low}–{high}"
+def _folder(entry: Mapping[str, Any], reference: Mapping[str, Any] | None) -> str:
+    return str(entry["folder"]) + ("\nphotographs" if entry is reference else "")
 
 
 def _count(entry: Mapping[str, Any]) -> str:
@@ -288,7 +266,6 @@ def _count(entry: Mapping[str, Any]) -> str:
 
 
 def _print_failures(run: ScoreRun, console: Console, limit: int = 10) -> None:
-
     failures = run.failures
     for _, row in failures.head(limit).iterrows():
         line = f"Unreadable: {row['folder']}/{row['image']}: {row['reason']}"
@@ -298,24 +275,25 @@ def _print_failures(run: ScoreRun, console: Console, limit: int = 10) -> None:
 
 
 def demo(
+    *,
     out: Annotated[Path, options.out("Receives the pictures and the run.", "DIR")] = Path(
         "realbench-demo"
     ),
-    quiet: options.Quiet = False,
-    json_: options.Json = False,
+    output: options.Output,
 ) -> int:
     """Score sample photographs against rendered pictures: no data, no download needed."""
     from realbench.demo import make_demo_folders
+    from realbench.runs.files import check_folder
     from realbench.scoring.run import score
 
+    check_folder(out)
     photographs, renders = make_demo_folders(out)
-    shown = not quiet and not json_
-    if shown:
+    if output.in_words:
         typer.echo(
             "Two sample photographs (scikit-learn) against six pictures rendered "
             "just now: it shows how a run looks. The detectors know such renders from their "
             "training, and these are far too few images to conclude from."
         )
-    with scoring_bar(shown=shown) as progress:
+    with scoring_bar(shown=output.in_words) as progress:
         run = score(renders, reference=photographs, out=out / "run", progress=progress)
-    return finish(run, out=out / "run", quiet=quiet, json_=json_)
+    return finish(run, out / "run", output)

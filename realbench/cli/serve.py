@@ -112,11 +112,7 @@ def serve(
 
 
 def _read(file: Path) -> RewardConfig:
-    """Return the ``[reward]`` table of a TOML file; the file's other tables are not looked at.
-
-    Raises:
-        UsageError: it cannot be read, has no such table, or the table has a mistake.
-    """
+    """Return the ``[reward]`` table of a TOML file; the file's other tables are not looked at."""
     from realbench.config.config_files import check_config, read_toml
     from realbench.reward.config import RewardConfig
 

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
-
-import typer
 
 from realbench.text import printable
 
@@ -20,6 +17,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
     from rich.table import Column, Table
 
+    from realbench.cli.options import Output
     from realbench.detection.cards import NetworkCard
 
 P = TypeVar("P")
@@ -82,7 +80,6 @@ def _natural(column: Column) -> int:
 
 
 def _width(columns: Sequence[int]) -> int:
-    """Return how wide a table of these columns is: a space beside each."""
     return sum(columns) + len(columns) + 1
 
 
@@ -187,17 +184,6 @@ def progress_bar(
         yield None if bar is None else partial(draw, bar)
 
 
-def show(
-    found: Any, lines: Iterable[str], *, quiet: bool, json_: bool, indent: int | None = None
-) -> None:
-    """Print what a command found: as JSON, in lines, or not at all."""
-    if json_:
-        typer.echo(json.dumps(found, indent=indent))
-    elif not quiet:
-        for line in lines:
-            typer.echo(line)
-
-
 def figures_table(caption: str) -> Table:
     """Return an empty table for texts and figures, which ``caption`` explains."""
     from rich import box
@@ -213,7 +199,7 @@ def add_texts(table: Table, cells: Iterable[str], **settings: Any) -> None:
     table.add_row(*map(Text, cells), **settings)
 
 
-def show_card(card: NetworkCard, file: Path, *, json_: bool) -> None:
+def show_card(card: NetworkCard, file: Path, output: Output) -> None:
     """Print the file of a card, and its fingerprint or what is missing."""
     missing = card.whats_missing()
     fingerprint = None if missing else card.fingerprint
@@ -224,4 +210,4 @@ def show_card(card: NetworkCard, file: Path, *, json_: bool) -> None:
         "folder": printable(card.path),
     }
     lines = [file.read_text(encoding="utf-8").rstrip(), f"\n# {state}\n# in {record['folder']}"]
-    show(record, lines, quiet=False, json_=json_)
+    output.show(record, lines)

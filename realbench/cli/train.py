@@ -9,6 +9,7 @@ import sys
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,7 +18,7 @@ import typer
 from realbench.cli import options
 from realbench.cli.program import Program, add_version
 from realbench.cli.program import run as run_command
-from realbench.cli.terminal import StageBar, progress_bar, show
+from realbench.cli.terminal import StageBar, progress_bar
 from realbench.errors import RealBenchError
 from realbench.report import wording
 from realbench.runs.folder import install_command
@@ -28,27 +29,42 @@ if TYPE_CHECKING:
     from realbench.train.prompt.run import PromptTrainResult
     from realbench.train.run import Progress
 
-Out = Annotated[Path | None, options.out("The run's folder; goes on there. (default: CONFIG-run)")]
-ConfigName = Annotated[
-    str,
-    typer.Option(
-        "--config", metavar="FILE|NAME", help="A TOML file, or one of: realgen-train configs"
-    ),
-]
-Set = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set", metavar="TABLE.KEY=VALUE", help="Another value than the config's; may be repeated."
-    ),
-]
 _SECONDS_A_LINE = 15.0
 
-Seed = Annotated[int | None, options.seed("Of every random choice. (default: the config's)")]
 
+@dataclass(frozen=True)
+class Training:
+    """What is trained, and where: a command takes these options as its own."""
 
-def overrides(given: Sequence[str] | None, seed: int | None) -> list[str]:
-    """Return the values of ``--set`` and ``--seed`` as a config takes them."""
-    return [*(given or []), *([f"seed={seed}"] if seed is not None else [])]
+    config: Annotated[
+        str,
+        typer.Option(
+            "--config", metavar="FILE|NAME", help="A TOML file, or one of: realgen-train configs"
+        ),
+    ]
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="TABLE.KEY=VALUE",
+            help="Another value than the config's; may be repeated.",
+        ),
+    ] = None
+    out: Annotated[
+        Path | None, options.out("The run's folder; goes on there. (default: CONFIG-run)")
+    ] = None
+    seed: Annotated[int | None, options.seed("Of every random choice. (default: the config's)")] = (
+        None
+    )
+
+    @property
+    def folder(self) -> Path:
+        return self.out or Path(f"{Path(self.config).stem}-run")
+
+    @property
+    def overrides(self) -> list[str]:
+        """The values of ``--set`` and ``--seed`` as a config takes them."""
+        return [*(self.set_ or []), *([f"seed={self.seed}"] if self.seed is not None else [])]
 
 
 def check_installed(
@@ -66,12 +82,12 @@ def check_installed(
         raise RealBenchError(f"{command} needs {', '.join(missing)}: {install_command('train')}")
 
 
-def training_bar(*, quiet: bool, json_: bool) -> Any:
+def training_bar(output: options.Output) -> Any:
     """Return what yields a callback that shows how far a training is.
 
     It draws a bar with time left on a terminal, and elsewhere writes a line now and then.
     """
-    shown = _is_first_process() and not quiet and not json_
+    shown = _is_first_process() and output.in_words
     if shown and not sys.stderr.isatty():
         return contextlib.nullcontext(_Lines())
     return progress_bar(_draw, shown=shown, stage="loading")
@@ -104,16 +120,13 @@ def _is_first_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def show_training(
-    summary: Mapping[str, Any], lines: Iterable[str], *, quiet: bool, json_: bool
-) -> None:
-    """Print a training's summary, in the first process: as JSON, in lines, or not at all."""
+def show_training(summary: Mapping[str, Any], lines: Iterable[str], output: options.Output) -> None:
+    """Print a training's summary, in the first process."""
     if _is_first_process():
-        show(summary, lines, quiet=quiet, json_=json_, indent=1)
+        output.show(summary, lines, indent=1)
 
 
 def _figure(summary: Mapping[str, Any], name: str) -> str:
-    """Format a figure of a training's summary, such as ``reward_start``, with its interval."""
     low, high = summary[f"{name}_interval"]
     return wording.figure({"estimate": summary[name], "low": low, "high": high}, 3, inline=True)
 
@@ -130,12 +143,9 @@ _NEEDED = ("trl", "peft", "datasets", "accelerate", "diffusers", "filelock")
 
 @app.command("prompt")
 def prompt(
-    config: ConfigName,
-    set_: Set = None,
-    out: Out = None,
-    seed: Seed = None,
-    quiet: options.Quiet = False,
-    json_: options.Json = False,
+    *,
+    training: Training,
+    output: options.Output,
 ) -> None:
     """Train a language model to rewrite prompts, by GRPO on the images of its rewrites.
 
@@ -144,16 +154,16 @@ def prompt(
     """
     from realbench.train.prompt.config import load_config
 
-    if quiet or json_:
+    if not output.in_words:
         warnings.simplefilter("ignore")
-    settings = load_config(config, overrides(set_, seed))
+    settings = load_config(training.config, training.overrides)
     check_installed(_NEEDED, command="realgen-train prompt")
     from realbench.train.prompt.run import train
 
-    with training_bar(quiet=quiet, json_=json_) as progress:
-        result = train(settings, out=out or Path(f"{Path(config).stem}-run"), progress=progress)
+    with training_bar(output) as progress:
+        result = train(settings, out=training.folder, progress=progress)
     lines = _rewriter_lines(result, has_images=settings.pipeline is not None)
-    show_training(result.summary, lines, quiet=quiet, json_=json_)
+    show_training(result.summary, lines, output)
 
 
 def _rewriter_lines(result: PromptTrainResult, *, has_images: bool) -> Iterator[str]:
@@ -178,13 +188,13 @@ def _rewriter_lines(result: PromptTrainResult, *, has_images: bool) -> Iterator[
 
 @app.command("demo")
 def demo(
+    *,
     out: Annotated[Path, options.out("The run's folder; goes on there.")] = Path("realgen-demo"),
     seed: Annotated[int, options.seed("Of every random choice.")] = 0,
     iterations: Annotated[
         int | None, typer.Option(min=1, help="Fewer or more than the config's.")
     ] = None,
-    quiet: options.Quiet = False,
-    json_: options.Json = False,
+    output: options.Output,
 ) -> None:
     """Improve a small text-to-image model by Flow-GRPO, on a CPU in minutes.
 
@@ -192,13 +202,13 @@ def demo(
     nothing is downloaded.
     """
     check_installed()
-    if quiet or json_:
+    if not output.in_words:
         warnings.simplefilter("ignore")
     from realbench.train.demo.run import run_demo
 
-    with training_bar(quiet=quiet, json_=json_) as progress:
+    with training_bar(output) as progress:
         summary = run_demo(out, seed=seed, iterations=iterations, progress=progress)
-    show_training(summary, _demo_lines(summary, out), quiet=quiet, json_=json_)
+    show_training(summary, _demo_lines(summary, out), output)
 
 
 def _demo_lines(summary: dict[str, Any], out: Path) -> Iterator[str]:
@@ -226,18 +236,15 @@ def _demo_lines(summary: dict[str, Any], out: Path) -> Iterator[str]:
 
 @app.command()
 def diffusion(
-    config: ConfigName,
-    set_: Set = None,
+    *,
+    training: Training,
     paired: Annotated[
         Path | None,
         typer.Option(
             metavar="DIR", help="Real images with captions: the reward's detectors train, too."
         ),
     ] = None,
-    out: Out = None,
-    seed: Seed = None,
-    quiet: options.Quiet = False,
-    json_: options.Json = False,
+    output: options.Output,
 ) -> None:
     """Train a flow-matching image model by Flow-GRPO.
 
@@ -246,18 +253,16 @@ def diffusion(
     """
     from realbench.train.config import load_config
 
-    if quiet or json_:
+    if not output.in_words:
         warnings.simplefilter("ignore")
-    values = overrides(set_, seed)
-    if paired is not None:
-        values.append(f"cotraining.paired={str(paired)!r}")
-    settings = load_config(config, values)
+    values = [f"cotraining.paired={str(paired)!r}"] if paired is not None else []
+    settings = load_config(training.config, [*training.overrides, *values])
     check_installed()
     from realbench.train.diffusion import train
 
-    with training_bar(quiet=quiet, json_=json_) as progress:
-        result = train(settings, out=out or Path(f"{Path(config).stem}-run"), progress=progress)
-    show_training(result.summary, print_result(result), quiet=quiet, json_=json_)
+    with training_bar(output) as progress:
+        result = train(settings, out=training.folder, progress=progress)
+    show_training(result.summary, print_result(result), output)
 
 
 @app.command()

@@ -250,12 +250,7 @@ def _value(text: str) -> Any:
 
 
 def _mistake(error: ValidationError, schema: type[BaseModel], within: Sequence[str] = ()) -> str:
-    """Return the first mistake as ``"table.key: what it takes, not what it has"``.
-
-    Args:
-        schema: that the values do not fit.
-        within: tables of the file that the values are in.
-    """
+    """Return the first mistake as ``"table.key: what it takes, not what it has"``."""
     first = error.errors()[0]
     keys, table = _walk(schema, first["loc"])
     place = ".".join((*within, *keys))

@@ -13,6 +13,21 @@ from realbench.leaderboard.schema import ArenaScores, Entry
 _MIRROR = {"W": "L", "L": "W", "T": "T", "-": "-"}
 
 
+def coverage_problems(
+    board: Board, prompts: set[str], least: int, what: str, more: str
+) -> Iterator[str]:
+    """Yield what is wrong with the prompts that an entry has: unknown ones, or too few."""
+    unknown = sorted(prompts - set(board.suite.prompts))
+    if unknown:
+        yield (
+            f"{what}: {len(unknown)} prompt ids are not in the suite, such as {unknown[0]!r}: name "
+            "the images after the suite's prompt ids"
+        )
+    known = len(prompts) - len(unknown)
+    if known < least:
+        yield f"{what}: {known} of the suite's prompts, the board asks for {least}: {more}"
+
+
 def arena_problems(board: Board, entry: Entry, is_anchor: bool) -> Iterator[str]:
     """Yield what is wrong with an entry's arena as ``what: what to do``."""
     arena = entry.arena_scoring
@@ -22,16 +37,8 @@ def arena_problems(board: Board, entry: Entry, is_anchor: bool) -> Iterator[str]
     if len(set(arena.prompts)) < len(arena.prompts) or len(arena.images) != len(arena.prompts):
         yield f"arena: prompts come twice, or not each has one image: {WRITE_AGAIN}"
         return
-    unknown = sorted(set(arena.prompts) - set(board.suite.prompts))
-    if unknown:
-        yield (
-            f"arena: {len(unknown)} prompt ids are not in the suite, such as {unknown[0]!r}: run "
-            "the arena with the board's suite"
-        )
-    least = board.settings.suite.min_prompts
-    known = len(arena.prompts) - len(unknown)
-    if known < least and not is_anchor:
-        yield f"arena: {known} of the suite's prompts, the board asks for {least}: compare more"
+    least = 0 if is_anchor else board.settings.suite.min_prompts
+    yield from coverage_problems(board, set(arena.prompts), least, "arena", "compare more")
     if any(len(letters) != len(arena.prompts) for letters in arena.opponents.values()):
         yield f"arena: opponents need a letter for each prompt: {WRITE_AGAIN}"
         return
@@ -66,7 +73,7 @@ def _judge_problems(board: Board, arena: ArenaScores) -> Iterator[str]:
 
 
 def _count_problems(board: Board, arena: ArenaScores) -> Iterator[str]:
-    counts = letters_of(arena)
+    counts = letters_of(arena.opponents)
     for key, letter in (("wins", "W"), ("ties", "T"), ("losses", "L")):
         stated = getattr(arena, key)
         if stated != counts[letter]:

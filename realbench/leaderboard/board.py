@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints, ValidationError, model_validator
+from pydantic import Field, StringConstraints, model_validator
 
-from realbench.config.config_files import first_problem, read_toml
+from realbench.config.config_files import check_config, read_toml
 from realbench.errors import RealBenchError, UsageError
 from realbench.leaderboard.names import slug
 from realbench.leaderboard.schema import Fused, Key, Name, Sha256, Strict, Text
@@ -112,6 +113,7 @@ class Settings(Strict):
         return self
 
 
+@dataclass
 class Board:
     """A board's folder and its settings.
 
@@ -120,9 +122,8 @@ class Board:
         settings: what its ``board.toml`` says.
     """
 
-    def __init__(self, path: Path, settings: Settings) -> None:
-        self.path = path
-        self.settings = settings
+    path: Path
+    settings: Settings
 
     @cached_property
     def suite(self) -> Suite:
@@ -143,11 +144,6 @@ class Board:
         return suite
 
     @property
-    def categories(self) -> list[str]:
-        """The suite's categories, in its order."""
-        return list(self.suite.categories)
-
-    @property
     def anchor_slugs(self) -> dict[str, BoardAnchor]:
         """The anchors by their files' names."""
         return {slug(anchor.name): anchor for anchor in self.settings.anchors}
@@ -166,10 +162,5 @@ def load_board(folder: str | Path) -> Board:
             f"{printable(path)} has no {BOARD_FILE}: name a board's folder, such as "
             "leaderboards/core"
         )
-    fields = read_toml(file, "board")
-    try:
-        settings = Settings.model_validate(fields)
-    except ValidationError as error:
-        problem = first_problem(error, "the board")
-        raise UsageError(f"{printable(file)}: {problem}: correct it") from error
+    settings = check_config(Settings, read_toml(file, "board"), printable(file))
     return Board(path, settings)

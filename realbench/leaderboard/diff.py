@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Literal
 
 from pydantic import Field
@@ -10,7 +10,8 @@ from pydantic import Field
 from realbench.leaderboard.figures import code
 from realbench.leaderboard.schema import Estimate, Name, Strict, Text
 from realbench.leaderboard.standings import Row, Standings
-from realbench.leaderboard.tables import span_text, title_of, value_text
+from realbench.leaderboard.tables import ranks_text, span_text, title_of, value_text
+from realbench.report.wording import count
 from realbench.text import printable
 
 _ARROW = " → "
@@ -48,8 +49,8 @@ class BoardDiff(Strict):
 def diff_boards(before: Standings | None, after: Standings) -> BoardDiff:
     """Compare two states of a board; ``before`` is None for a new one."""
     by = after.board.settings.rank_by
-    old = _by_slug(before)
-    new = _by_slug(after)
+    old = {row.slug: row for row in before.rows} if before else {}
+    new = {row.slug: row for row in after.rows}
     changes = []
     for key in [*new, *(key for key in old if key not in new)]:
         was, is_ = _place(old.get(key), by), _place(new.get(key), by)
@@ -74,10 +75,6 @@ def _only_more(was: Place | None, is_: Place | None, more: int) -> bool:
     return same and is_.rank_high - was.rank_high == more
 
 
-def _by_slug(standings: Standings | None) -> Mapping[str, Row]:
-    return {row.slug: row for row in standings.rows} if standings else {}
-
-
 def _place(row: Row | None, by: str) -> Place | None:
     if row is None or row.rank is None or row.rank_high is None or by not in row.values:
         return None
@@ -88,7 +85,7 @@ def diff_text(diff: BoardDiff) -> str:
     """Return the changes for a terminal, a line each."""
     board = printable(diff.board)
     if not diff.changes:
-        return f"{board}: nothing changed ({_models(diff.n_after)})"
+        return f"{board}: nothing changed ({count(diff.n_after, 'model')})"
     head = f"{board}: {_summary(diff)}"
     lines = [f"  {_what(one)}{one.model}: {_words(one, diff.rank_by)}" for one in diff.changes]
     return "\n".join([head, *lines])
@@ -98,7 +95,7 @@ def diff_markdown(diff: BoardDiff) -> str:
     """Return the changes as Markdown for a pull request's comment."""
     parts = [f"### {code(diff.board)}"]
     if not diff.changes:
-        return f"{parts[0]}\n\nNothing changes in the table ({_models(diff.n_after)})."
+        return f"{parts[0]}\n\nNothing changes in the table ({count(diff.n_after, 'model')})."
     parts.append(f"{_summary(diff).capitalize()}.")
     title = title_of(diff.rank_by)
     lines = [f"| | Model | Rank | {title} | 95 % interval |", "| :-- | :-- | --: | --: | --: |"]
@@ -107,7 +104,7 @@ def diff_markdown(diff: BoardDiff) -> str:
         cells = [
             _what(one).rstrip(": ").strip(),
             code(one.model),
-            _pair(one, _ranks),
+            _pair(one, ranks_text),
             _pair(one, lambda place: value_text(diff.rank_by, place.value)),
             span_text(diff.rank_by, shown.value) if shown else "",
         ]
@@ -122,11 +119,7 @@ def _summary(diff: BoardDiff) -> str:
     moved = len(diff.changes) - new - gone
     counts = [(new, "new"), (gone, "removed"), (moved, "changed in rank or score")]
     said = ", ".join(f"{n} {word}" for n, word in counts if n)
-    return f"{said}; {_models(diff.n_before)} before, {diff.n_after} after"
-
-
-def _models(n: int) -> str:
-    return f"{n} model" if n == 1 else f"{n} models"
+    return f"{said}; {count(diff.n_before, 'model')} before, {diff.n_after} after"
 
 
 def _what(change: Change) -> str:
@@ -135,18 +128,13 @@ def _what(change: Change) -> str:
     return "removed: " if change.after is None else ""
 
 
-def _ranks(place: Place) -> str:
-    same = place.rank == place.rank_high
-    return f"{place.rank}" if same else f"{place.rank}–{place.rank_high}"
-
-
 def _pair(change: Change, show: Callable[[Place], str]) -> str:
     each = [show(place) for place in (change.before, change.after) if place is not None]
     return each[0] if len(set(each)) == 1 else _ARROW.join(each)
 
 
 def _words(change: Change, by: str) -> str:
-    rank = _pair(change, _ranks)
+    rank = _pair(change, ranks_text)
     value = _pair(change, lambda place: value_text(by, place.value))
     shown = change.after or change.before
     span = span_text(by, shown.value) if shown else ""

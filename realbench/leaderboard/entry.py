@@ -14,7 +14,7 @@ from typing_extensions import TypeIs
 
 from realbench.arena.records import ArenaManifest, JudgeUsed
 from realbench.arena.records import read_manifest as read_arena
-from realbench.config.config_files import as_toml
+from realbench.config.config_files import as_toml, first_problem
 from realbench.errors import RealBenchError, UsageError
 from realbench.leaderboard.board import ANCHORS, BOARD_FILE, RESULTS, Board, load_board
 from realbench.leaderboard.figures import detector_figures, letters_of, win_rate
@@ -27,7 +27,6 @@ from realbench.leaderboard.schema import (
     DetectorUsed,
     Entry,
     EntryError,
-    Estimate,
     Fused,
     ImageScore,
     SuiteUsed,
@@ -36,6 +35,7 @@ from realbench.leaderboard.schema import (
 )
 from realbench.prompt_records import export_prompts
 from realbench.prompts import Suite, list_suites, load_suite
+from realbench.runs.files import make_folder, write_atomically
 from realbench.runs.folder import MANIFEST_FILE, read_json
 from realbench.scoring import records
 from realbench.scoring.records import AGAIN, TABLE_FILE, ScoreManifest, read_summary, read_table
@@ -94,7 +94,6 @@ def parse_meta(pairs: Sequence[str]) -> tuple[dict[str, str], dict[str, str | in
 
 
 def _number(text: str) -> str | int | float:
-    """Turn a text into the number it is; how it was made has numbers and words."""
     try:
         return int(text) if text.lstrip("-").isdecimal() and text.isascii() else float(text)
     except ValueError:
@@ -113,6 +112,7 @@ def make_entry(runs: Sequence[Path], board: Board, description: Description) -> 
     """
     parts: dict[str, Any] = {}
     versions: dict[str, str] = {}
+    anchor = board.anchor_slugs.get(slug(description.model["name"]))
     for run in runs:
         manifest = read_run(run)
         check_suite(run, manifest, board.suite)
@@ -122,7 +122,7 @@ def make_entry(runs: Sequence[Path], board: Board, description: Description) -> 
             parts["arena_scoring"] = _arena_scores(run, manifest, board, description)
         elif "detector_scoring" not in parts:
             parts["detector_scoring"] = _detector_scores(run, manifest, board, description)
-        elif _mixes_sets(board, description):
+        elif description.is_anchor and anchor is not None and anchor.cross_fit:
             more = _detector_scores(run, manifest, board, description)
             parts["detector_scoring"] = _joined(parts["detector_scoring"], more, run, board)
             continue
@@ -159,8 +159,6 @@ def write_entry(entry: Entry, path: Path) -> None:
     Raises:
         RealBenchError: it cannot be written.
     """
-    from realbench.runs.files import make_folder, write_atomically
-
     make_folder(path.parent)
     write_atomically(path, entry_bytes(entry))
 
@@ -205,31 +203,29 @@ def check_suite(run: Path, manifest: ScoreManifest | ArenaManifest, suite: Suite
 
 def template_of(judge: JudgeUsed) -> str | None:
     """Return the SHA-256 of a judge's template, None where it has none."""
-    about: dict[str, Any] = {**judge}
-    return (about.get("template") or {}).get("sha256")
+    template: Any = judge.get("template")
+    return (template or {}).get("sha256")
 
 
 def _detector_scores(
     run: Path, manifest: ScoreManifest, board: Board, description: Description
 ) -> DetectorScores:
     table = read_table(run)
-    used = []
-    for one in manifest["detectors"]:
-        if one["name"] not in table:
+    names = [one["name"] for one in manifest["detectors"]]
+    for name in names:
+        if name not in table:
             raise RealBenchError(
-                f"{printable(run / TABLE_FILE)} is damaged (no column {printable(one['name'])}): "
-                f"{AGAIN}"
+                f"{printable(run / TABLE_FILE)} is damaged (no column {printable(name)}): {AGAIN}"
             )
-        fused = one.get("fused")
-        used.append(
-            DetectorUsed(
-                name=one["name"],
-                level=one["level"],
-                fingerprint=one["fingerprint"],
-                fused=None if fused is None else Fused(**fused),
-            )
+    used = [
+        DetectorUsed(
+            name=one["name"],
+            level=one["level"],
+            fingerprint=one["fingerprint"],
+            fused=Fused(**fused) if (fused := one.get("fused")) else None,
         )
-    names = [one.name for one in used]
+        for one in manifest["detectors"]
+    ]
     own_name = _own_name(list(dict.fromkeys(table["folder"])), run, description)
     own = table[table["folder"] == own_name]
     # Runs of version 0.1.0 have a row for each copy of a picture.
@@ -244,15 +240,10 @@ def _detector_scores(
     if not images:
         raise RealBenchError(f"{printable(run / TABLE_FILE)}: no image of the model has a score")
     images.sort()
-    figures: dict[str, Any] = detector_figures(
-        images, names, _categories(board, description), board.settings.seed
-    )
+    prompts = {} if description.is_anchor else board.suite.prompts
+    categories = {key: prompt.category for key, prompt in prompts.items()}
+    figures: dict[str, Any] = detector_figures(images, names, categories, board.settings.seed)
     return DetectorScores(detectors=used, n_failed=failed, images=images, **figures)
-
-
-def _mixes_sets(board: Board, description: Description) -> bool:
-    anchor = board.anchor_slugs.get(slug(description.model["name"]))
-    return description.is_anchor and anchor is not None and anchor.cross_fit
 
 
 def _joined(
@@ -286,14 +277,7 @@ def _joined(
     )
 
 
-def _categories(board: Board, description: Description) -> dict[str, str | None]:
-    if description.is_anchor:
-        return {}
-    return {key: prompt.category for key, prompt in board.suite.prompts.items()}
-
-
 def _own_name(names: Sequence[str], run: Path, description: Description) -> str:
-    """Return what the model is called in a run."""
     wanted = description.folder or description.model["name"]
     if wanted in names:
         return wanted
@@ -333,7 +317,10 @@ def _arena_scores(
     if not results:
         raise RealBenchError(f"{printable(run)}: {printable(own)} has no comparison yet")
     prompts = sorted({prompt for scores in results.values() for prompt in scores})
-    known = _names_on_board(board, manifest["reference"]) | dict(description.renamed)
+    photographs = [one.name for one in board.settings.anchors if one.is_photographs]
+    known = dict(description.renamed)
+    if manifest["reference"] is not None and photographs:
+        known.setdefault(manifest["reference"], photographs[0])  # they are the board's
     opponents = {
         known.get(name, name): "".join(
             _LETTERS[scores[prompt]] if prompt in scores else "-" for prompt in prompts
@@ -343,47 +330,27 @@ def _arena_scores(
     if len({*opponents, known.get(own, own)}) <= len(results):
         raise UsageError("--rename gives two contestants one name: give each its own")
     votes_digest = hashlib.sha256("\n".join(sorted(vote.id for vote in votes)).encode())
-    return _with_figures(
-        {
-            "judge": wanted.name,
-            "judge_fingerprint": judge["fingerprint"],
-            "template_sha256": template_of(judge),
-            "run": votes_digest.hexdigest()[:DIGEST],
-            "contestant": known.get(own, own),
-            "prompts": prompts,
-            "images": [digests[own, prompt][:DIGEST] for prompt in prompts],
-            "opponents": opponents,
-        },
-        board.settings.seed,
-    )
-
-
-def _names_on_board(board: Board, reference: str | None) -> dict[str, str]:
-    """An arena's photographs are the board's."""
-    photos = [one.name for one in board.settings.anchors if one.is_photographs]
-    return {reference: photos[0]} if reference is not None and photos else {}
-
-
-def _with_figures(record: dict[str, Any], seed: int) -> ArenaScores:
-    nothing = Estimate(mean=0.0, low=None, high=None, n=0, n_prompts=0)
+    counts = letters_of(opponents)
     try:
-        bare = ArenaScores(**record, wins=0, ties=0, losses=0, win_rate=nothing)
+        return ArenaScores(
+            judge=wanted.name,
+            judge_fingerprint=judge["fingerprint"],
+            template_sha256=template_of(judge),
+            run=votes_digest.hexdigest()[:DIGEST],
+            contestant=known.get(own, own),
+            prompts=prompts,
+            images=[digests[own, prompt][:DIGEST] for prompt in prompts],
+            opponents=opponents,
+            wins=counts["W"],
+            ties=counts["T"],
+            losses=counts["L"],
+            win_rate=win_rate(opponents, prompts, board.settings.seed),
+        )
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        place = ".".join(map(str, first["loc"]))
         raise UsageError(
-            f"the arena cannot be entered: {printable(place)}: {first['msg']} (--rename gives an "
-            "opponent another name)"
+            f"the arena cannot be entered: {first_problem(error, '')} (--rename gives an opponent "
+            "another name)"
         ) from error
-    counts = letters_of(bare)
-    return bare.model_copy(
-        update={
-            "wins": counts["W"],
-            "ties": counts["T"],
-            "losses": counts["L"],
-            "win_rate": win_rate(bare.opponents, bare.prompts, seed),
-        }
-    )
 
 
 _PROMPTS_FILE = "prompts.jsonl"
@@ -406,8 +373,6 @@ def start_board(
         UsageError: there is a board already, or a run or the suite cannot be used.
         RealBenchError: a run is damaged, or a file cannot be written.
     """
-    from realbench.runs.files import make_folder, write_atomically
-
     path = folder / BOARD_FILE
     if path.exists():
         raise UsageError(f"{printable(path)} is there already: edit it, or give another folder")
@@ -425,7 +390,6 @@ def start_board(
 def _settings(
     runs: Sequence[Path], suite: Suite, title: str, min_prompts: int | None, file: str | None
 ) -> str:
-    """Return the text of ``board.toml``."""
     detectors: list[records.DetectorUsed] = []
     judge: dict[str, Any] = {}
     anchors: list[str] = []
@@ -448,17 +412,22 @@ def _settings(
             f"the runs have no image of a prompt of {suite.name}: the stem of an image is its "
             f"prompt's id (such as {next(iter(suite.prompts))}.png)"
         )
-    columns = ["realism", "escape_rate", *(["auc"] if anchors else []), "detectors"]
-    columns = columns if detectors else []
-    columns += ["categories"] if detectors and suite.categories else []
-    columns += ["arena", "win_rate"] if judge else []
+    wanted = {
+        "realism": detectors,
+        "escape_rate": detectors,
+        "auc": detectors and anchors,
+        "detectors": detectors,
+        "categories": detectors and suite.categories,
+        "arena": judge,
+        "win_rate": judge,
+    }
     board: dict[str, Any] = {
         "format": 1,
         "title": title,
         "description": "",
         "limits": [],
         "rank_by": "realism" if detectors else "arena",
-        "columns": columns,
+        "columns": [column for column, has in wanted.items() if has],
         "suite": {
             "name": suite.name,
             "sha256": suite.sha256,
@@ -476,10 +445,8 @@ def _settings(
             }
             for one in detectors
         ]
-    if judge:
-        board["judge"] = judge
-    if anchors:
-        board["anchors"] = [{"name": name} for name in anchors]
+    board |= {"judge": judge} if judge else {}
+    board |= {"anchors": [{"name": name} for name in anchors]} if anchors else {}
     return as_toml(board)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from realbench import stats
 from realbench.detection.ensemble import weights
-from realbench.leaderboard.schema import ArenaScores, DetectorScores, Estimate, Fused, ImageScore
+from realbench.leaderboard.schema import DetectorScores, Estimate, Fused, ImageScore
 from realbench.stats.bootstrap import clustered_wilson, resampled_means
 from realbench.text import visible
 
@@ -78,27 +78,18 @@ def estimate_of(interval: stats.Interval) -> Estimate:
     )
 
 
-def outcomes(opponents: Mapping[str, str], prompts: Sequence[str]) -> list[tuple[str, str, float]]:
-    """Return (opponent, prompt id, score) of every comparison: 1 won, 0.5 tied, 0 lost."""
-    return [
-        (opponent, prompt, SCORE_OF[letter])
-        for opponent, letters in opponents.items()
-        for prompt, letter in zip(prompts, letters, strict=True)
-        if letter != "-"
-    ]
-
-
 def win_rate(opponents: Mapping[str, str], prompts: Sequence[str], seed: int) -> Estimate:
     """Mean score over all comparisons, with Wilson's interval (:func:`stats.bootstrap_share`)."""
-    found = outcomes(opponents, prompts)
-    if not found:
-        return Estimate(mean=0.0, low=None, high=None, n=0, n_prompts=0)
     totals: dict[str, list[float]] = {}
-    for _, prompt, score in found:
-        totals.setdefault(prompt, []).append(score)
+    for letters in opponents.values():
+        for prompt, letter in zip(prompts, letters, strict=True):
+            if letter != "-":
+                totals.setdefault(prompt, []).append(SCORE_OF[letter])
+    if not totals:
+        return Estimate(mean=0.0, low=None, high=None, n=0, n_prompts=0)
     sums = np.array([sum(scores) for scores in totals.values()])
     counts = np.array([float(len(scores)) for scores in totals.values()])
-    mean, n = float(sums.sum() / counts.sum()), len(found)
+    mean, n = float(sums.sum() / counts.sum()), int(counts.sum())
     low = high = float("nan")
     if len(sums) > 1:
         draws = resampled_means(np.random.default_rng(seed), sums, counts, RESAMPLES)
@@ -106,9 +97,9 @@ def win_rate(opponents: Mapping[str, str], prompts: Sequence[str], seed: int) ->
     return estimate_of(stats.Interval(mean, low, high, n, len(sums)))
 
 
-def letters_of(arena: ArenaScores) -> dict[str, int]:
+def letters_of(opponents: Mapping[str, str]) -> dict[str, int]:
     """How many comparisons were won (W), tied (T) and lost (L)."""
-    joined = "".join(arena.opponents.values())
+    joined = "".join(opponents.values())
     return {letter: joined.count(letter) for letter in SCORE_OF}
 
 
@@ -172,18 +163,16 @@ def markdown(text: str) -> str:
     CommonMark takes character references for text, never for structure (section 2.5 of its
     specification); that holds inside table cells, too.
     """
-    shown = _visible(text)
+    shown = _one_line(text)
     # Addresses become links without any syntax, and so do mentions in an issue's comment.
     return "".join(
         one
-        if one != "_" and (_PLAIN_MARKDOWN.match(one) or one == ".") and not _links(shown, n)
+        if one != "_"
+        and (_PLAIN_MARKDOWN.match(one) or one == ".")
+        and not (one == "." and shown[max(0, n - 3) : n].lower() == "www")
         else f"&#{ord(one)};"
         for n, one in enumerate(shown)
     )
-
-
-def _links(text: str, position: int) -> bool:
-    return text[position] == "." and text[max(0, position - 3) : position].lower() == "www"
 
 
 def code(text: str) -> str:
@@ -193,8 +182,8 @@ def code(text: str) -> str:
 
 def latex(text: str) -> str:
     """Return a text for LaTeX: every special character is spelled by a command."""
-    return "".join(_LATEX.get(one, one) for one in _visible(text))
+    return "".join(_LATEX.get(one, one) for one in _one_line(text))
 
 
-def _visible(text: str) -> str:
+def _one_line(text: str) -> str:
     return re.sub(r"\s+", " ", visible(text))

@@ -5,12 +5,13 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup, escape
+from PIL import Image
 
 from realbench.images import EXTENSIONS, thumbnail_jpeg
 from realbench.leaderboard.board import SAMPLES, Board, load_board
@@ -90,20 +91,15 @@ def headline(standings: Standings) -> str:
 
 
 def _axis(standings: Standings, main: str) -> plots.Axis:
-    rows = [*standings.anchors, *standings.rows]
     values = [
         bound
-        for row in rows
+        for row in (*standings.anchors, *standings.rows)
         if (value := row.values.get(main))
         for bound in (value.mean, value.low, value.high)
     ]
     if main == "realism":
         return plots.fitted_axis(values)
-    known = [one for one in values if one is not None] or [1000.0]
-    step = next((s for s in (50, 100, 200, 500) if (max(known) - min(known)) / s <= 5), 1000)
-    first, last = int(min(known) // step), int(-(-max(known) // step))
-    ticks = tuple(float(n * step) for n in range(first, max(last, first + 1) + 1))
-    return plots.Axis(ticks[0], ticks[-1], ticks)
+    return plots.round_axis(values)
 
 
 def _drawing(row: Row, main: str, axis: plots.Axis) -> Markup:
@@ -137,7 +133,7 @@ def small_interval(value: Any) -> Markup:
     ).format(bar, at[0])
 
 
-def load_samples(board: Path, slug: str) -> list[Mapping[str, Any]]:
+def load_samples(board: Path, slug: str) -> list[dict[str, Any]]:
     """Return the first images of ``samples/<slug>``, small, as data that a page can hold.
 
     They are decoded and encoded again, so that nothing of a file but its picture gets into the
@@ -150,17 +146,13 @@ def load_samples(board: Path, slug: str) -> list[Mapping[str, Any]]:
     if not folder.is_dir():
         return []
     paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in EXTENSIONS)
-    return [_sample(path) for path in paths[:SAMPLES_SHOWN]]
-
-
-def _sample(path: Path) -> Mapping[str, Any]:
-    from PIL import Image
-
-    jpeg = thumbnail_jpeg(path, _SAMPLE_SIDE)
-    with Image.open(io.BytesIO(jpeg)) as picture:
-        width, height = picture.size
-    source = f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"
-    return {"source": source, "width": width, "height": height, "id": path.stem}
+    samples = []
+    for path in paths[:SAMPLES_SHOWN]:
+        with Image.open(io.BytesIO(jpeg := thumbnail_jpeg(path, _SAMPLE_SIDE))) as picture:
+            width, height = picture.size
+        source = f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"
+        samples.append({"source": source, "width": width, "height": height, "id": path.stem})
+    return samples
 
 
 def _policy(css: str, script: str) -> str:

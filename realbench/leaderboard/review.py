@@ -7,11 +7,12 @@ have no effect.
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import tempfile
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -75,7 +76,11 @@ def review_request(
         RealBenchError: a board of the base cannot be used.
     """
     base, head = (_revision(repository, one) for one in (base, head))
-    start = _common_ancestor(repository, base, head)
+    strangers = (
+        f"{printable(repository)} does not have the common history of the two revisions: fetch it "
+        "whole, and start the request from the base"
+    )
+    start = _found(repository, strangers, "merge-base", base, head)
     changed = _changes(repository, start, head)
     violations = [] if allow_changes else [line for one in changed if (line := _confined(one))]
     if not changed:
@@ -106,8 +111,7 @@ def review_markdown(review: Review) -> str:
     """Return a review as Markdown for a pull request's comment."""
     parts = [MARK]
     if review.violations:
-        parts.append("## Leaderboard: not yet")
-        parts.append("Each line says what is wrong and what to do:")
+        parts += ["## Leaderboard: not yet", "Each line says what is wrong and what to do:"]
         lines = [f"- {code(_cut(line))}" for line in review.violations[:_SHOWN]]
         if len(review.violations) > _SHOWN:
             lines.append(f"- and {len(review.violations) - _SHOWN} more")
@@ -157,30 +161,26 @@ def _review_board(
 ) -> tuple[list[str], BoardDiff | None]:
     """Verify a board of the base with the request's files in it; tell what changes."""
     with tempfile.TemporaryDirectory(prefix="realbench-review-") as temporary:
-        folders = {"before": Path(temporary, "before"), "after": Path(temporary, "after")}
-        for folder in folders.values():
+        old, new = Path(temporary, "before"), Path(temporary, "after")
+        for folder in (old, new):
             _export(repository, base, f"{ROOT}/{name}", folder)
-        large = _apply(repository, files, f"{ROOT}/{name}", folders["after"])
+        large = _apply(repository, files, f"{ROOT}/{name}", new)
         if large:
             return large, None
-        if not (folders["after"] / BOARD_FILE).is_file():
+        if not (new / BOARD_FILE).is_file():
             return [f"{ROOT}/{name}: no such board: add the entry to one that there is"], None
-        after = verify_board(load_board(folders["after"]))
-        if not (folders["before"] / BOARD_FILE).is_file():
-            new = [f"{ROOT}/{name}/{line}" for line in after.violations]
-            return new, None if new else diff_boards(None, rank_board(after))
-        before = verify_board(load_board(folders["before"]))
-        # What is wrong with the base's own entries is not this request's to mend.
-        new = [
-            f"{ROOT}/{name}/{line}" for line in after.violations if line not in before.violations
-        ]
-        if new or after.violations:
-            return new, None
-        return [], diff_boards(None if before.violations else rank_board(before), rank_board(after))
+        after = verify_board(load_board(new))
+        before = verify_board(load_board(old)) if (old / BOARD_FILE).is_file() else None
+        if after.violations:
+            # What is wrong with the base's own entries is not this request's to mend.
+            known = before.violations if before else []
+            lines = [line for line in after.violations if line not in known]
+            return [f"{ROOT}/{name}/{line}" for line in lines], None
+        was = None if before is None or before.violations else rank_board(before)
+        return [], diff_boards(was, rank_board(after))
 
 
 def _apply(repository: Path, files: Sequence[_Changed], folder: str, board: Path) -> list[str]:
-    """Put the request's files into a board's folder; return those that are too large."""
     problems = []
     for one in files:
         path = board / PurePosixPath(one.path).relative_to(folder)
@@ -214,19 +214,8 @@ def _export(repository: Path, revision: str, folder: str, out: Path) -> None:
 
 
 def _changes(repository: Path, start: str, head: str) -> list[_Changed]:
-    raw = _git(
-        repository,
-        "diff-tree",
-        "-r",
-        "-z",
-        "--raw",
-        "--no-renames",
-        "--no-ext-diff",
-        "--no-textconv",
-        "--full-index",
-        start,
-        head,
-    )
+    how = ["-r", "-z", "--raw", "--no-renames", "--no-ext-diff", "--no-textconv", "--full-index"]
+    raw = _git(repository, "diff-tree", *how, start, head)
     parts = raw.split(b"\0")
     found = []
     for about, name in zip(parts[::2], parts[1::2], strict=False):
@@ -236,42 +225,31 @@ def _changes(repository: Path, start: str, head: str) -> list[_Changed]:
 
 
 def _revision(repository: Path, name: str) -> str:
+    missing = (
+        f"{printable(repository)} has no revision {printable(name)}: name a branch or commit of "
+        "that repository"
+    )
     if name.startswith("-"):
-        raise UsageError(f"{printable(name)} is no revision")
-    try:
-        found = _git(repository, "rev-parse", "--verify", "--quiet", f"{name}^{{commit}}")
-    except RealBenchError as error:
-        raise UsageError(
-            f"{printable(repository)} has no revision {printable(name)}: name a branch or commit "
-            "of that repository"
-        ) from error
-    return found.decode().strip()
+        raise UsageError(missing)
+    return _found(repository, missing, "rev-parse", "--verify", "--quiet", f"{name}^{{commit}}")
 
 
-def _common_ancestor(repository: Path, base: str, head: str) -> str:
+def _found(repository: Path, missing: str, *arguments: str) -> str:
     try:
-        return _git(repository, "merge-base", base, head).decode().strip()
+        return _git(repository, *arguments).decode().strip()
     except RealBenchError as error:
-        raise UsageError(
-            f"{printable(repository)} does not have the common history of the two revisions: "
-            "fetch it whole, and start the request from the base"
-        ) from error
+        raise UsageError(missing) from error
 
 
 def _git(repository: Path, *arguments: str) -> bytes:
     """Run git; of the repository's settings none that runs a program plays a part."""
     command = ["git", "-C", str(repository), "--no-pager", *arguments]
+    quiet = {"GIT_TERMINAL_PROMPT": "0", "GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"}
     try:
-        done = subprocess.run(command, capture_output=True, check=False, env=_environment())
+        done = subprocess.run(command, capture_output=True, check=False, env=os.environ | quiet)
     except FileNotFoundError as error:
         raise RealBenchError("git is missing: install it") from error
     if done.returncode:
         said = printable(done.stderr.decode("utf-8", "replace").strip().split("\n")[0])
         raise RealBenchError(f"git {arguments[0]} failed in {printable(repository)}: {said}")
     return done.stdout
-
-
-def _environment() -> Mapping[str, str]:
-    import os
-
-    return os.environ | {"GIT_TERMINAL_PROMPT": "0", "GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"}

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -191,11 +190,6 @@ class Entry(Strict):
         return self
 
 
-Migration = Callable[[dict[str, Any]], dict[str, Any]]
-MIGRATIONS: dict[int, Migration] = {}
-"""By format: turns an entry of it into one of the next. Formats before the first have none."""
-
-
 class EntryError(ValueError):
     """What is wrong with an entry's file, as ``what: what to do`` each."""
 
@@ -204,36 +198,24 @@ class EntryError(ValueError):
         self.problems = problems
 
 
-def parse_entry(data: bytes, migrations: Mapping[int, Migration] = MIGRATIONS) -> Entry:
-    """Read an entry of this or an older format.
+def parse_entry(data: bytes) -> Entry:
+    """Read an entry.
 
     Raises:
-        EntryError: it is none.
+        EntryError: it is none, or of another format than this version's.
     """
-    record = migrate(_load(data), migrations)
+    record = _load(data)
+    found = record.get("format")
+    if not isinstance(found, int) or isinstance(found, bool):
+        raise EntryError([f"format is no number: write the file with add (format {FORMAT})"])
+    if found != FORMAT:
+        raise EntryError(
+            [f"format {found} cannot be read by this version (format {FORMAT}): write it anew"]
+        )
     try:
         return Entry.model_validate_json(json.dumps(record))
     except ValidationError as error:
         raise EntryError(_problems(error)) from error
-
-
-def migrate(record: dict[str, Any], migrations: Mapping[int, Migration]) -> dict[str, Any]:
-    """Bring an entry to the current format, step by step.
-
-    Raises:
-        EntryError: its format is none, is newer, or has no way from it.
-    """
-    while (found := record.get("format")) != FORMAT or isinstance(found, bool):
-        if not isinstance(found, int) or isinstance(found, bool):
-            raise EntryError([f"format is no number: write the file with add (format {FORMAT})"])
-        if found > FORMAT or found not in migrations:
-            raise EntryError(
-                [f"format {found} cannot be read by this version (format {FORMAT}): write it anew"]
-            )
-        record = migrations[found](dict(record))
-        if record.get("format") != found + 1:
-            raise ValueError(f"the migration from format {found} must end in {found + 1}")
-    return record
 
 
 def _load(data: bytes) -> dict[str, Any]:

@@ -11,13 +11,12 @@ import numpy as np
 
 from realbench import stats
 from realbench.arena import bradley_terry
-from realbench.arena.records import RatedPair
 from realbench.arena.tally import FloatArray, Tally, tally
 from realbench.arena.votes import Comparison
 from realbench.leaderboard.arena_checks import told_results
 from realbench.leaderboard.board import Board
 from realbench.leaderboard.figures import SCORE_OF, estimate_of
-from realbench.leaderboard.schema import DetectorScores, DetectorUsed, Entry, Estimate
+from realbench.leaderboard.schema import DetectorScores, Entry, Estimate
 from realbench.leaderboard.verify import Verified
 from realbench.stats.bootstrap import draw_weights
 
@@ -187,19 +186,22 @@ def rank_board(verified: Verified) -> Standings:
     board = verified.board
     by = board.settings.rank_by
     comparisons = _comparisons(verified)
-    arena = _arena(comparisons, board.settings.seed)
+    ratings, apart = _arena(comparisons, board.settings.seed)
     values = {
-        key: _values(board, entry, verified.anchors) | arena.values.get(key, {})
+        key: _values(board, entry, verified.anchors)
         for key, entry in {**verified.anchors, **verified.entries}.items()
     }
+    for key, rating in ratings.items():
+        values[key]["arena"] = rating
     keys = [key for key in verified.entries if by in values[key]]
-    apart = _separated(keys, verified.entries) if by == "realism" else arena.separated(keys)
+    if by == "realism":
+        apart = _separated(keys, verified.entries)
     places = {key: n for n, key in enumerate(keys)}
     means = [values[key][by].mean for key in keys]
     pairs = [
         (places[a], places[b])
-        for a, b in apart
-        if (apart[a, b] > 0) == (means[places[a]] > means[places[b]])
+        for (a, b), gap in apart.items()
+        if a in places and b in places and (gap > 0) == (means[places[a]] > means[places[b]])
     ]
     ranges = stats.rank_sets(means, pairs)
     rows = [
@@ -240,7 +242,7 @@ def _columns(board: Board) -> list[str]:
         if column == "detectors":
             found += [f"detector:{one.name}" for one in board.settings.detectors]
         elif column == "categories":
-            found += [f"category:{name}" for name in board.categories]
+            found += [f"category:{name}" for name in board.suite.categories]
         else:
             found.append(column)
     return found
@@ -269,7 +271,7 @@ def _auc(board: Board, entry: Entry, anchors: Mapping[str, Entry]) -> Estimate |
         return None
     found = stats.bootstrap_auc(
         *([image[2] for image in one.images] for one in (photos, scores)),
-        *(np.array([image[0] for image in one.images]) for one in (photos, scores)),
+        *([image[0] for image in one.images] for one in (photos, scores)),
         seed=board.settings.seed,
     )
     return estimate_of(found)
@@ -286,12 +288,10 @@ def _photographs(board: Board, entry: Entry, anchors: Mapping[str, Entry]) -> De
     ]
     if entry.detector_scoring is None or not found:
         return None
-    own = entry.detector_scoring.detectors
-    return next((one for one in found if _same(one.detectors, own)), found[0])
-
-
-def _same(one: Sequence[DetectorUsed], other: Sequence[DetectorUsed]) -> bool:
-    return {d.fingerprint for d in one} == {d.fingerprint for d in other}
+    prints, *others = (
+        {one.fingerprint for one in scores.detectors} for scores in (entry.detector_scoring, *found)
+    )
+    return found[others.index(prints)] if prints in others else found[0]
 
 
 # --- Which entries the data separate -----------------------------------------------------------
@@ -302,14 +302,11 @@ def _separated(keys: Sequence[str], entries: Mapping[str, Entry]) -> dict[tuple[
 
     Pairs are compared on the prompts that both have; p-values are adjusted by Holm's method.
     """
-    data = {}
-    for key in keys:
-        scores = entries[key].detector_scoring
-        if scores is not None:
-            data[key] = (
-                np.array([image[2] for image in scores.images]),
-                np.array([image[0] for image in scores.images]),
-            )
+    data = {
+        key: (np.array([i[2] for i in scores.images]), np.array([i[0] for i in scores.images]))
+        for key in keys
+        if (scores := entries[key].detector_scoring) is not None
+    }
     pairs = list(combinations(data, 2))
     found = [
         stats.paired_difference(
@@ -323,21 +320,6 @@ def _separated(keys: Sequence[str], entries: Mapping[str, Entry]) -> dict[tuple[
         for pair, one, p in zip(pairs, found, adjusted, strict=True)
         if p < _SIGNIFICANCE
     }
-
-
-@dataclass(frozen=True)
-class _Arena:
-    """Ratings over the comparisons of all entries, and the pairs that they separate."""
-
-    values: dict[str, dict[str, Estimate]] = field(default_factory=dict)
-    pairs: list[RatedPair] = field(default_factory=list)
-
-    def separated(self, keys: Sequence[str]) -> dict[tuple[str, str], float]:
-        return {
-            (pair["a"], pair["b"]): cast(float, pair["difference"]["estimate"])
-            for pair in self.pairs
-            if not pair["tied"] and pair["a"] in keys and pair["b"] in keys
-        }
 
 
 def _comparisons(verified: Verified) -> list[Comparison]:
@@ -364,26 +346,30 @@ def _comparisons(verified: Verified) -> list[Comparison]:
     ]
 
 
-def _arena(comparisons: Sequence[Comparison], seed: int) -> _Arena:
-    """Rate all that met by Bradley–Terry."""
+def _arena(
+    comparisons: Sequence[Comparison], seed: int
+) -> tuple[dict[str, Estimate], dict[tuple[str, str], float]]:
+    """Return the Bradley–Terry ratings of all that met, and the differences of pairs apart."""
     from realbench.arena.ratings import rate
 
     if not comparisons:
-        return _Arena()
+        return {}, {}
     names = sorted({name for one in comparisons for name in (one.a, one.b)})
     ratings = rate(comparisons, names, resamples=_RATING_RESAMPLES, seed=seed)
     standing = ratings["judges"][comparisons[0].judge]
-    values = {}
-    for row in standing["ratings"]:
-        rating = row["bradley_terry"]
-        if rating["estimate"] is not None:
-            values[row["contestant"]] = {
-                "arena": Estimate(
-                    mean=rating["estimate"],
-                    low=rating["low"],
-                    high=rating["high"],
-                    n=row["n_comparisons"],
-                    n_prompts=row["n_prompts"],
-                )
-            }
-    return _Arena(values, standing["pairs"])
+    values = {
+        row["contestant"]: Estimate(
+            mean=rating["estimate"],
+            low=rating["low"],
+            high=rating["high"],
+            n=row["n_comparisons"],
+            n_prompts=row["n_prompts"],
+        )
+        for row in standing["ratings"]
+        if (rating := row["bradley_terry"])["estimate"] is not None
+    }
+    return values, {
+        (pair["a"], pair["b"]): cast(float, pair["difference"]["estimate"])
+        for pair in standing["pairs"]
+        if not pair["tied"]
+    }

@@ -5,12 +5,16 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from realbench.leaderboard.figures import latex, markdown
 from realbench.leaderboard.schema import Estimate
 from realbench.leaderboard.standings import Row, Standings
 from realbench.report.wording import edge_note
 from realbench.text import cell
+
+if TYPE_CHECKING:
+    from realbench.leaderboard.diff import Place
 
 MARK = "<!-- Made by realbench leaderboard build; changes by hand are lost. -->"
 _TITLES = {
@@ -43,7 +47,7 @@ def span_text(column: str, value: Estimate | None) -> str:
     return f"{value.low:.{digits}f}–{value.high:.{digits}f}"
 
 
-def ranks_text(row: Row) -> str:
+def ranks_text(row: Row | Place) -> str:
     """Return the ranks that the data allow, such as ``2`` or ``1–3``; empty for an anchor."""
     if row.rank is None:
         return ""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from realbench.errors import RealBenchError, UsageError
-from realbench.leaderboard.arena_checks import arena_problems, contradictions
+from realbench.leaderboard.arena_checks import arena_problems, contradictions, coverage_problems
 from realbench.leaderboard.board import ANCHORS, BOARD_FILE, RESULTS, Board, BoardAnchor
 from realbench.leaderboard.figures import (
     WRITE_AGAIN,
@@ -163,16 +163,8 @@ def _scoring_problems(
         yield f"images: one image comes twice, but counts once: {WRITE_AGAIN}"
     prompts = {image[0] for image in scores.images}
     if not is_anchor:
-        unknown = sorted(prompts - set(board.suite.prompts))
-        if unknown:
-            yield (
-                f"images: {len(unknown)} prompt ids are not in the suite, such as {unknown[0]!r}: "
-                "name the images after the suite's prompt ids"
-            )
         least = board.settings.suite.min_prompts
-        known = len(prompts) - len(unknown)
-        if known < least:
-            yield f"{known} of the suite's prompts, the board asks for {least}: make more images"
+        yield from coverage_problems(board, prompts, least, "images", "make more images")
     low, high = possible_realism(scores)
     for image, lowest, highest in zip(scores.images, low, high, strict=True):
         if not lowest <= image[2] <= highest:
@@ -262,7 +254,6 @@ def _few(fingerprints: Iterable[str]) -> str:
 def _figure_problems(
     board: Board, scores: DetectorScores, names: list[str], is_anchor: bool
 ) -> Iterator[str]:
-    """Compare the stated figures with those computed again from the images."""
     prompts = {} if is_anchor else board.suite.prompts
     category_of = {key: prompt.category for key, prompt in prompts.items()}
     again = detector_figures(scores.images, names, category_of, board.settings.seed)
@@ -283,7 +274,6 @@ def _figure_problems(
 
 
 def _across(found: Verified) -> Iterator[str]:
-    """Yield what is wrong between entries: names, images and comparisons."""
     every = {f"{RESULTS}/{printable(key)}.json": one for key, one in found.entries.items()}
     every |= {f"{ANCHORS}/{printable(key)}.json": one for key, one in found.anchors.items()}
     yield from _same_names(every)

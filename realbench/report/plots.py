@@ -72,7 +72,7 @@ def fitted_axis(
         low, high = min(low, landmark), max(high, landmark)
     if high - low > 0.6 * (upper - lower):
         low, high = lower, upper
-    step = _tick_step(high - low)
+    step = next((s for s in (0.01, 0.02, 0.05, 0.1, 0.25, 0.5) if (high - low) / s <= 4), 1.0)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     ticks = tuple(round(index * step, 10) for index in range(first, last + 1))
     if len(ticks) < 2:
@@ -80,11 +80,35 @@ def fitted_axis(
     return Axis(ticks[0], ticks[-1], ticks)
 
 
-def _tick_step(width: float) -> float:
-    for step in (0.01, 0.02, 0.05, 0.1, 0.25, 0.5):
-        if width / step <= 4:
-            return step
-    return 1.0
+MOST_STEPS = 5
+POINTS_AXIS = Axis(800.0, 1200.0, (800.0, 900.0, 1000.0, 1100.0, 1200.0))
+
+
+def round_axis(
+    values: Iterable[Any],
+    *,
+    landmark: float | None = None,
+    bounds: tuple[float, float] = (-math.inf, math.inf),
+) -> Axis:
+    """Return an axis that shows ``values`` with some air, and ``landmark``, in round steps.
+
+    It is for rating points and per cent; ``bounds`` are what it never leaves.
+    """
+    finite = [float(value) for value in values if is_number(value)]
+    if landmark is not None:
+        finite.append(landmark)
+    if not finite:
+        return POINTS_AXIS
+    air = max(0.04 * (max(finite) - min(finite)), 1.0)
+    low, high = max(bounds[0], min(finite) - air), min(bounds[1], max(finite) + air)
+    steps = (base * 10**power for power in range(13) for base in (1, 2, 5))
+    step, first, last = next(
+        (step, first, last)
+        for step in steps
+        if (last := math.ceil(high / step)) - (first := math.floor(low / step)) <= MOST_STEPS
+    )
+    ticks = tuple(float(index * step) for index in range(first, last + 1))
+    return Axis(ticks[0], ticks[-1], ticks)
 
 
 def _element(name: str, attributes: Mapping[str, Any], *children: Any) -> Markup:

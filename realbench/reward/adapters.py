@@ -132,18 +132,13 @@ def flow_grpo_reward(reward: Reward) -> FlowGrpoReward:
 def _rewarded(
     reward: Reward, images: Any, prompts: Sequence[str]
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Return the rewards, and their components where they are known."""
     if isinstance(reward, _Divisible):
         return reward.with_components(images, prompts)
     return np.asarray(reward(images, prompts), np.float32), {}
 
 
 def _uint8(images: Any) -> Any:
-    """Return images as rewards take them, from any form that Flow-GRPO has them in.
-
-    Raises:
-        UsageError: a float tensor outside of [0, 1], such as the decoder's own [-1, 1].
-    """
+    """Return images as rewards take them, from any form that Flow-GRPO has them in."""
     if isinstance(images, np.ndarray):
         return list(images)
     if not hasattr(images, "detach") or not images.is_floating_point():

@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
+from itertools import groupby
 from typing import TYPE_CHECKING, Any, Literal
 
 import httpx
@@ -16,7 +17,7 @@ import numpy as np
 
 from realbench.errors import RealBenchError, UsageError
 from realbench.http_client import connection_options, redirect_refusal, retry_after
-from realbench.reward.config import HttpConfig
+from realbench.reward.config import HttpConfig, Named
 from realbench.reward.token import Token, find_token
 from realbench.text import printable
 
@@ -133,11 +134,8 @@ class RewardClient:
         def ask(part: np.ndarray) -> dict[str, Any]:
             return self._ask([arrays[n] for n in part], [texts[n] for n in part])
 
-        if len(parts) == 1:
-            answers = [ask(parts[0])]
-        else:
-            with ThreadPoolExecutor(min(self._connections, len(parts))) as pool:
-                answers = list(pool.map(ask, parts))
+        with ThreadPoolExecutor(min(self._connections, len(parts))) as pool:
+            answers = list(pool.map(ask, parts))
         together = {
             name: np.concatenate([_floats(one["components"][name]) for one in answers])
             for name in answers[0]["components"]
@@ -190,7 +188,8 @@ class RewardClient:
             try:
                 answer = self._http().request(method, f"{self._url}/v1/reward", **content)
             except httpx.TransportError as error:
-                reason = _reason(error)
+                text = " ".join(str(error).split())
+                reason = f"{type(error).__name__}: {text}" if text else type(error).__name__
             except (httpx.InvalidURL, ValueError) as error:
                 raise UsageError(f"{self._url} is no address of a server: {error}") from error
             else:
@@ -242,22 +241,15 @@ class RewardClient:
             return self._client
 
 
-class HttpComponent:
+class HttpComponent(Named):
     """The reward of a server as a term of a reward."""
 
     def __init__(self, config: HttpConfig) -> None:
-        self.name = config.name or config.kind
-        self.weight = config.weight
+        super().__init__(config)
         self._url = config.url
-        self.client = RewardClient(
-            config.url,
-            token=find_token(config.token_file, config.token_env),
-            encoding=config.encoding,
-            images_per_request=config.images_per_request,
-            connections=config.connections,
-            timeout=config.timeout,
-            retries=config.retries,
-        )
+        own = {"kind", "name", "weight", "url", "token_env", "token_file"}
+        token = find_token(config.token_file, config.token_env)
+        self.client = RewardClient(config.url, token=token, **config.model_dump(exclude=own))
 
     def __call__(self, images: Sequence[np.ndarray], prompts: Sequence[str]) -> np.ndarray:
         return self.client(images, prompts)
@@ -275,17 +267,14 @@ def encode(arrays: Sequence[np.ndarray], encoding: Encoding) -> list[bytes]:
     """
     from PIL import Image
 
+    files: list[bytes] = []
     if encoding == "npy":
-        files, start = [], 0
-        for end in range(1, len(arrays) + 1):
-            if end == len(arrays) or arrays[end].shape != arrays[start].shape:
-                buffer = BytesIO()
-                np.save(buffer, np.stack(arrays[start:end]), allow_pickle=False)
-                files.append(buffer.getvalue())
-                start = end
+        for _, several in groupby(arrays, key=np.shape):
+            buffer = BytesIO()
+            np.save(buffer, np.stack(list(several)), allow_pickle=False)
+            files.append(buffer.getvalue())
         return files
     options: dict[str, Any] = {"compress_level": 1} if encoding == "png" else {"quality": 95}
-    files = []
     for array in arrays:
         buffer = BytesIO()
         Image.fromarray(array).save(buffer, encoding.upper(), **options)
@@ -309,15 +298,9 @@ def _pause(attempt: int, wanted: float | None) -> float:
 
 
 def _error_of(answer: httpx.Response) -> str:
-    """Return a server's own words, in one short line of printable characters."""
 
     try:
         text = str(answer.json()["error"])
     except (ValueError, KeyError, TypeError):
         text = answer.reason_phrase
     return printable(" ".join(text.split()))[:300]
-
-
-def _reason(error: httpx.TransportError) -> str:
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__

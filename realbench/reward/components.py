@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -19,14 +19,14 @@ from realbench.detection.registry import DEFAULT_DETECTORS
 from realbench.detection.weight_files import parse_weights
 from realbench.errors import RealBenchError, RealBenchWarning, UsageError
 from realbench.files import file_sha256
-from realbench.reward.config import AlignmentConfig, DetectorsConfig, FunctionConfig
+from realbench.reward.config import AlignmentConfig, DetectorsConfig, FunctionConfig, Named
 from realbench.scoring.scorer import Scorer, choose_device
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-class DetectorsComponent:
+class DetectorsComponent(Named):
     """The realism of an ensemble of detectors.
 
     Attributes:
@@ -34,8 +34,7 @@ class DetectorsComponent:
     """
 
     def __init__(self, config: DetectorsConfig, device: str = "auto") -> None:
-        self.name = config.name or config.kind
-        self.weight = config.weight
+        super().__init__(config)
         self.scorer = Scorer(
             config.detectors or DEFAULT_DETECTORS,
             device=device,
@@ -63,12 +62,11 @@ class DetectorsComponent:
         }
 
 
-class FunctionComponent:
+class FunctionComponent(Named):
     """A function of the user's own; what it raises names it."""
 
     def __init__(self, config: FunctionConfig) -> None:
-        self.name = config.name or config.kind
-        self.weight = config.weight
+        super().__init__(config)
         self._where = config.function
         self._function = _found(config.function)
 
@@ -106,15 +104,14 @@ def _found(where: str) -> Callable[..., Any]:
         found = getattr(found, part, None)
     if not callable(found):
         raise UsageError(f"reward function {where}: {module_name} has no function {path}")
-    function: Callable[..., Any] = found
-    return function
+    return cast(Callable[..., Any], found)
 
 
 _LONG_CLIP_KEPT = 20
 """Positions that Long-CLIP takes from CLIP as they are (arXiv 2403.15378, section 3.1)."""
 
 
-class AlignmentComponent:
+class AlignmentComponent(Named):
     """CLIPScore, min(1, scale · max(0, cos(image, text))) (Hessel et al., 2021, arXiv 2104.08718).
 
     The cosine of CLIP models lies below 0.4 even where image and text fit, which the paper's
@@ -137,8 +134,7 @@ class AlignmentComponent:
     def __init__(self, config: AlignmentConfig, device: str = "auto") -> None:
         import open_clip
 
-        self.name = config.name or config.kind
-        self.weight = config.weight
+        super().__init__(config)
         self._config = config
         self._device = choose_device(device)
         self.model = _loaded(config).to(self._device).eval()
@@ -205,7 +201,6 @@ class AlignmentComponent:
 
 
 def _loaded(config: AlignmentConfig) -> Any:
-    """Build the model that a configuration names, with its weights, on the CPU."""
     import open_clip
 
     named = ":" in config.model  # hf-hub: or local-dir:, which bring their weights

@@ -144,6 +144,14 @@ ComponentConfig = Annotated[
 """One ``[[reward.components]]`` table; its ``kind`` decides which keys it has."""
 
 
+class Named:
+    """What every term of a reward has: the name and the weight of its table."""
+
+    def __init__(self, config: ComponentConfig) -> None:
+        self.name = config.name or config.kind
+        self.weight = config.weight
+
+
 class RewardConfig(Table):
     """The ``[reward]`` table.
 
@@ -157,10 +165,9 @@ class RewardConfig(Table):
 
     @field_validator("components", mode="after")
     @classmethod
-    def _named(cls, components: tuple[_Component, ...]) -> tuple[_Component, ...]:
+    def _named(cls, components: tuple[ComponentConfig, ...]) -> tuple[ComponentConfig, ...]:
         named = tuple(
-            one if one.name else one.model_copy(update={"name": one.kind})  # type: ignore[attr-defined]
-            for one in components
+            one if one.name else one.model_copy(update={"name": one.kind}) for one in components
         )
         names = [one.name for one in named]
         twice = next((name for n, name in enumerate(names) if name in names[:n]), None)

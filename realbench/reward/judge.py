@@ -19,7 +19,7 @@ from realbench.detection.registry import DEFAULT_DETECTORS
 from realbench.errors import RealBenchError, RealBenchWarning, UsageError
 from realbench.images import ImageFile, find_images, read_bytes_and_hash, read_image
 from realbench.prompts import load_suite
-from realbench.reward.config import JudgeConfig
+from realbench.reward.config import JudgeConfig, Named
 from realbench.scoring.scorer import Scorer
 
 _GENERATED, _REFERENCE = "generated", "reference"
@@ -71,7 +71,7 @@ def _plain(text: str) -> str:
     return unicodedata.normalize("NFC", " ".join(text.split()))
 
 
-class DetectorPreference:
+class DetectorPreference(Named):
     """The judge ``detectors``: P(image is more real) from the two images' logits.
 
     As in the arena it is the sigmoid of the difference of the detectors' mean logits; a reference
@@ -79,8 +79,7 @@ class DetectorPreference:
     """
 
     def __init__(self, config: JudgeConfig, device: str = "auto") -> None:
-        self.name = config.name or config.kind
-        self.weight = config.weight
+        super().__init__(config)
         self._references = References(config.references, config.prompts)
         self._scorer = Scorer(config.detectors or DEFAULT_DETECTORS, device=device)
         self._known: dict[Path, float] = {}
@@ -100,17 +99,14 @@ class DetectorPreference:
         )
 
     def describe(self) -> dict[str, Any]:
-        return {
-            "kind": "judge",
-            "judge": "detectors",
-            "detectors": [
-                {"name": name, "weight": self._scorer.shares[name], "fingerprint": one.fingerprint}
-                for name, one in self._scorer.detectors.items()
-            ],
-        }
+        detectors = [
+            {"name": name, "weight": self._scorer.shares[name], "fingerprint": one.fingerprint}
+            for name, one in self._scorer.detectors.items()
+        ]
+        return {"kind": "judge", "judge": "detectors", "detectors": detectors}
 
 
-class JudgeComponent:
+class JudgeComponent(Named):
     """A vision-language judge of the arena, asked in both orders.
 
     The reward is the mean over the orders of its P(the image is the more real one): the judge's
@@ -123,8 +119,7 @@ class JudgeComponent:
     """
 
     def __init__(self, config: JudgeConfig, judge: Judge) -> None:
-        self.name = config.name or config.kind
-        self.weight = config.weight
+        super().__init__(config)
         self._references = References(config.references, config.prompts)
         self._judge = judge
         self._hashes: dict[Path, str] = {}

@@ -255,9 +255,7 @@ def _built(config: ComponentConfig, device: str) -> Component:
     if isinstance(config, FunctionConfig):
         return kinds.FunctionComponent(config)
     if isinstance(config, AlignmentConfig):
-        from realbench.reward.components import AlignmentComponent
-
-        return AlignmentComponent(config, device)
+        return kinds.AlignmentComponent(config, device)
     if isinstance(config, JudgeConfig):
         from realbench.reward.judge import judge_component
 

@@ -113,6 +113,5 @@ def vocabulary_term(text: str, vocabulary: Collection[str], *, enough: int) -> f
 
 
 def _most_repeated(words: list[str]) -> int:
-    """Return how often the most frequent run of four words comes."""
     runs = Counter(zip(*(words[n:] for n in range(_RUN)), strict=False))
     return max(runs.values(), default=0)

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
 from collections.abc import Callable, Coroutine
-from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
-from queue import SimpleQueue
 from typing import Any
 
-import numpy as np
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 from starlette.requests import ClientDisconnect
@@ -19,7 +16,7 @@ from starlette.requests import ClientDisconnect
 from realbench.errors import UsageError
 from realbench.reward.reward import WeightedReward
 from realbench.scoring.layout import decoding_threads
-from realbench.serve.reward_batching import Batcher, Values
+from realbench.serve.reward_batching import Batcher, Threads, Values
 from realbench.serve.reward_form import read_form
 from realbench.serve.reward_guard import HEALTH, Gate
 from realbench.serve.reward_images import SentImages
@@ -27,51 +24,43 @@ from realbench.serve.reward_limits import Limits, MemoryBudget, RateLimit, Refus
 from realbench.serve.reward_metrics import RewardMetrics
 from realbench.version import __version__
 
-Images = list[np.ndarray]
-
 REWARD, METRICS = "/v1/reward", "/metrics"
 _CLIENT_GONE = 499  # as nginx logs it; nobody is there to read it
 
 
+@dataclass(eq=False)
 class RewardApp:
     """What is behind the routes.
 
-    Args:
+    Attributes:
         reward: What is served.
         batcher: Which calls it.
         limits: See there.
         gate: Whether the server drains.
         memory: From which decoded images are taken.
-        metrics: What is counted.
+        counters: Of what is done.
         on_failure: Called with one line when the reward fails.
     """
 
-    def __init__(
-        self,
-        reward: WeightedReward,
-        batcher: Batcher,
-        *,
-        limits: Limits,
-        gate: Gate,
-        memory: MemoryBudget,
-        metrics: RewardMetrics,
-        on_failure: Callable[[str], None],
-    ) -> None:
-        self._reward = reward
-        self._batcher = batcher
-        self._limits = limits
-        self._gate = gate
-        self._memory = memory
-        self._metrics = metrics
-        self._on_failure = on_failure
-        self._rate = RateLimit(limits.rate, limits.max_images)
-        self._decoders = _Decoders(decoding_threads())
+    reward: WeightedReward
+    batcher: Batcher
+    limits: Limits
+    gate: Gate
+    memory: MemoryBudget
+    counters: RewardMetrics
+    on_failure: Callable[[str], None]
+
+    def __post_init__(self) -> None:
+        self._rate = RateLimit(self.limits.rate, self.limits.max_images)
+        count = decoding_threads()
+        # Files that take seconds have threads of their own, and only other such files wait.
+        self._quick, self._slow = Threads(count, "decode"), Threads(count, "decode-slow")
 
     def fastapi(self) -> FastAPI:
         """Return the app: ``/v1/reward``, ``/health`` and ``/metrics``."""
         app = FastAPI(title="RealBench reward", docs_url=None, redoc_url=None, openapi_url=None)
         app.add_api_route(REWARD, self.describe, methods=["GET"])
-        app.add_api_route(REWARD, self.reward, methods=["POST"])
+        app.add_api_route(REWARD, self.answer, methods=["POST"])
         app.add_api_route(HEALTH, self.health, methods=["GET", "HEAD"])
         app.add_api_route(METRICS, self.metrics, methods=["GET"])
         app.add_exception_handler(404, _unknown)
@@ -80,54 +69,50 @@ class RewardApp:
 
     async def describe(self) -> JSONResponse:
         return JSONResponse(
-            {
-                "version": __version__,
-                **self._reward.describe(),
-                "limits": self._limits.describe(),
-            }
+            {"version": __version__, **self.reward.describe(), "limits": self.limits.describe()}
         )
 
     async def health(self) -> JSONResponse:
-        if self._gate.draining:
+        if self.gate.draining:
             return JSONResponse({"status": "draining"}, 503)
         return JSONResponse({"status": "ok"})
 
     async def metrics(self) -> Response:
-        return Response(self._metrics.text(), headers={"content-type": self._metrics.content_type})
+        return Response(self.counters.text(), headers={"content-type": self.counters.content_type})
 
-    async def reward(self, request: Request) -> Response:
+    async def answer(self, request: Request) -> Response:
         start = time.monotonic()
         images = 0
         try:
             values = await self._values(request)
         except Refusal as refusal:
-            self._metrics.count_refusal(refusal.kind)
+            self.counters.count_refusal(refusal.kind)
             answer: Response = _error(refusal.status, refusal.reason, refusal.retry_after)
         except ClientDisconnect:
             answer = Response(status_code=_CLIENT_GONE)
         except UsageError as error:  # such as a prompt that has no reference image
             answer = _error(422, str(error))
         except Exception as error:
-            self._on_failure(f"the reward failed: {' '.join(str(error).split())[:500]}")
+            self.on_failure(f"the reward failed: {' '.join(str(error).split())[:500]}")
             answer = _error(500, "the reward failed; the server's messages say why")
         else:
-            total = self._reward.total(values)
+            total = self.reward.total(values)
             images = len(total)
             answer = JSONResponse(
                 {
                     # A float32 is exact as the number of double precision that JSON has.
                     "reward": total.tolist(),
                     "components": {name: array.tolist() for name, array in values.items()},
-                    "weights": self._reward.weights,
+                    "weights": self.reward.weights,
                 }
             )
-        self._metrics.count_request(answer.status_code, time.monotonic() - start, images)
+        self.counters.count_request(answer.status_code, time.monotonic() - start, images)
         return answer
 
     async def _values(self, request: Request) -> Values:
         content_type = request.headers.get("content-type", "")
-        form = await read_form(content_type, request.stream(), self._limits)
-        sent = SentImages(form.images, self._limits)
+        form = await read_form(content_type, request.stream(), self.limits)
+        sent = SentImages(form.images, self.limits)
         if not sent.count:
             raise Refusal(422, "no images were sent", "form")
         prompts = form.prompts * sent.count if len(form.prompts) == 1 else form.prompts
@@ -139,64 +124,20 @@ class RewardApp:
             )
         self._rate.take(request.client.host if request.client else "", sent.count)
         decoded = 3 * sent.pixels
-        self._memory.take(decoded)
+        self.memory.take(decoded)
         try:
             images = []
             for n in range(len(form.images)):  # one by one, so that requests take turns
-                images += await self._decoders.run(partial(sent.decode, n), slow=sent.slow(n))
+                threads = self._slow if sent.slow(n) else self._quick
+                images += await threads.run(partial(sent.decode, n))
             form.images.clear()
-            return await _while_there(request, self._batcher(images, prompts))
+            return await _while_there(request, self.batcher(images, prompts))
         finally:
-            self._memory.give_back(decoded)
-
-
-_Todo = SimpleQueue[tuple[asyncio.Future[Images], Callable[[], Images]]]
-
-
-class _Decoders:
-    """Threads that decode; unlike an executor's, they do not hold up the end of the process.
-
-    Files that take seconds have threads of their own, and only other such files wait for them.
-    """
-
-    def __init__(self, count: int) -> None:
-        self._quick, self._slow = _Todo(), _Todo()
-        for n in range(count):
-            for todo in (self._quick, self._slow):
-                work = partial(self._work, todo)
-                threading.Thread(target=work, name=f"decode-{n}", daemon=True).start()
-
-    async def run(self, decode: Callable[[], Images], *, slow: bool) -> Images:
-        """Return what ``decode`` does; it is not called where the caller is cancelled first."""
-        done: asyncio.Future[Images] = asyncio.get_running_loop().create_future()
-        (self._slow if slow else self._quick).put((done, decode))
-        return await done
-
-    @staticmethod
-    def _work(todo: _Todo) -> None:
-        while True:
-            done, decode = todo.get()
-            if done.cancelled():
-                continue
-            try:
-                finish = partial(_unless_done, done, done.set_result, decode())
-            except Exception as error:
-                finish = partial(_unless_done, done, done.set_exception, error)
-            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
-                done.get_loop().call_soon_threadsafe(finish)
-
-
-def _unless_done(done: asyncio.Future[Images], settle: Callable[[Any], None], value: Any) -> None:
-    if not done.done():
-        settle(value)
+            self.memory.give_back(decoded)
 
 
 async def _while_there(request: Request, work: Coroutine[Any, Any, Values]) -> Values:
-    """Return what ``work`` does, unless the client goes away first.
-
-    Raises:
-        ClientDisconnect: it is gone, and the work is cancelled.
-    """
+    """Return what ``work`` does, unless the client goes away first."""
 
     async def gone() -> None:
         while (await request.receive())["type"] != "http.disconnect":

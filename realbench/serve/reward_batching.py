@@ -10,6 +10,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import partial
+from typing import TypeVar
 
 import numpy as np
 
@@ -29,40 +31,43 @@ class _Request:
 
 
 Answers = list[Values | Exception]
+Result = TypeVar("Result")
 
 
-class _Worker:
-    """The one thread that calls the reward.
+class Threads:
+    """Threads that work for an event loop; those of an executor would hold up a process's end."""
 
-    The threads of an executor would keep a process from ending while a pass runs.
-    """
+    def __init__(self, count: int, name: str) -> None:
+        self._todo: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._count = count
+        for n in range(count):
+            threading.Thread(target=self._work, name=f"{name}-{n}", daemon=True).start()
 
-    def __init__(self) -> None:
-        self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        threading.Thread(target=self._run, name="reward", daemon=True).start()
-
-    def submit(
-        self, batch: Sequence[_Request], score: Callable[[Sequence[_Request]], Answers]
-    ) -> Future[Answers]:
-        future: Future[Answers] = Future()
+    async def run(self, function: Callable[[], Result]) -> Result:
+        """Return what ``function`` does; it is not called where the caller is cancelled first."""
+        future: Future[Result] = Future()
 
         def work() -> None:
-            try:
-                future.set_result(score(batch))
-            except BaseException as error:
-                future.set_exception(error)
+            if future.set_running_or_notify_cancel():
+                try:
+                    future.set_result(function())
+                except BaseException as error:
+                    future.set_exception(error)
 
-        self._work.put(work)
-        return future
+        self._todo.put(work)
+        return await asyncio.wrap_future(future)
 
     def close(self) -> None:
-        self._work.put(None)
+        """Have the threads end when they have done what was asked of them."""
+        for _ in range(self._count):
+            self._todo.put(None)
 
-    def _run(self) -> None:
-        while (work := self._work.get()) is not None:
+    def _work(self) -> None:
+        while (work := self._todo.get()) is not None:
             work()
 
 
+@dataclass(eq=False, kw_only=True)
 class Batcher:
     """Collects requests and has the reward called on many of them at once, from one thread.
 
@@ -71,7 +76,7 @@ class Batcher:
     is a batch of its own. When a batch fails, its requests are tried one by one, so that a
     request that cannot be rewarded fails alone.
 
-    Args:
+    Attributes:
         reward: What is served.
         max_batch: Images at which a batch is full.
         max_wait: Seconds that the first request of a batch waits.
@@ -79,23 +84,16 @@ class Batcher:
         on_batch: Called after each pass with its number of requests, of images, and its seconds.
     """
 
-    def __init__(
-        self,
-        reward: WeightedReward,
-        *,
-        max_batch: int,
-        max_wait: float,
-        max_waiting: int,
-        on_batch: Callable[[int, int, float], None] = lambda *_: None,
-    ) -> None:
-        self._reward = reward
-        self._max_batch = max_batch
-        self._max_wait = max_wait
-        self._max_waiting = max_waiting
-        self._on_batch = on_batch
+    reward: WeightedReward = field(kw_only=False)
+    max_batch: int
+    max_wait: float
+    max_waiting: int
+    on_batch: Callable[[int, int, float], None] = lambda *_: None
+
+    def __post_init__(self) -> None:
         self._waiting: deque[_Request] = deque()
         self._arrival = asyncio.Event()
-        self._worker = _Worker()
+        self._worker = Threads(1, "reward")
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -110,7 +108,7 @@ class Batcher:
             Refusal: too many images wait already.
             Exception: what the reward raised.
         """
-        if self._waiting and self.waiting + len(images) > self._max_waiting:
+        if self._waiting and self.waiting + len(images) > self.max_waiting:
             raise Refusal(503, "too many images wait: try again", "busy", retry_after=1)
         if self._task is None:
             self._task = asyncio.create_task(self._run())
@@ -138,10 +136,10 @@ class Batcher:
                 continue
             start = time.monotonic()
             try:
-                answers = await asyncio.wrap_future(self._worker.submit(batch, self._score))
+                answers = await self._worker.run(partial(self._score, batch))
             except Exception as error:  # not the reward's: those come as answers
                 answers = [error] * len(batch)
-            self._on_batch(
+            self.on_batch(
                 len(batch), sum(len(one.images) for one in batch), time.monotonic() - start
             )
             for request, answer in zip(batch, answers, strict=True):
@@ -156,15 +154,15 @@ class Batcher:
         while not self._waiting:
             self._arrival.clear()
             await self._arrival.wait()
-        deadline = self._waiting[0].arrived + self._max_wait
-        while self.waiting < self._max_batch and (left := deadline - time.monotonic()) > 0:
+        deadline = self._waiting[0].arrived + self.max_wait
+        while self.waiting < self.max_batch and (left := deadline - time.monotonic()) > 0:
             self._arrival.clear()
             try:
                 await asyncio.wait_for(self._arrival.wait(), left)
             except TimeoutError:
                 break
         batch: list[_Request] = []
-        room = self._max_batch
+        room = self.max_batch
         while self._waiting and (not batch or len(self._waiting[0].images) <= room):
             request = self._waiting.popleft()
             room -= len(request.images)
@@ -176,18 +174,12 @@ class Batcher:
         images = [image for one in batch for image in one.images]
         prompts = [prompt for one in batch for prompt in one.prompts]
         try:
-            values = self._reward.each(images, prompts)
+            values = self.reward.each(images, prompts)
         except Exception as error:
             if len(batch) == 1:
-                return [_named(error)]
+                ours = isinstance(error, RealBenchError)
+                return [error if ours else RealBenchError(f"{type(error).__name__}: {error}")]
             return [self._score([one])[0] for one in batch]
         ends = np.cumsum([len(one.images) for one in batch])[:-1]
         parts = {name: np.split(array, ends) for name, array in values.items()}
         return [{name: parts[name][n] for name in parts} for n in range(len(batch))]
-
-
-def _named(error: Exception) -> Exception:
-    """Return our own errors as they are, and name the class of others."""
-    if isinstance(error, RealBenchError):
-        return error
-    return RealBenchError(f"{type(error).__name__}: {error}")

@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from realbench.loopback import host_name, is_loopback
@@ -24,6 +25,7 @@ _CLOSE = (b"connection", b"close")
 _LINGER_SECONDS = 1.0
 
 
+@dataclass
 class Gate:
     """Lets requests in until the server drains, and counts those inside.
 
@@ -32,9 +34,8 @@ class Gate:
         inside: Requests that were let in and are not answered yet.
     """
 
-    def __init__(self) -> None:
-        self.draining = False
-        self.inside = 0
+    draining: bool = False
+    inside: int = 0
 
     @contextmanager
     def passage(self) -> Iterator[None]:
@@ -52,6 +53,7 @@ class Gate:
             self.inside -= 1
 
 
+@dataclass(kw_only=True)
 class Guard:
     """Checks a request's head before anything of its body is read.
 
@@ -60,7 +62,7 @@ class Guard:
     this machine a name of their own (DNS rebinding); new work while the server drains; bodies that
     are too large, or come too slowly.
 
-    Args:
+    Attributes:
         app: What answers the rest.
         host: The address that is listened on.
         token: What a client has to show; None for nothing.
@@ -70,25 +72,13 @@ class Guard:
         on_refusal: Called with the kind of each refusal.
     """
 
-    def __init__(
-        self,
-        app: App,
-        *,
-        host: str,
-        token: Token | None,
-        limits: Limits,
-        gate: Gate,
-        memory: MemoryBudget,
-        on_refusal: Callable[[str], None],
-    ) -> None:
-        self._app = app
-        # With a token, the name does not matter, and a proxy may keep that of its own address.
-        self._only_local_names = token is None and is_loopback(host)
-        self._token = token
-        self._limits = limits
-        self._gate = gate
-        self._memory = memory
-        self._on_refusal = on_refusal
+    app: App
+    host: str
+    token: Token | None
+    limits: Limits
+    gate: Gate
+    memory: MemoryBudget
+    on_refusal: Callable[[str], None]
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -96,16 +86,16 @@ class Guard:
         headers: dict[bytes, list[bytes]] = {}
         for name, value in scope["headers"]:
             headers.setdefault(name.lower(), []).append(value)
-        exchange = _Exchange(headers, receive, send, self._limits, self._memory)
+        exchange = _Exchange(headers, receive, send, self.limits, self.memory)
         try:
             self._check(scope, headers)
             if scope["method"] != "POST":
-                await self._app(scope, exchange.receive, exchange.send)
+                await self.app(scope, exchange.receive, exchange.send)
                 return
-            with self._gate.passage():
-                await self._app(scope, exchange.receive, exchange.send)
+            with self.gate.passage():
+                await self.app(scope, exchange.receive, exchange.send)
         except Refusal as refusal:
-            self._on_refusal(refusal.kind)
+            self.on_refusal(refusal.kind)
             await answer_refusal(refusal, exchange.send, close=True)
         except asyncio.CancelledError:  # the server ends before this request did
             if not exchange.answering:
@@ -115,7 +105,9 @@ class Guard:
 
     def _check(self, scope: MutableMapping[str, Any], headers: dict[bytes, list[bytes]]) -> None:
         hosts = headers.get(b"host", [])
-        if self._only_local_names and (
+        # With a token, the name does not matter, and a proxy may keep that of its own address.
+        only_local_names = self.token is None and is_loopback(self.host)
+        if only_local_names and (
             len(hosts) != 1 or not is_loopback(host_name(hosts[0].decode("latin-1")))
         ):
             raise Refusal(403, "this server does not answer to that name", "foreign")
@@ -124,13 +116,13 @@ class Guard:
             raise Refusal(403, "requests from web pages are refused", "foreign")
         if scope["path"] == HEALTH:
             return
-        if self._token is not None:
+        if self.token is not None:
             shown = headers.get(b"authorization", [])
-            if len(shown) != 1 or not self._token.fits(shown[0]):
+            if len(shown) != 1 or not self.token.fits(shown[0]):
                 raise Refusal(401, "show the token: Authorization: Bearer TOKEN", "token")
         length = headers.get(b"content-length", [b"0"])[0]
-        if not length.isdigit() or int(length) > self._limits.max_body:
-            raise _too_large(self._limits)
+        if not length.isdigit() or int(length) > self.limits.max_body:
+            raise _too_large(self.limits)
 
 
 def _closing() -> Refusal:
@@ -159,11 +151,7 @@ async def answer_refusal(refusal: Refusal, send: Send, *, close: bool = False) -
 
 
 class _Exchange:
-    """A request's body on its way in, measured, and its answer on the way out.
-
-    Attributes:
-        answering: Whether the answer has begun.
-    """
+    """A request's body on its way in, measured, and its answer on the way out."""
 
     def __init__(
         self,
@@ -230,6 +218,4 @@ class _Exchange:
                 return
 
     def close(self) -> None:
-        """Return the memory of the body."""
         self._memory.give_back(self._held)
-        self._held = 0

@@ -81,29 +81,22 @@ class SentImages:
 
 
 def _measured(data: bytes, n: int, limits: Limits) -> tuple[int, int]:
-    """Return how many images a file has, and the pixels of each."""
     if data.startswith(NPY_MAGIC):
         count, height, width = _npy_shape(data, n)
         pixels = height * width
-        if pixels > limits.max_pixels:
-            raise Refusal(
-                413,
-                f"file {n}: {width} x {height} pixels are more than {limits.max_pixels:,}",
-                "too-large",
-            )
-        return count, pixels
-    if not data.startswith((_PNG, _JPEG)):
+    elif data.startswith((_PNG, _JPEG)):
+        try:
+            # Without a limit of its own, so that too large a picture is told from a damaged one.
+            count, pixels = 1, pixel_count(data, max_pixels=2**62)
+        except UnreadableImage as error:
+            raise Refusal(422, f"file {n}: {error.reason}", "unreadable") from error
+    else:
         raise Refusal(415, f"file {n} is neither PNG nor JPEG nor NPY", "unreadable")
-    try:
-        # Without a limit of its own, so that too large a picture is told from a damaged one.
-        pixels = pixel_count(data, max_pixels=2**62)
-    except UnreadableImage as error:
-        raise Refusal(422, f"file {n}: {error.reason}", "unreadable") from error
     if pixels > limits.max_pixels:
         raise Refusal(
             413, f"file {n}: {pixels:,} pixels are more than {limits.max_pixels:,}", "too-large"
         )
-    return 1, pixels
+    return count, pixels
 
 
 def _npy_shape(data: bytes, n: int) -> tuple[int, int, int]:

@@ -6,7 +6,7 @@ import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -55,6 +55,7 @@ class Limits:
         }
 
 
+@dataclass(eq=False)
 class Refusal(Exception):  # noqa: N818 - an answer to the client, not a fault
     """A request that is not carried out.
 
@@ -65,22 +66,18 @@ class Refusal(Exception):  # noqa: N818 - an answer to the client, not a fault
         retry_after: Seconds after which it may be sent again; None where that is of no use.
     """
 
-    def __init__(
-        self, status: int, reason: str, kind: str, *, retry_after: int | None = None
-    ) -> None:
-        super().__init__(reason)
-        self.status = status
-        self.reason = reason
-        self.kind = kind
-        self.retry_after = retry_after
+    status: int
+    reason: str
+    kind: str
+    retry_after: int | None = field(default=None, kw_only=True)
 
 
+@dataclass
 class MemoryBudget:
     """Bytes that all requests together hold."""
 
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self.used = 0
+    limit: int
+    used: int = 0
 
     def take(self, count: int) -> None:
         """Reserve bytes.
@@ -88,7 +85,7 @@ class MemoryBudget:
         Raises:
             Refusal: other requests hold too many; nothing is reserved.
         """
-        if self.used + count > self._limit:
+        if self.used + count > self.limit:
             raise Refusal(503, "too much is being sent at once: try again", "busy", retry_after=1)
         self.used += count
 

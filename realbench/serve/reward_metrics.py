@@ -24,16 +24,10 @@ class RewardMetrics:
         self._registry = registry = CollectorRegistry()
         name = "realbench_reward"
         self._requests = Counter(
-            f"{name}_requests",
-            "Requests answered, by HTTP status",
-            ["status"],
-            registry=registry,
+            f"{name}_requests", "Requests answered, by HTTP status", ["status"], registry=registry
         )
         self._refused = Counter(
-            f"{name}_refused",
-            "Requests refused, by reason",
-            ["reason"],
-            registry=registry,
+            f"{name}_refused", "Requests refused, by reason", ["reason"], registry=registry
         )
         self._images = Counter(f"{name}_images", "Images that were rewarded", registry=registry)
         self._seconds = Histogram(

@@ -144,16 +144,16 @@ class RewardServer:
         metrics.watch("requests_inside", "Requests under way", lambda: gate.inside)
         metrics.watch("memory_bytes", "Bytes that requests hold", lambda: memory.used)
         app = RewardApp(
-            self._reward,
-            batcher,
+            reward=self._reward,
+            batcher=batcher,
             limits=limits,
             gate=gate,
             memory=memory,
-            metrics=metrics,
+            counters=metrics,
             on_failure=self._complain,
         )
         guard = Guard(
-            app.fastapi(),
+            app=app.fastapi(),
             host=options.host,
             token=options.token,
             limits=limits,
@@ -265,14 +265,9 @@ class _Protocol(H11Protocol):
         if self.cycle is not None and not self.cycle.response_complete:  # the head is here
             self._stop_timer()
         elif self._head_timer is None:
-            self._head_timer = self.loop.call_later(self.head_seconds, self._too_slow)
+            self._head_timer = self.loop.call_later(self.head_seconds, self.transport.close)
 
     def _stop_timer(self) -> None:
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
-
-    def _too_slow(self) -> None:
-        self._head_timer = None
-        if not self.transport.is_closing():
-            self.transport.close()

@@ -148,7 +148,7 @@ def test_a_template_without_a_prompt_section_never_shows_the_prompt(tmp_path: Pa
     [
         ('name = "photorealism"', 'name = "a b"', "name: "),
         ("version = 1", 'version = "one"', "version: "),
-        ("version = 1", "version = 1\ncolour = 3", "colour: Extra inputs"),
+        ("version = 1", "version = 1\ncolour = 3", "colour: there is no such key"),
         ("{prompt}", "no place", "prompt_section: {prompt} must stand in it once"),
         ('second = ["2"]', 'second = ["1"]', "first, second and tie must all differ"),
         ('tie = "tie"', 'tie = "IMAGE_1"', "first, second and tie must all differ"),

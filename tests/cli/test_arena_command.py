@@ -49,12 +49,12 @@ def test_folders_and_photographs_fill_a_run_folder(
         "Bradley",
         "photographs",
         "not a vision-language model",
-        "position bias 0.50",
         "unreadable: b/0002.png: the file is empty",
         "the prompts file does not name",
         "Report:",
     ):
         assert expected in text
+    assert "position bias" not in text  # which detectors cannot have
     for name in ("votes.jsonl", "ratings.csv", "ratings.json", "run.json", "report.html"):
         assert (tmp_path / "run" / name).stat().st_size > 0
     assert len(votes(tmp_path / "run")) == 2 * (3 + 3 + 1)
@@ -76,6 +76,23 @@ def test_json_is_all_of_stdout_and_quiet_is_silent(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("option", "whose"),
+    [
+        (("--template", "nosuch"), "--template is for the judge openai or hf, not for detectors"),
+        (("--max-cost", "5"), "--max-cost is for the judge openai, not"),
+        (("--no-browser",), "--no-browser is for the judge human, not"),
+        (("--precision", "float16"), "--precision is for the judge hf, not"),
+    ],
+)
+def test_an_option_that_no_judge_reads_is_misuse(
+    option: Options, whose: str, tmp_path: Path, environment: dict[str, str]
+) -> None:
+    folders = [make_images(tmp_path / name, 1, seed=n) for n, name in enumerate("ab")]
+    told = error_line(realbench("arena", *folders, *option, environment=environment, code=2))
+    assert whose in told
+
+
 def test_folders_called_like_the_commands_are_given_with_a_dot(
     tmp_path: Path, options: Options, environment: dict[str, str]
 ) -> None:

@@ -264,6 +264,7 @@ def test_list_has_whole_names_on_a_terminal_of_80_columns(environment: dict[str,
     narrow = environment | {"COLUMNS": "80"}
     shown = realbench("detectors", "list", environment=narrow, process=True).stdout
     assert max(map(len, shown.splitlines())) <= 80
+    assert len(shown.splitlines()) <= 2 * len(list_detectors()) + 4
     assert set(list_detectors()) <= {word for line in shown.splitlines() for word in line.split()}
 
 

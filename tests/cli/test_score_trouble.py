@@ -294,3 +294,13 @@ def test_memory_does_not_grow_with_the_number_of_images(
         peaks.append(int(result.stdout))
     decoded = 400 * 500 * 500 * 3 / 2**20  # MiB, were all of them kept
     assert peaks[1] - peaks[0] < decoded / 5
+
+
+def test_a_demo_that_would_go_into_a_file_is_misuse(
+    tmp_path: Path, environment: dict[str, str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    told = error_line(
+        realbench("demo", "--out", tmp_path / "file", environment=environment, code=2)
+    )
+    assert "is a file" in told

@@ -12,7 +12,6 @@ from realbench.leaderboard.schema import (
     EntryError,
     entry_bytes,
     json_schema,
-    migrate,
     parse_entry,
 )
 from tests.leaderboard.boards import fill_board
@@ -109,18 +108,7 @@ def test_an_entry_needs_scores(record: dict[str, Any]) -> None:
         parse(empty)
 
 
-def test_an_older_format_is_brought_up_step_by_step(record: dict[str, Any]) -> None:
-    def from_minus_one(old: dict[str, Any]) -> dict[str, Any]:
-        return old | {"format": 0, "model": {"name": old.pop("title")}}
-
-    def from_zero(old: dict[str, Any]) -> dict[str, Any]:
-        return old | {"format": 1}
-
-    old = {**record, "format": -1, "title": "good"}
-    del old["model"]
-    steps = {-1: from_minus_one, 0: from_zero}
-    assert "title" in old
-    found = parse_entry(json.dumps(old).encode(), steps)
-    assert (found.format, found.model.name) == (1, "good")
-    with pytest.raises(EntryError, match="format -1 cannot be read"):
-        migrate(old, {0: from_zero})
+def test_another_format_is_refused(record: dict[str, Any]) -> None:
+    for other in (-1, 0, 2):
+        with pytest.raises(EntryError, match=f"format {other} cannot be read"):
+            parse(record | {"format": other})

@@ -2,13 +2,51 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import fields
+
 from realbench.arena.judges.judge import Judge, JudgeOptions
 from realbench.errors import UsageError
 
 JUDGE_SPECS = ("detectors", "openai:MODEL", "hf:MODEL", "human", "human:NAME")
 """What ``--judge`` takes."""
 
-__all__ = ["JUDGE_SPECS", "JudgeOptions", "make_judge"]
+__all__ = ["JUDGE_SPECS", "JudgeOptions", "check_options", "make_judge"]
+
+_ENDPOINT = (
+    *("base_url", "api_key_env", "image_format", "max_cost", "price_in", "price_out"),
+    *("concurrency", "timeout", "max_retries", "answer_retries", "backoff", "temperature"),
+    "max_output_tokens",
+)
+_TAKEN_BY = {
+    **dict.fromkeys(_ENDPOINT, ("openai",)),
+    **dict.fromkeys(("template", "image_size"), ("openai", "hf")),
+    **dict.fromkeys(("dtype", "revision", "trust_remote_code"), ("hf",)),
+    **dict.fromkeys(("device", "batch_size"), ("hf", "detectors")),
+    **dict.fromkeys(("margin", "detectors", "weights", "workers", "cross_fit"), ("detectors",)),
+    **dict.fromkeys(("host", "port", "open_browser"), ("human",)),
+}
+"""Which kinds of judges read an option; those that are not named here, all do."""
+
+_OPTIONS = {"dtype": "precision", "detectors": "detector", "open_browser": "no-browser"}
+
+
+def check_options(specs: Sequence[str], options: JudgeOptions) -> None:
+    """See that every option that was given is one that a judge of these reads.
+
+    Raises:
+        UsageError: none of them does; the message says whose the option is.
+    """
+    kinds = {spec.strip().partition(":")[0] for spec in specs}
+    for one in fields(JudgeOptions):
+        takers = _TAKEN_BY.get(one.name, ())
+        given = getattr(options, one.name) not in (one.default, {}, ())
+        if given and takers and kinds.isdisjoint(takers):
+            option = _OPTIONS.get(one.name, one.name).replace("_", "-")
+            raise UsageError(
+                f"--{option} is for the judge {' or '.join(takers)}, not for {', '.join(specs)}: "
+                "leave it out, or name such a judge"
+            )
 
 
 def make_judge(spec: str, options: JudgeOptions | None = None) -> Judge:

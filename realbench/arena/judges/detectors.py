@@ -6,16 +6,15 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
 from realbench.arena.judges.judge import JudgeOptions, Judgment, Picture, Showing, Verdict
-from realbench.config.config_files import first_problem, read_toml
+from realbench.config.config_files import Table, check_config, read_toml
 from realbench.detection.ensemble import fused_terms, probability, weights
 from realbench.detection.ensembles import find_cards
 from realbench.detection.registry import DEFAULT_DETECTORS
@@ -26,30 +25,15 @@ from realbench.scoring.pipeline import Outcome
 from realbench.text import printable
 
 
-class _Fold(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
+class Fold(Table):
+    """Detectors, names or folders of cards, and the contestants whose pictures they judge."""
 
-    detectors: list[str] = Field(min_length=1)
-    contestants: list[str]
-
-
-class _File(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    fold: list[_Fold] = Field(min_length=1)
-
-
-@dataclass(frozen=True, slots=True)
-class Fold:
-    """Detectors, and the contestants whose pictures they judge.
-
-    Attributes:
-        detectors: names, or folders of cards.
-        contestants: names as in the arena.
-    """
-
-    detectors: tuple[str | Path, ...]
+    detectors: tuple[str, ...] = Field(min_length=1)
     contestants: tuple[str, ...]
+
+
+class _Folds(Table):
+    fold: tuple[Fold, ...] = Field(min_length=1)
 
 
 def read_folds(path: Path) -> list[Fold]:
@@ -61,24 +45,18 @@ def read_folds(path: Path) -> list[Fold]:
         UsageError: it cannot be read, or a contestant is in two folds.
     """
     shown = printable(path)
-    fields = read_toml(path, "file of folds")
-    try:
-        folds = _File.model_validate(fields).fold
-    except ValidationError as error:
-        raise UsageError(f"{shown}: {first_problem(error, 'folds')}: correct it") from error
+    folds = check_config(_Folds, read_toml(path, "file of folds"), shown).fold
     seen: set[str] = set()
     for name in (name for fold in folds for name in fold.contestants):
         if name in seen:
             raise UsageError(f"{shown}: {printable(name)} is in two folds: leave it in one")
         seen.add(name)
+    own = {one: path.parent / one for fold in folds for one in fold.detectors}
+    places = {one: str(place) for one, place in own.items() if place.is_dir()}
     return [
-        Fold(tuple(_located(path.parent, one) for one in fold.detectors), tuple(fold.contestants))
+        fold.model_copy(update={"detectors": tuple(places.get(one, one) for one in fold.detectors)})
         for fold in folds
     ]
-
-
-def _located(folder: Path, detector: str) -> str | Path:
-    return folder / detector if (folder / detector).is_dir() else detector
 
 
 # Raised whenever the same detectors and margin come to another verdict.
@@ -121,7 +99,7 @@ class DetectorJudge:
             raise UsageError(f"the margin must be 0 logits or more, not {self._options.margin}")
         if self._options.cross_fit is None:
             self._folds: list[Fold] = []
-            chosen = [self._options.detectors or DEFAULT_DETECTORS]
+            chosen: list[Sequence[str | Path]] = [self._options.detectors or DEFAULT_DETECTORS]
         else:
             if self._options.detectors:
                 raise UsageError("--detector and --cross-fit exclude each other: give one")
@@ -153,18 +131,15 @@ class DetectorJudge:
 
     def describe(self) -> dict[str, Any]:
         """Return margin and detectors, as ``run.json`` has them."""
-        about: dict[str, Any] = {
+        each = [one.describe() for one in self._ensembles]
+        folds = [
+            {"detectors": ensemble, "contestants": list(fold.contestants)}
+            for fold, ensemble in zip(self._folds, each, strict=False)
+        ]
+        return {
             "kind": "detector ensemble, not a vision-language model",
             "margin": self._options.margin,
-        }
-        if not self._folds:
-            return about | {"detectors": self._ensembles[0].describe()}
-        pairs = zip(self._folds, self._ensembles, strict=True)
-        return about | {
-            "folds": [
-                {"detectors": ensemble.describe(), "contestants": list(fold.contestants)}
-                for fold, ensemble in pairs
-            ]
+            **({"folds": folds} if folds else {"detectors": each[0]}),
         }
 
     def judge(self, showings: Iterable[Showing]) -> Iterator[tuple[Showing, Judgment]]:
@@ -176,14 +151,12 @@ class DetectorJudge:
         """
         waiting = iter(showings)
         while batch := list(islice(waiting, _SHOWINGS)):
-            pictures = [picture for one in batch for picture in (one.first, one.second)]
             own: dict[_Ensemble, list[Picture]] = {}
-            for picture in pictures:
+            for picture in (picture for one in batch for picture in (one.first, one.second)):
                 own.setdefault(self._judge_of(picture), []).append(picture)
             for ensemble, some in own.items():
                 ensemble.score(some)
-            for showing in batch:
-                yield showing, self._compare(showing)
+            yield from ((showing, self._compare(showing)) for showing in batch)
 
     def _judge_of(self, picture: Picture) -> _Ensemble:
         if not self._folds:
@@ -209,20 +182,17 @@ class DetectorJudge:
         verdict: Verdict = "first" if difference > 0 else "second"
         if abs(difference) <= self._options.margin:
             verdict = "tie"
+        real = ((name, probability(np.array([first[name], second[name]]))) for name in shares)
+        said = [f"{name} {one:.2f} first, {two:.2f} second" for name, (one, two) in real]
         return Judgment(
             verdict,
             probability=float(probability(np.asarray(difference))),
-            reason="P(real): " + ", ".join(_both(name, first, second) for name in shares),
+            reason="P(real): " + ", ".join(said),
         )
 
 
 class _Ensemble:
-    """Detectors that score pictures, each once.
-
-    Attributes:
-        weights: each detector's share of the mean of logits.
-        outcomes: what was scored so far.
-    """
+    """Detectors that score pictures, each once."""
 
     def __init__(self, detectors: Sequence[str | Path], options: JudgeOptions) -> None:
         self._options = options
@@ -254,8 +224,3 @@ class _Ensemble:
                 max_pixels=self._options.max_pixels,
             )
         self.outcomes |= dict(zip(paths, scores.outcomes, strict=True))
-
-
-def _both(name: str, first: dict[str, float], second: dict[str, float]) -> str:
-    one, two = probability(np.array([first[name], second[name]]))
-    return f"{name} {one:.2f} first, {two:.2f} second"

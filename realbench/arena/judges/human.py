@@ -9,12 +9,24 @@ import sys
 import threading
 import webbrowser
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any
 
 from realbench.arena.judges.judge import JudgeOptions, Judgment, Picture, Showing, Verdict
-from realbench.arena.page.human_page import Choice, PagePicture, Pair, Request, VotingSession
+from realbench.arena.page.human_page import (
+    GUIDANCE,
+    QUESTION,
+    Choice,
+    PagePicture,
+    Pair,
+    Request,
+    VotingSession,
+    human_page,
+)
 from realbench.images import UnreadableImage, for_browser, read_bytes_and_hash
+from realbench.loopback import serving
 
+_INVITATION = "Judge the pairs here (Ctrl-C ends it, votes are kept):"
 _AHEAD = 3  # the pair that is shown and those that the page loads meanwhile
 _PAGE_VERSION = 1  # raised when a change of the page could change how people vote
 _VERDICTS: dict[Choice, Verdict] = {"left": "first", "right": "second", "tie": "tie"}
@@ -47,20 +59,16 @@ class HumanJudge:
     ) -> None:
         self.name = f"human:{rater}" if rater else "human"
         self._options = options or JudgeOptions()
-        self._announce = announce or _print_address
+        self._announce = announce or partial(print, _INVITATION, file=sys.stderr)
 
     @property
     def fingerprint(self) -> str:
         """Hex digest of what the person is asked and shown."""
-        from realbench.arena.page.human_page import GUIDANCE, QUESTION
-
         asked = "\0".join((str(_PAGE_VERSION), QUESTION, GUIDANCE))
         return hashlib.sha256(asked.encode()).hexdigest()
 
     def describe(self) -> dict[str, Any]:
         """Return the question that the page asks."""
-        from realbench.arena.page.human_page import GUIDANCE, QUESTION
-
         return {"question": QUESTION, "guidance": GUIDANCE, "page_version": _PAGE_VERSION}
 
     def judge(self, showings: Iterable[Showing]) -> Iterator[tuple[Showing, Judgment | None]]:
@@ -69,9 +77,6 @@ class HumanJudge:
         Raises:
             UsageError: the port is in use, or the host is not one of this machine.
         """
-        from realbench.arena.page.human_page import human_page
-        from realbench.loopback import serving
-
         session = VotingSession()
         upcoming = _Upcoming(showings, session)
         yield from upcoming.fill()
@@ -82,18 +87,16 @@ class HumanJudge:
         app = human_page(session, token)
         with serving(app, host=self._options.host, port=self._options.port) as address:
             try:
-                self._invite(f"{address}/{token}/")
+                url = f"{address}/{token}/"
+                self._announce(url)
+                if self._options.open_browser:
+                    threading.Thread(target=webbrowser.open, args=[url], daemon=True).start()
                 while (request := session.next_request()) is not None:
                     yield upcoming.answer(request)
                     session.confirm(request)
                     yield from upcoming.fill()
             finally:
                 session.end(unconfirmed=request)
-
-    def _invite(self, url: str) -> None:
-        self._announce(url)
-        if self._options.open_browser:
-            threading.Thread(target=webbrowser.open, args=[url], daemon=True).start()
 
 
 class _Upcoming:
@@ -133,10 +136,6 @@ class _Upcoming:
         if request.kind == "undo":
             return showing, None
         return showing, Judgment(_VERDICTS[request.choice], seconds=request.seconds)
-
-
-def _print_address(url: str) -> None:
-    print(f"Judge the pairs here (Ctrl-C ends it, votes are kept): {url}", file=sys.stderr)
 
 
 def _loader(picture: Picture) -> Callable[[], tuple[bytes, str]]:

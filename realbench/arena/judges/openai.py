@@ -10,15 +10,17 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from realbench.arena.judges.judge import BudgetSpentError, JudgeOptions, Judgment, Showing
 from realbench.arena.judges.openai_answers import UnusableAnswerError, read_verdict
-from realbench.arena.judges.openai_endpoint import BackgroundLoop, Dialect, Endpoint, EndpointError
+from realbench.arena.judges.openai_endpoint import Dialect, Endpoint, EndpointError
 from realbench.arena.judges.openai_settings import (
     Redactor,
+    Settings,
     account_headers,
     is_openai,
     read_key,
@@ -41,12 +43,12 @@ _TOKENS_A_PRICE = 1_000_000
 _MOST_UNCOUNTED = 3
 
 
-@dataclass(frozen=True, slots=True)
-class _Outcome:
-    """A judgment, and whether the endpoint, rather than the model, is what failed."""
+class _Session(NamedTuple):
+    """What one call of ``judge`` works with."""
 
-    judgment: Judgment
-    failed: bool = False
+    portal: BlockingPortal
+    endpoint: Endpoint
+    encoder: PictureEncoder
 
 
 class OpenAIJudge:
@@ -76,9 +78,7 @@ class OpenAIJudge:
         account_headers(self._settings.base_url)  # said now, where they cannot be sent
         self._redactor = Redactor(self._key, self._settings.base_url)
         self._template = load_template(options.template or DEFAULT_TEMPLATE)
-        self._budget = Budget(
-            self._settings.price_in, self._settings.price_out, self._settings.max_cost
-        )
+        self._budget = Budget(self._settings)
         self._response_format: str | None = None
         self._dialect = Dialect()
         if is_openai(self._settings.base_url):  # where new models take the new name alone
@@ -140,45 +140,45 @@ class OpenAIJudge:
             BudgetSpentError: ``max_cost`` is reached; what was under way has been yielded.
         """
         source = iter(showings)
-        done: queue.SimpleQueue[tuple[Showing, Future[_Outcome]]] = queue.SimpleQueue()
+        asked: dict[Future[tuple[Judgment, bool]], Showing] = {}
+        done: queue.SimpleQueue[Future[tuple[Judgment, bool]]] = queue.SimpleQueue()
         held: list[tuple[Showing, Judgment]] = []
         waiting: Showing | None = None
         stop: Exception | None = None
         budget = self._budget
-        budget.pending = 0
         room = 1
         with self._session() as session:
             while True:
+                budget.pending = len(asked)
                 while stop is None and budget.pending < room:
                     waiting = waiting or next(source, None)
                     if waiting is None or not budget.allows_another():
                         break
-                    budget.pending += 1
-                    future = session.begin(waiting)
-                    future.add_done_callback(partial(_put, done, waiting))
-                    waiting = None
-                if not budget.pending:
+                    future = session.portal.start_task_soon(self._judge, session, waiting)
+                    asked[future], waiting = waiting, None
+                    future.add_done_callback(done.put)
+                    budget.pending = len(asked)
+                if not asked:
                     break
-                showing, future = done.get()
-                budget.pending -= 1
+                future = done.get()
+                showing = asked.pop(future)
+                budget.pending = len(asked)
                 room = self._settings.concurrency
                 try:
-                    outcome = future.result()
+                    judgment, failed = future.result()
                 except RealBenchError as error:
                     stop = stop or error
-                    session.stop()
+                    session.portal.call(session.endpoint.stop)
                     continue
-                if outcome.failed:
-                    if stop is None:
-                        held.append((showing, outcome.judgment))
+                if not failed:
+                    yield from held
+                    held.clear()
+                    yield showing, judgment
+                elif stop is None:
+                    held.append((showing, judgment))
                     if len(held) >= MOST_FAILURES:
-                        stop = self._gave_up(outcome.judgment)
-                        held.clear()
-                        session.stop()
-                    continue
-                yield from held
-                held.clear()
-                yield showing, outcome.judgment
+                        stop = self._gave_up(judgment)
+                        session.portal.call(session.endpoint.stop)
             if stop is None:
                 yield from held
         if stop is not None:
@@ -188,14 +188,18 @@ class OpenAIJudge:
 
     @contextmanager
     def _session(self) -> Iterator[_Session]:
-        encoder = self._encoder()
+        """Open the endpoint in an event loop of its own: the caller's must not be blocked."""
         settings = self._settings
+        encoder = PictureEncoder(
+            settings.image_size, settings.image_format, max_pixels=self._max_pixels
+        )
         endpoint = Endpoint(settings, self._template, self._key, self._redactor, self._dialect)
         try:
-            with BackgroundLoop(at_end=endpoint.close) as loop:
-                yield _Session(
-                    loop, endpoint, encoder, self._budget, self._redactor, settings.answer_retries
-                )
+            with (
+                start_blocking_portal(name="judge requests") as portal,
+                portal.wrap_async_context_manager(endpoint.client),
+            ):
+                yield _Session(portal, endpoint, encoder)
         finally:
             encoder.close()
             self._dialect = endpoint.dialect
@@ -209,25 +213,69 @@ class OpenAIJudge:
     def _images(self) -> dict[str, Any]:
         return describe_encoding(self._settings.image_size, self._settings.image_format)
 
-    def _encoder(self) -> PictureEncoder:
-        return PictureEncoder(
-            self._settings.image_size, self._settings.image_format, max_pixels=self._max_pixels
-        )
-
     def _gave_up(self, last: Judgment) -> RealBenchError:
         return RealBenchError(
             f"{self._shown_url} has failed {MOST_FAILURES} times in a row, the last time with: "
             f"{last.reason}; what was judged is kept: run the same command again when it works"
         )
 
+    async def _judge(self, session: _Session, showing: Showing) -> tuple[Judgment, bool]:
+        """Return a judgment, and whether the endpoint, rather than the model, is what failed."""
+        clock = time.perf_counter()
+        judgment, failed = await self._outcome(session, showing)
+        return replace(judgment, seconds=time.perf_counter() - clock), failed
+
+    async def _outcome(self, session: _Session, showing: Showing) -> tuple[Judgment, bool]:
+        """Ask until there is a verdict, or no more is to be tried."""
+        wording = self._template.reasoned_wording(showing.prompt)
+        encoding = [session.encoder.submit(picture) for picture in (showing.first, showing.second)]
+        try:
+            first, second = [await asyncio.wrap_future(future) for future in encoding]
+        except UnreadableImage as error:
+            return Judgment("invalid", reason=str(error)), False
+        usage: dict[str, float] = {}
+        problem, raw = "", None
+        attempts, retries = 0, self._settings.answer_retries
+        for ask in range(1 + retries):
+            try:
+                reply, requests = await session.endpoint.ask(wording, first, second)
+            except EndpointError as error:
+                return self._invalid(str(error), raw, attempts + error.requests, usage), True
+            attempts += requests
+            self._charge(reply.usage, usage)
+            try:
+                verdict, reason = read_verdict(reply, self._template)
+            except UnusableAnswerError as error:
+                problem, raw = str(error), reply.refusal or reply.text
+                if session.endpoint.is_stopped or ask == retries:
+                    break
+                if not self._budget.allows_again():
+                    problem += "; not asked again, since --max-cost is reached"
+                    break
+            else:
+                reason = None if reason is None else self._redactor.text(reason)
+                return Judgment(verdict, reason=reason, attempts=attempts, usage=usage), False
+        return self._invalid(problem, raw, attempts, usage), False
+
+    def _charge(self, counted: Mapping[str, float], usage: dict[str, float]) -> None:
+        cost = self._budget.charge(counted)
+        for name, amount in (*counted.items(), *([("cost", cost)] if cost is not None else [])):
+            usage[name] = usage.get(name, 0) + amount
+
+    def _invalid(
+        self, problem: str, raw: str | None, attempts: int, usage: dict[str, float]
+    ) -> Judgment:
+        return Judgment(
+            "invalid",
+            reason=self._redactor.line(problem),
+            raw=None if raw is None else self._redactor.text(raw)[:LONGEST_RAW],
+            attempts=max(1, attempts),
+            usage=usage,
+        )
+
 
 class Budget:
     """Adds up costs and keeps them within a limit, as far as a mean can foresee them.
-
-    Args:
-        price_in: Price of a million input tokens, or None.
-        price_out: Price of a million output tokens, or None.
-        max_cost: The limit, in the same currency, or None.
 
     Attributes:
         spent: What was spent so far.
@@ -237,18 +285,17 @@ class Budget:
         UsageError: only one price is given, or a limit without prices.
     """
 
-    def __init__(
-        self, price_in: float | None, price_out: float | None, max_cost: float | None
-    ) -> None:
+    def __init__(self, settings: Settings) -> None:
+        price_in, price_out = settings.price_in, settings.price_out
         if (price_in is None) != (price_out is None):
             raise UsageError("--price-in and --price-out belong together: give both (0 is allowed)")
-        if max_cost is not None and not (price_in or price_out):
+        if settings.max_cost is not None and not (price_in or price_out):
             raise UsageError(
                 "--max-cost needs prices: give --price-in and --price-out per million tokens"
             )
         self.spent = 0.0
         self._prices = None if price_in is None or price_out is None else (price_in, price_out)
-        self._max_cost = max_cost
+        self._max_cost = settings.max_cost
         self.pending = 0
         self._charged = 0
         self._dearest = 0.0
@@ -310,87 +357,3 @@ class Budget:
             f"--max-cost {self._max_cost:g} is reached: {self.spent:.4g} is spent{mean}; run the "
             "same command again to go on"
         )
-
-
-@dataclass(frozen=True, slots=True)
-class _Session:
-    """What one call of ``judge`` works with."""
-
-    loop: BackgroundLoop
-    endpoint: Endpoint
-    encoder: PictureEncoder
-    budget: Budget
-    redactor: Redactor
-    answer_retries: int
-
-    def begin(self, showing: Showing) -> Future[_Outcome]:
-        """Start to judge a showing."""
-        return self.loop.submit(self._judge(showing))
-
-    def stop(self) -> None:
-        """Have nothing tried again."""
-        self.loop.call(self.endpoint.stop)
-
-    async def _judge(self, showing: Showing) -> _Outcome:
-        clock = time.perf_counter()
-        outcome = await self._outcome(showing)
-        seconds = time.perf_counter() - clock
-        return replace(outcome, judgment=replace(outcome.judgment, seconds=seconds))
-
-    async def _outcome(self, showing: Showing) -> _Outcome:
-        """Ask until there is a verdict, or no more is to be tried."""
-        wording = self.endpoint.template.reasoned_wording(showing.prompt)
-        encoding = [self.encoder.submit(picture) for picture in (showing.first, showing.second)]
-        try:
-            first, second = [await asyncio.wrap_future(future) for future in encoding]
-        except UnreadableImage as error:
-            return _Outcome(Judgment("invalid", reason=str(error)))
-        usage: dict[str, float] = {}
-        problem, raw = "", None
-        attempts = 0
-        for ask in range(1 + self.answer_retries):
-            try:
-                reply, requests = await self.endpoint.ask(wording, first, second)
-            except EndpointError as error:
-                attempts += error.requests
-                return _Outcome(self._invalid(str(error), raw, attempts, usage), True)
-            attempts += requests
-            self._charge(reply.usage, usage)
-            try:
-                verdict, reason = read_verdict(reply, self.endpoint.template)
-            except UnusableAnswerError as error:
-                problem, raw = str(error), reply.refusal or reply.text
-                if self.endpoint.is_stopped or ask == self.answer_retries:
-                    break
-                if not self.budget.allows_again():
-                    problem += "; not asked again, since --max-cost is reached"
-                    break
-            else:
-                reason = None if reason is None else self.redactor.text(reason)
-                return _Outcome(Judgment(verdict, reason=reason, attempts=attempts, usage=usage))
-        return _Outcome(self._invalid(problem, raw, attempts, usage))
-
-    def _charge(self, counted: Mapping[str, float], usage: dict[str, float]) -> None:
-        """Add one answer's tokens and cost to those of its showing."""
-        cost = self.budget.charge(counted)
-        for name, amount in (*counted.items(), *([("cost", cost)] if cost is not None else [])):
-            usage[name] = usage.get(name, 0) + amount
-
-    def _invalid(
-        self, problem: str, raw: str | None, attempts: int, usage: dict[str, float]
-    ) -> Judgment:
-        return Judgment(
-            "invalid",
-            reason=self.redactor.line(problem),
-            raw=None if raw is None else self.redactor.text(raw)[:LONGEST_RAW],
-            attempts=max(1, attempts),
-            usage=usage,
-        )
-
-
-def _put(
-    done: queue.SimpleQueue[tuple[Showing, Future[_Outcome]]],
-    showing: Showing,
-    future: Future[_Outcome],
-) -> None:
-    done.put((showing, future))

@@ -130,10 +130,12 @@ def _error(value: object, depth: int = 0) -> ServerError:
     place = value.get("loc")  # of a field, as pydantic and FastAPI tell it
     param = ".".join(map(str, place)) if isinstance(place, list) else _text(value.get("param"))
     pause, fields = _details(value.get("details"))
+    code = value.get("code")
+    own_code = str(code) if isinstance(code, int | str) and not isinstance(code, bool) else ""
     return ServerError(
         message=": ".join(filter(None, (inner_error.message, behind.message))),
         param=inner_error.param or param or fields or behind.param,
-        code=inner_error.code or _code(value.get("code")) or behind.code,
+        code=inner_error.code or own_code or behind.code,
         pause=pause if inner_error.pause is None else inner_error.pause,
     )
 
@@ -150,10 +152,6 @@ def _details(details: object) -> tuple[float | None, str]:
         for one in map(_mapping, violations if isinstance(violations, list) else []):
             fields += filter(None, (_text(one.get("field")), _text(one.get("description"))))
     return pause, " ".join(fields)
-
-
-def _code(value: object) -> str:
-    return str(value) if isinstance(value, int | str) and not isinstance(value, bool) else ""
 
 
 def read_verdict(reply: Reply, template: Template) -> tuple[Verdict, str | None]:

@@ -10,11 +10,9 @@ import contextlib
 import json
 import random
 import re
-import threading
-from collections.abc import Callable, Coroutine, Mapping
-from concurrent.futures import Future
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import SecretStr
@@ -52,9 +50,6 @@ _FORMAT_WORDS = re.compile(
 )
 _LIMIT_WORDS = re.compile(r"max.?((output|completion).?)?tokens")
 _ROLE_WORDS = re.compile(r"\broles?\b|(system|developer).{0,20}(message|instruction|prompt)")
-
-
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +160,7 @@ class Endpoint:
     Requests wait together where the server tells one of them to (``Retry-After``).
 
     Attributes:
-        template: The judge's instructions.
+        client: Of HTTP, to be opened and closed in that loop.
         dialect: The optional parts of a request that the endpoint takes, as far as is known.
         proven: Whether it has answered a request.
 
@@ -185,7 +180,7 @@ class Endpoint:
 
         self.dialect = dialect
         self.proven = False
-        self.template = template
+        self._template = template
         self._settings = settings
         self._has_key = key is not None
         self._redactor = redactor
@@ -197,7 +192,7 @@ class Endpoint:
         headers = {"Content-Type": "application/json", **account_headers(settings.base_url)}
         if key is not None:
             headers["Authorization"] = f"Bearer {key.get_secret_value()}"
-        self._client = httpx.AsyncClient(
+        self.client = httpx.AsyncClient(
             headers=headers,
             timeout=httpx.Timeout(
                 settings.timeout, connect=min(settings.timeout, _CONNECT_SECONDS)
@@ -209,9 +204,6 @@ class Endpoint:
     @property
     def is_stopped(self) -> bool:
         return self._stopped.is_set()
-
-    async def close(self) -> None:
-        await self._client.aclose()
 
     def stop(self) -> None:
         """Let requests that are under way finish, but make no further one."""
@@ -289,7 +281,7 @@ class Endpoint:
         request = {
             "model": self._settings.model,
             "messages": dialect.messages(wording, first, second),
-            **dialect.arguments(self.template, self._settings),
+            **dialect.arguments(self._template, self._settings),
         }
         timed_out = _Failure("transient", f"no answer within {self._settings.timeout:g} s")
         try:
@@ -320,9 +312,8 @@ class Endpoint:
         return self._failure(status, read_error(body), headers)
 
     async def _exchange(self, content: str) -> tuple[int, Mapping[str, str], bytes]:
-        """Return status, headers and body of an answer, as much of it as an answer may have."""
         body = bytearray()
-        async with self._client.stream("POST", self._url, content=content) as response:
+        async with self.client.stream("POST", self._url, content=content) as response:
             async for piece in response.aiter_bytes():
                 body += piece
                 if len(body) > _MOST_REPLY_BYTES:
@@ -338,25 +329,26 @@ class Endpoint:
         line = self._redactor.line(said)
         what = f"HTTP {sent}" if sent >= 400 else f"HTTP {sent} with an error"
         reason = f"{what}: {line}" if line else what
-        if status == 401:
+        shown, model = self._shown, self._settings.model
+        fatal = {
             # What the server says here is often a part of the key.
-            return _Failure("fatal", self._key_refused(what))
-        if status == 402 or (status == 429 and error.code == "insufficient_quota"):
-            return _Failure(
-                "fatal", f"{self._shown} wants to be paid ({reason}): check the account"
+            401: self._key_refused(what),
+            402: f"{shown} wants to be paid ({reason}): check the account",
+        }
+        if not self.proven:
+            name = self._settings.api_key_env
+            key = f"with the key in {printable(name)}" if name else "without a key (--api-key-env)"
+            fatal[403] = (
+                f"{shown} forbids the use of {model} {key} ({reason}): check what it is allowed"
             )
-        if status == 403 and not self.proven:
-            return _Failure(
-                "fatal",
-                f"{self._shown} forbids the use of {self._settings.model} "
-                f"{self._with_key()} ({reason}): check what it is allowed",
+            fatal[404] = (
+                f"{shown} has no model {model!r}, or no chat endpoint ({reason}): correct the "
+                "model's name or --base-url, which mostly ends in /v1"
             )
-        if status == 404 and not self.proven:
-            return _Failure(
-                "fatal",
-                f"{self._shown} has no model {self._settings.model!r}, or no chat endpoint "
-                f"({reason}): correct the model's name or --base-url, which mostly ends in /v1",
-            )
+        if status == 429 and error.code == "insufficient_quota":
+            status = 402
+        if status in fatal:
+            return _Failure("fatal", fatal[status])
         if status in (400, 415, 422, 501):
             return _Failure("refused", reason, said=said, guess=not self.proven)
         if status in (408, 409, 425, 429) or status >= 500:
@@ -375,10 +367,6 @@ class Endpoint:
             f"with --api-key-env; {KEY_VARIABLE} goes to {OPENAI_HOST} alone"
         )
 
-    def _with_key(self) -> str:
-        name = self._settings.api_key_env
-        return f"with the key in {printable(name)}" if name else "without a key (--api-key-env)"
-
     def _name(self, error: BaseException) -> str:
         said = self._redactor.line(str(error))[:200]
         return f"{type(error).__name__}: {said}" if said else type(error).__name__
@@ -386,44 +374,3 @@ class Endpoint:
 
 class _TooLongError(Exception):
     pass
-
-
-class BackgroundLoop:
-    """An event loop in a thread of its own, for use in a ``with`` statement.
-
-    The judge's caller has no loop, or one that must not be blocked. Leaving cancels what still
-    runs, waits until that has ended, and calls ``at_end``.
-    """
-
-    def __init__(self, at_end: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        self._at_end = at_end
-        self._started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = Future()
-        self._thread = threading.Thread(
-            target=lambda: asyncio.run(self._live()), name="judge requests", daemon=True
-        )
-
-    def __enter__(self) -> BackgroundLoop:
-        self._thread.start()
-        self._loop, self._end = self._started.result()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._loop.call_soon_threadsafe(self._end.set)
-        self._thread.join()
-
-    def submit(self, coroutine: Coroutine[Any, Any, Result]) -> Future[Result]:
-        """Start a coroutine; the future has its result, or its exception."""
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
-
-    def call(self, function: Callable[[], object]) -> None:
-        """Have ``function`` called in the loop, soon."""
-        self._loop.call_soon_threadsafe(function)
-
-    async def _live(self) -> None:
-        self._started.set_result((asyncio.get_running_loop(), end := asyncio.Event()))
-        await end.wait()
-        others = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in others:
-            task.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
-        await self._at_end()

@@ -108,31 +108,19 @@ class PictureEncoder:
         return future
 
     def _encoded(self, picture: Picture, key: _Key) -> str:
-        url = self._data_url(picture)
-        self._keep(key, len(url))
-        return url
-
-    def _keep(self, key: _Key, size: int) -> None:
-        """Count a picture that is encoded, and forget those that were not asked for longest."""
+        """Encode a picture, and forget those that were not asked for longest."""
+        buffer = BytesIO()
+        shown = shown_picture(picture, self._size, max_pixels=self._max_pixels)
+        lossy = {"quality": JPEG_QUALITY, "subsampling": 0} if self._format == "jpeg" else {}
+        shown.save(buffer, self._format, **lossy)
+        url = f"data:image/{self._format};base64,{base64.b64encode(buffer.getvalue()).decode()}"
         with self._lock:
-            self._sizes[key] = size
+            self._sizes[key] = len(url)
             while sum(self._sizes.values()) > self._most_bytes:
                 oldest = next(one for one in self._kept if one in self._sizes)
                 del self._kept[oldest], self._sizes[oldest]
+        return url
 
     def close(self) -> None:
         """Begin no further picture; those under way end by themselves."""
         self._pool.shutdown(wait=False, cancel_futures=True)
-
-    def _data_url(self, picture: Picture) -> str:
-        shown = shown_picture(picture, self._size, max_pixels=self._max_pixels)
-        encoded = base64.b64encode(self._encode(shown)).decode("ascii")
-        return f"data:image/{self._format};base64,{encoded}"
-
-    def _encode(self, image: Image.Image) -> bytes:
-        buffer = BytesIO()
-        if self._format == "jpeg":
-            image.save(buffer, "JPEG", quality=JPEG_QUALITY, subsampling=0)
-        else:
-            image.save(buffer, "PNG")
-        return buffer.getvalue()

@@ -21,8 +21,10 @@ from typing import Any, Literal
 from fastapi import APIRouter, FastAPI
 from fastapi import Request as HttpRequest
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
+from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from realbench.config.config_files import first_problem
 from realbench.images import UnreadableImage
 
 Choice = Literal["left", "right", "tie"]
@@ -256,13 +258,6 @@ GUIDANCE = "Judge only that: not beauty, and not how well it fits the prompt."
 """What the page asks; a test holds it to it, as the judge's fingerprint depends on it."""
 
 _STATIC = Path(__file__).with_name("static")
-_FILES = {
-    "": ("index.html", "text/html; charset=utf-8"),
-    "page.css": ("page.css", "text/css; charset=utf-8"),
-    "page.js": ("page.js", "text/javascript; charset=utf-8"),
-    "zoom.js": ("zoom.js", "text/javascript; charset=utf-8"),
-    "icon.svg": ("icon.svg", "image/svg+xml"),
-}
 _MOST_VOTE_BYTES = 4096
 _STATUS = {"done": 200, "stale": 409, "ended": 503}
 
@@ -288,9 +283,6 @@ def human_page(session: VotingSession, token: str) -> FastAPI:
         token: The secret without which nothing is answered.
     """
     page = APIRouter(prefix=f"/{token}")
-
-    for name, (file, media_type) in _FILES.items():
-        page.add_api_route(f"/{name}", _static(file, media_type), methods=["GET"])
 
     @page.get("/state")
     def state() -> JSONResponse:
@@ -321,9 +313,7 @@ def human_page(session: VotingSession, token: str) -> FastAPI:
         try:
             vote = _Vote.model_validate_json(body)
         except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-            where = f" ({'.'.join(map(str, first['loc']))})" if first["loc"] else ""
-            return PlainTextResponse(f"this is no vote: {first['msg']}{where}", 422)
+            return PlainTextResponse(f"this is no vote: {first_problem(error, '')}", 422)
         return await carry_out(
             Request("vote", choice=vote.choice, seconds=vote.seconds, pair_token=vote.pair)
         )
@@ -338,17 +328,9 @@ def human_page(session: VotingSession, token: str) -> FastAPI:
 
     app = FastAPI(title="RealBench", docs_url=None, redoc_url=None, openapi_url=None)
     app.include_router(page)
+    app.mount(f"/{token}", StaticFiles(directory=_STATIC, html=True))
     app.add_exception_handler(404, _not_found)
     return app
-
-
-def _static(file: str, media_type: str) -> Any:
-    content = (_STATIC / file).read_bytes()
-
-    async def send() -> Response:
-        return Response(content, media_type=media_type)
-
-    return send
 
 
 async def _not_found(*_: object) -> Response:

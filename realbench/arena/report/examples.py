@@ -12,7 +12,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from realbench.arena.report.wording import estimate_of, expected_win, shortened
 from realbench.arena.votes import Comparison, Vote
@@ -29,8 +29,7 @@ REASON_LENGTH = 480
 Key = tuple[str, str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class Side:
+class Side(NamedTuple):
     """One contestant of an example: name, rating with interval, and its thumbnail."""
 
     contestant: str
@@ -41,16 +40,14 @@ class Side:
     height: int
 
 
-@dataclass(frozen=True, slots=True)
-class Said:
+class Said(NamedTuple):
     """What a judge said of the pair: its answers in words, each with a reason if it gave one."""
 
     judge: str
     answers: list[tuple[str, str | None]]
 
 
-@dataclass(frozen=True, slots=True)
-class Example:
+class Example(NamedTuple):
     """One pair on one prompt; ``chance`` is what the ratings gave the left side to win."""
 
     prompt_id: str
@@ -60,8 +57,7 @@ class Example:
     said: list[Said]
 
 
-@dataclass(frozen=True, slots=True)
-class ExampleGroup:
+class ExampleGroup(NamedTuple):
     """Examples of one kind, the number of all there are, and of all they are taken from."""
 
     total: int
@@ -80,6 +76,10 @@ class _Pair:
     votes: list[Vote] = field(default_factory=list)
 
     @property
+    def key(self) -> Key:
+        return self.prompt_id, self.left, self.right
+
+    @property
     def scores(self) -> set[float]:
         """The left side's scores, one for all judges where they agree."""
         return {c.score if c.a == self.left else 1 - c.score for c in self.comparisons}
@@ -90,9 +90,8 @@ class _Pair:
 
     def chance_said(self, vote: Vote) -> float:
         """Return the judge's P(left is the more real one), 0, 0.5 or 1 without a probability."""
-        if vote.probability is not None:
-            p = vote.probability
-        else:
+        p = vote.probability
+        if p is None:
             p = {"first": 1.0, "second": 0.0}.get(vote.verdict, 0.5)
         return p if vote.first == self.left else 1 - p
 
@@ -154,22 +153,19 @@ def find_examples(
     upsets = [p for p in won if lead(p) <= -UPSET_GAP]
     apart = [p for p in pairs if any(c.consistent is False for c in p.comparisons)]
     split = [p if lead(p) >= 0 else p.turned() for p in apart]
-    clear.sort(key=lambda p: (-p.confidence(), not p.has_reason, -lead(p), *_key(p)))
-    upsets.sort(key=lambda p: (lead(p), not p.has_reason, *_key(p)))
-    split.sort(key=lambda p: (-p.swing(), not p.has_reason, abs(lead(p)), *_key(p)))
+    clear.sort(key=lambda p: (-p.confidence(), not p.has_reason, -lead(p), *p.key))
+    upsets.sort(key=lambda p: (lead(p), not p.has_reason, *p.key))
+    split.sort(key=lambda p: (-p.swing(), not p.has_reason, abs(lead(p)), *p.key))
     asked_twice = [p for p in pairs if any(c.consistent is not None for c in p.comparisons)]
     chosen = [_varied(group, len(points)) for group in (clear, upsets, split)]
     shown = _load([p for group in chosen for p in group], ratings, pictures, prompts)
-    groups = []
-    for all_, few, of in zip(
-        (clear, upsets, split), chosen, (len(pairs), len(pairs), len(asked_twice)), strict=True
-    ):
-        groups.append(ExampleGroup(len(all_), of, [shown[_key(p)] for p in few]))
+    groups = (
+        ExampleGroup(len(every), len(of), [shown[p.key] for p in few])
+        for every, of, few in zip(
+            (clear, upsets, split), (pairs, pairs, asked_twice), chosen, strict=True
+        )
+    )
     return Examples(*groups)
-
-
-def _key(pair: _Pair) -> Key:
-    return pair.prompt_id, pair.left, pair.right
 
 
 def _group(comparisons: Iterable[Comparison], votes: Iterable[Vote]) -> list[_Pair]:
@@ -177,10 +173,7 @@ def _group(comparisons: Iterable[Comparison], votes: Iterable[Vote]) -> list[_Pa
     for one in comparisons:
         key = (one.prompt_id, one.a, one.b)
         pairs.setdefault(key, _Pair(*key)).comparisons.append(one)
-    latest: dict[tuple[str, ...], Vote] = {}
-    for vote in votes:
-        if vote.verdict != "invalid":
-            latest[vote.showing] = vote
+    latest = {vote.showing: vote for vote in votes if vote.verdict != "invalid"}
     for vote in latest.values():
         a, b = sorted((vote.first, vote.second))
         pair = pairs.get((vote.prompt_id, a, b))
@@ -224,7 +217,7 @@ def _load(
             Side(name, rating, scores == {score}, *found[name, pair.prompt_id])
             for name, rating, score in zip((pair.left, pair.right), both, (1.0, 0.0), strict=True)
         )
-        examples[_key(pair)] = Example(
+        examples[pair.key] = Example(
             prompt_id=pair.prompt_id,
             prompt=shortened(prompts.get(pair.prompt_id), PROMPT_LENGTH),
             sides=(sides[0], sides[1]),
@@ -243,16 +236,17 @@ def _said(pair: _Pair) -> list[Said]:
 
 def _answers(votes: Sequence[Vote], left: str) -> Iterable[tuple[str, str | None]]:
     """One answer a showing, or one for both where the second adds nothing to the first."""
-    chosen = [_choice(vote) for vote in votes]
+    chosen = [
+        {"first": vote.first, "second": vote.second}.get(vote.verdict, "tie") for vote in votes
+    ]
     if len(votes) == 2 and chosen[0] == chosen[1] and _says_the_same(*votes):
         words = f"{chosen[0]} in both orders{_probabilities(votes, left)}"
         yield words, shortened(votes[0].reason, REASON_LENGTH)
         return
     for vote, choice in zip(votes, chosen, strict=True):
+        place = f"shown {vote.verdict}"
         if vote.verdict == "tie":
             place = f"with {vote.first} shown first"
-        else:
-            place = f"shown {vote.verdict}"
         words = f"{choice}, {place}{_probabilities([vote], left)}"
         yield words, shortened(vote.reason, REASON_LENGTH)
 
@@ -266,12 +260,6 @@ def _says_the_same(one: Vote, other: Vote) -> bool:
     p, q = one.probability, other.probability
     mirrored = p is not None and q is not None and math.isclose(p, 1 - q, abs_tol=1e-6)
     return mirrored or not (one.reason or other.reason)
-
-
-def _choice(vote: Vote) -> str:
-    if vote.verdict == "tie":
-        return "tie"
-    return vote.first if vote.verdict == "first" else vote.second
 
 
 def _probabilities(votes: Sequence[Vote], left: str) -> str:

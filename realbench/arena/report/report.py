@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 from realbench.arena.records import ArenaManifest, Ratings, Standing
 from realbench.arena.report import sections
 from realbench.arena.report import wording as words
-from realbench.arena.report.examples import UPSET_GAP, Examples, find_examples
-from realbench.arena.report.sections import LEVELS
+from realbench.arena.report.examples import UPSET_GAP, find_examples
 from realbench.arena.votes import compare
 from realbench.report import wording
 from realbench.report.page import command_line, render_page, write_page
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from realbench.arena.results import ArenaRun
 
 SETTING_LENGTH = 160
+INVALID_LIMIT = 10
 
 
 def write_arena_report(run: ArenaRun, out: Path) -> Path:
@@ -47,62 +47,56 @@ def render_arena_report(run: ArenaRun) -> str:
     standing = words.main_standing(ratings)
     reference = ratings["reference"]
     judges = _judges(ratings, manifest)
-    compared = standing is not None and standing["n_comparisons"] > 0
+    dropped, missing = manifest["prompts"]["dropped"], manifest["prompts"]["missing"]
     context: dict[str, Any] = {
         "answer": words.answer(ratings),
         "support": words.support(ratings),
         "standing": standing,
-        "compared": compared,
+        "compared": standing is not None,
         "several": len(judges) > 1,
         "reference": reference,
         "judges": judges,
         "no_vlm": [judge for judge in judges if not judge["is_vlm"] and not judge["is_human"]],
         "facts": _facts(run, standing, judges),
-        "few_prompts": compared and standing is not None and standing["n_prompts"] < wording.THIN,
+        "few_prompts": standing is not None and standing["n_prompts"] < wording.THIN,
         "stop": _stop(manifest),
         "resamples": ratings["resamples"],
         "manifest": manifest,
         "judging": sections.judging(ratings, run.votes),
-        "agreement": sections.agreement(ratings),
-        "invalid": sections.invalid_answers(run.votes),
-        "absent": sections.absent_prompts(manifest),
+        "agreement": ratings["agreement"],
+        "invalid": [one for one in run.votes if one.verdict == "invalid"][:INVALID_LIMIT],
+        "absent": list(dict.fromkeys((*dropped, *missing))),
         "notes": list(dict.fromkeys([*ratings["notes"], *manifest["notes"]])),
-        "reproduction": {
-            "command": _command(manifest, judges),
-            "versions": manifest["versions"],
-            "judges": [(judge["name"], list(_settings(judge["about"]))) for judge in judges],
-            "schedule": manifest["schedule"],
-            "seed": manifest["seed"],
-        },
+        "command": _command(manifest, judges),
+        "settings": [(judge["name"], list(_settings(judge["about"]))) for judge in judges],
         "upset_gap": int(UPSET_GAP),
-        "levels": range(LEVELS),
+        "many": sections.COMPACT,
+        "estimate_of": words.estimate_of,
         "rating": words.rating,
         "winning_chance": words.winning_chance,
         "roughly": words.roughly,
+        "shortened": words.shortened,
         "stand_ins": any(entry["stands_in"] for entry in manifest["contestants"]),
-        "ladder": None,
     }
-    if compared and standing is not None:
+    if standing is not None:
+        rates = [(row["win_rate"], row["win_rate_vs_reference"]) for row in standing["ratings"]]
         context |= {
             "ladder": sections.ladder(standing, reference),
-            "edge": _edge(standing),
-            "systems": sections.systems(standing, reference),
+            "edge": wording.edge_note(one for pair in rates for one in pair),
             "by_judge": sections.by_judge(ratings),
-            "matrix": sections.matrix(standing, reference),
-            "examples": _examples(run, standing, judges),
+            "examples": find_examples(
+                compare(run.votes, {judge["name"]: int(judge["orders"]) for judge in judges}),
+                run.votes,
+                {row["contestant"]: row["bradley_terry"] for row in standing["ratings"]},
+                pictures=run.pictures,
+                prompts=run.prompts,
+            ),
             "neighbours": sections.neighbours(standing),
-            "unmatched": sections.unmatched(standing),
         }
     return render_page("arena/report/report.html", context)
 
 
-def _edge(standing: Standing) -> str:
-    rates = [(row["win_rate"], row["win_rate_vs_reference"]) for row in standing["ratings"]]
-    return wording.edge_note(one for pair in rates for one in pair)
-
-
 def _judges(ratings: Ratings, manifest: ArenaManifest) -> list[dict[str, Any]]:
-    """Return each judge of the run or of its votes with what the manifest says of it."""
     described = manifest["judges"]
     found = []
     for name in dict.fromkeys((*described, *ratings["judges"])):
@@ -121,7 +115,6 @@ def _judges(ratings: Ratings, manifest: ArenaManifest) -> list[dict[str, Any]]:
 
 
 def _template(about: Mapping[str, Any]) -> str | None:
-    """Return the name and the hash of the instructions that a judge was given."""
     template = about.get("template")
     if not isinstance(template, Mapping):
         return None
@@ -154,17 +147,6 @@ def _stop(manifest: ArenaManifest) -> dict[str, Any]:
     return {"sentence": words.stop_sentence(reason), "early": early, "open": open_pairs}
 
 
-def _examples(run: ArenaRun, standing: Standing, judges: Sequence[Mapping[str, Any]]) -> Examples:
-    orders = {judge["name"]: int(judge["orders"]) for judge in judges}
-    return find_examples(
-        compare(run.votes, orders),
-        run.votes,
-        {row["contestant"]: row["bradley_terry"] for row in standing["ratings"]},
-        pictures=run.pictures,
-        prompts=run.prompts,
-    )
-
-
 def _settings(about: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
     """Yield a judge's settings as (name, value), nested ones flat."""
     for key, value in about.items():
@@ -191,7 +173,6 @@ def _setting(value: Any) -> str:
 
 
 def _command(manifest: ArenaManifest, judges: Sequence[Mapping[str, Any]]) -> str:
-    """Return the run's command line; for a run from Python, the command that does the same."""
     options = [(key, manifest["arguments"].get(key)) for key in ("reference", "prompts")]
     options += [("judge", judge["name"]) for judge in judges]
     options += [("schedule", manifest["schedule"]), ("seed", manifest["seed"])]

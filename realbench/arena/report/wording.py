@@ -31,39 +31,31 @@ def estimate_of(value: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def main_standing(ratings: Ratings) -> Standing | None:
-    """Return the standing that the report leads with: the combined one, or the only judge's."""
-    if ratings["combined"]:
-        return ratings["combined"]
-    return next(iter(ratings["judges"].values()), None)
+    """Return the standing to lead with: the combined one, or the only judge's; None for nothing."""
+    standings = (ratings["combined"], *ratings["judges"].values())
+    return next((one for one in standings if one and one["n_comparisons"]), None)
 
 
 def rated_names(standing: Standing | None) -> list[str]:
     """Return the contestants with a rating, best first."""
     rows = standing["ratings"] if standing else []
-    return [
-        str(row["contestant"])
-        for row in rows
-        if is_number(estimate_of(row["bradley_terry"])["estimate"])
-    ]
+    return [row["contestant"] for row in rows if is_number(row["bradley_terry"]["estimate"])]
 
 
 def separated_pairs(standing: Standing) -> set[tuple[str, str]]:
     """Return the pairs that the data separate, as (better, worse)."""
-    found = set()
-    for pair in standing["pairs"]:
-        difference = estimate_of(pair["difference"])["estimate"]
-        if not pair["tied"] and is_number(difference):
-            better_first = difference > 0
-            names = (str(pair["a"]), str(pair["b"]))
-            found.add(names if better_first else names[::-1])
-    return found
+    return {
+        (pair["a"], pair["b"]) if difference > 0 else (pair["b"], pair["a"])
+        for pair in standing["pairs"]
+        if not pair["tied"] and is_number(difference := pair["difference"]["estimate"])
+    }
 
 
 def answer(ratings: Ratings) -> str:
     """Return the arena's finding as one headline."""
     standing = main_standing(ratings)
     names = rated_names(standing)
-    if standing is None or not standing["n_comparisons"] or len(names) < 2:
+    if standing is None or len(names) < 2:
         return "No pair has been compared"
     reference = ratings["reference"]
     better = separated_pairs(standing)
@@ -177,9 +169,7 @@ def roughly(n: int) -> str:
 
 def stop_sentence(reason: str | None) -> str:
     """Say why the run ended, or nothing where that is not known."""
-    if not reason:
-        return ""
-    return f"The run ended because {STOPS.get(reason, reason)}."
+    return f"The run ended because {STOPS.get(reason, reason)}." if reason else ""
 
 
 def shortened(text: str | None, length: int) -> str | None:

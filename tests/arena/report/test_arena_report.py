@@ -135,6 +135,7 @@ def test_the_default_judge_is_named_for_what_it_is(tmp_path: Path) -> None:
     run = make_arena(tmp_path, LADDER, judges=[DETECTORS])
     text = read(run).text
     assert "take the ladder as a first look" in text
+    assert "scores each alone" in text  # there is no position bias to show
     assert "No judge reported tokens or cost" in text
     assert "Do the judges agree" not in text
     assert "P(left) =" in text

@@ -38,7 +38,7 @@ def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
         prompt=HOSTILE,
         manifest={
             "notes": [HOSTILE],
-            "prompts": {"dropped": {HOSTILE: [HOSTILE]}},
+            "prompts": {"dropped": {HOSTILE: [HOSTILE]}, "missing": {}},
             "stop_reason": "max-votes",
             "counts": {"pairs_open": 3},
         },
@@ -94,11 +94,21 @@ def test_nothing_runs_into_its_neighbour(browser: Any, report: Path, width: int)
     page.close()
 
 
-def test_a_table_that_is_cut_shows_a_shade_at_its_edge(browser: Any, few: Path) -> None:
+def test_on_a_phone_tables_wrap_instead_of_scrolling(browser: Any, report: Path) -> None:
+    page = browser.new_page(viewport={"width": 390, "height": 800})
+    page.goto(report.as_uri())
+    page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+    cut = """() => [...document.querySelectorAll('.scroll:has(.list)')]
+      .filter(e => e.scrollWidth > e.clientWidth).map(e => e.getAttribute('aria-label'))"""
+    assert page.evaluate(cut) == []
+    page.close()
+
+
+def test_a_table_that_is_cut_shows_a_shade_at_its_edge(browser: Any, many: Path) -> None:
     """The pixels at the right edge darken while there is more to see, and no longer at its end."""
     page = browser.new_page(viewport={"width": 390, "height": 800})
-    page.goto(few.as_uri())
-    box = page.locator("[aria-label='Rating systems']")
+    page.goto(many.as_uri())
+    box = page.locator("[aria-label='Win matrix']")
     box.scroll_into_view_if_needed()
     box.evaluate("box => box.querySelector('table').style.opacity = 0")
 
