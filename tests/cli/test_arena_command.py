@@ -212,7 +212,8 @@ def test_what_an_address_carries_is_not_written_down(
     url = "http://me:hunter2@localhost:1/v1?key=hunter3"
     keyed = environment | {"OPENAI_API_KEY": "hunter4"}
     out = tmp_path / "run"
-    realbench("arena", a, b, "--out", out, "--base-url", url, *options, environment=keyed)
+    judges = ("--judge", "detectors", "--judge", "openai:nobody", "--base-url", url)
+    realbench("arena", a, b, "--out", out, *judges, *options, environment=keyed, code=1)
     for path in out.iterdir():
         assert b"hunter" not in path.read_bytes(), path
     assert "localhost:1/v1" in (out / "run.json").read_text()

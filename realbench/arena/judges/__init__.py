@@ -28,6 +28,8 @@ _TAKEN_BY = {
 }
 """Which kinds of judges read an option; those that are not named here, all do."""
 
+_KINDS = {"openai", "hf", "detectors", "human"}
+
 _OPTIONS = {"dtype": "precision", "detectors": "detector", "open_browser": "no-browser"}
 
 
@@ -41,7 +43,7 @@ def check_options(specs: Sequence[str], options: JudgeOptions) -> None:
     for one in fields(JudgeOptions):
         takers = _TAKEN_BY.get(one.name, ())
         given = getattr(options, one.name) not in (one.default, {}, ())
-        if given and takers and kinds.isdisjoint(takers):
+        if given and takers and kinds <= _KINDS and kinds.isdisjoint(takers):
             option = _OPTIONS.get(one.name, one.name).replace("_", "-")
             raise UsageError(
                 f"--{option} is for the judge {' or '.join(takers)}, not for {', '.join(specs)}: "
