@@ -93,14 +93,14 @@ def show_command(
 
 @app.command("get")
 def get_command(
+    *,
     names: Annotated[
         list[str],
         typer.Argument(
             metavar="NAME|CARD_DIR|ensemble:NAME", help="Detectors whose weights are fetched."
         ),
     ],
-    quiet: options.Quiet = False,
-    json_: options.Json = False,
+    output: options.Output,
 ) -> None:
     """Fetch weights from the Hugging Face hub ahead, so that no network is needed later.
 
@@ -126,7 +126,7 @@ def get_command(
         for card in cards
         for (part, digest), spec in zip(card.digests.items(), card.parts.values(), strict=True)
     ]
-    show(entries, map(_fetched_line, entries), quiet=quiet, json_=json_)
+    output.show(entries, map(_fetched_line, entries))
 
 
 def _fetched_line(entry: Mapping[str, Any]) -> str:
