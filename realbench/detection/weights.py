@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from realbench.detection.cards import NetworkCard
 
 _SCALE = "::scale"  # of the int8 tensor whose name stands before it
+_GROUP = 64  # values of a row that share a scale, where there are fewer bits than 8
 _WORTH_PACKING = 16_384  # values; smaller tensors stay in half precision
 
 
@@ -66,14 +67,18 @@ def fitting(card: NetworkCard, part: str = "weights") -> Iterator[None]:
         ) from error
 
 
-def pack(state: Mapping[str, Tensor], levels: int = 127) -> dict[str, Tensor]:
-    """Round weights for a small file: matrices to 8 bits, the rest to half precision.
+def pack(state: Mapping[str, Tensor], bits: int = 8, levels: int = 127) -> dict[str, Tensor]:
+    """Round weights for a small file: matrices to 8 bits or fewer, the rest to half precision.
 
     A matrix (at least two rows and 16,384 values) becomes int8 in [-levels, levels] with one
-    half-precision scale per row, its output channel. Fewer levels compress to fewer bits.
+    half-precision scale per row, its output channel. Fewer levels compress to fewer bits. With
+    fewer ``bits``, the matrices of the transformer's blocks become integers in
+    [1 - 2^(bits - 1), 2^(bits - 1) - 1] with a scale for each 64 values of a row, stored bit by
+    bit: first all the lowest bits, eight to a byte, and so on.
 
     Args:
         state: float32 tensors and others, which stay as they are.
+        bits: of the matrices of ``backbone.blocks``, from 3 to 8.
     """
     import torch
 
@@ -83,13 +88,41 @@ def pack(state: Mapping[str, Tensor], levels: int = 127) -> dict[str, Tensor]:
             packed[name] = value.contiguous()
         elif value.ndim < 2 or len(value) == 1 or value.numel() < _WORTH_PACKING:
             packed[name] = value.half().contiguous()
+        elif bits < 8 and name.startswith("backbone.blocks."):
+            half = 2 ** (bits - 1)
+            integers, scale = _rounded(value.float().view(len(value), -1, _GROUP), half - 1)
+            packed[name] = _bits(integers + half, bits)
+            packed[name + _SCALE] = scale
         else:
-            rows = value.float().flatten(1)
-            scale = (rows.abs().amax(dim=1) / levels).clamp(min=1e-7).half()
-            integers = (rows / scale.float()[:, None]).round().clamp(-levels, levels)
+            integers, scale = _rounded(value.float().flatten(1), levels)
             packed[name] = integers.to(torch.int8).view(value.shape).contiguous()
             packed[name + _SCALE] = scale
     return packed
+
+
+def _rounded(rows: Tensor, most: int) -> tuple[Tensor, Tensor]:
+    """Return integers in [-most, most] for ``rows``, and the scale of each run of values."""
+    scale = (rows.abs().amax(dim=-1) / most).clamp(min=1e-7).half()
+    return (rows / scale.float()[..., None]).round().clamp(-most, most), scale
+
+
+def _bits(integers: Tensor, bits: int) -> Tensor:
+    import numpy as np
+    import torch
+
+    values = integers.to(torch.uint8).flatten().numpy()
+    return torch.from_numpy(np.concatenate([np.packbits(values >> n & 1) for n in range(bits)]))
+
+
+def _from_bits(stored: Tensor, count: int) -> Tensor:
+    """Return the ``count`` integers, float32, that :func:`_bits` stored."""
+    import numpy as np
+    import torch
+
+    bits = stored.numel() * 8 // count
+    planes = stored.numpy().reshape(bits, -1)
+    values = sum(np.unpackbits(plane, count=count) << n for n, plane in enumerate(planes))
+    return torch.from_numpy(np.asarray(values)).float() - 2 ** (bits - 1)
 
 
 def unpack(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -99,11 +132,14 @@ def unpack(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if name.endswith(_SCALE):
             continue
         scale = state.get(name + _SCALE)
-        if scale is not None:
+        if scale is None:
+            unpacked[name] = value.float() if value.is_floating_point() else value
+        elif scale.ndim == 2:  # groups of a row
+            values = _from_bits(value, scale.numel() * _GROUP).view(*scale.shape, _GROUP)
+            unpacked[name] = (values * scale.float()[..., None]).flatten(1)
+        else:
             shape = (-1, *[1] * (value.ndim - 1))
             unpacked[name] = value.float() * scale.float().view(shape)
-        else:
-            unpacked[name] = value.float() if value.is_floating_point() else value
     return unpacked
 
 

@@ -13,10 +13,6 @@ from torch.nn import functional
 
 from realbench.detection.families.views import reduced_precision
 
-# ImageNet's, in [0, 255]: what the transformers that serve here were trained with.
-_MEAN = (123.675, 116.28, 103.53)
-_STD = (58.395, 57.12, 57.375)
-
 # Deviations from photographs, in standard deviations: more than these say no more.
 _LIMIT = 4.0
 _FAR = 20.0
@@ -100,8 +96,9 @@ class PatchStatistics(nn.Module):
         self.real = nn.Linear(width, 1)
         self.taken = nn.Linear(width, 1)
         self.usual = nn.Linear(2, 1)
-        for name, triple in (("mean", _MEAN), ("std", _STD)):
-            self.register_buffer(name, torch.tensor(triple).view(1, 3, 1, 1), persistent=False)
+        for name in ("mean", "std"):  # what the transformer was trained with
+            triple = torch.tensor(backbone.pretrained_cfg[name]) * 255
+            self.register_buffer(name, triple.view(1, 3, 1, 1), persistent=False)
         self.register_buffer("center", torch.zeros(width))
         self.register_buffer("scale", torch.ones(width))
         self.register_buffer("basis", torch.eye(COMPONENTS, width))

@@ -42,8 +42,8 @@ def pretrained_network(recipe: Recipe, start: Card | None = None) -> PatchStatis
         return network
     load_pretrained(network.backbone, recipe.architecture)
     if recipe.tuned is not None:
-        load_tail(network.tail)
-    network.load_state_dict(unpack(pack(network.state_dict())))
+        load_tail(network.tail, recipe.architecture)
+    network.load_state_dict(unpack(pack(network.state_dict(), recipe.bits)))
     return network
 
 

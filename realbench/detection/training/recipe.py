@@ -68,7 +68,7 @@ class Recipe(BaseModel):
     standardised statistics with weights that sum to 1: smaller is simpler. Inside a share a source
     of n images weighs n to the power of ``balance``. ``nuisance`` is how many times the covariance
     between the sources of a class counts in a linear discriminant, which then stands beside the
-    regression. With ``hold_out_sources`` a fold holds out whole sources of photographs.
+    regression. The transformer's matrices are shipped in ``bits``. With ``hold_out_sources`` a fold holds out whole sources of photographs.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -87,6 +87,7 @@ class Recipe(BaseModel):
     inverse_penalty: float = Field(gt=0)
     nuisance: float | None = Field(default=None, ge=0)
     balance: float = Field(default=0.0, ge=0, le=1)
+    bits: int = Field(default=8, ge=3, le=8)
     shares: Shares
     tuned: Tuning | None = None
     hold_out_sources: bool = False

@@ -35,6 +35,7 @@ _DECISIVE = {
     "class_token",
     "options",
     "input_size",
+    "bits",
     "matched_size",
     "training_views",
     "degraded_share",
