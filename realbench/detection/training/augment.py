@@ -175,7 +175,11 @@ def shared_processing(image: np.ndarray, rng: np.random.Generator) -> np.ndarray
 
 
 def degrade(
-    image: np.ndarray, reduction: float, strongest_noise: float, rng: np.random.Generator
+    image: np.ndarray,
+    reduction: float,
+    strongest_noise: float,
+    rng: np.random.Generator,
+    weakest_noise: float | None = None,
 ) -> np.ndarray:
     """Blur, noise, compress, scale or sharpen strongly; one or two of them.
 
@@ -183,13 +187,18 @@ def degrade(
         reduction: how much smaller the view is than a 512-pixel image, which is the scale at
             which the strengths are meant.
         strongest_noise: its standard deviation at most, in 8-bit levels, above 2.
+        weakest_noise: at least; strengths are then drawn by their logarithm, else evenly from 2.
     """
     for _ in range(1 + int(rng.random() < 0.25)):
         kind = rng.integers(5)
         if kind == 0:
             image = perturbations.blur(image, rng.uniform(0.7, 3.2) / reduction)
         elif kind == 1:
-            image = perturbations.noise(image, rng.uniform(2, strongest_noise) / reduction, rng)
+            if weakest_noise is None:
+                sigma = rng.uniform(2, strongest_noise)
+            else:
+                sigma = math.exp(rng.uniform(math.log(weakest_noise), math.log(strongest_noise)))
+            image = perturbations.noise(image, sigma / reduction, rng)
         elif kind == 2:
             image = perturbations.jpeg(image, int(rng.uniform(25, 75)))
         elif kind == 3:

@@ -40,6 +40,7 @@ _DECISIVE = {
     "training_views",
     "degraded_share",
     "strongest_noise",
+    "weakest_noise",
     "seed",
 }
 
@@ -120,7 +121,7 @@ def _parts(
         for n, image in enumerate(images)
         if image.source not in recipe.never_train and (learns_round_trips or not image.round_trip)
     ]
-    decisive = recipe.model_dump(mode="json", include=_DECISIVE)
+    decisive = recipe.model_dump(mode="json", include=_DECISIVE, exclude_none=True)
     if start is not None:
         decisive["start"] = start.uncalibrated
     parts = []

@@ -80,15 +80,20 @@ def view_of(pixels: np.ndarray, real: bool, recipe: Recipe, rng: np.random.Gener
             whole = perturbations.jpeg(pixels, perturbations.MATCHED_QUALITY)
             return augment.cut(augment.whole_view(whole, size, rng), size, rng)
         return augment.cut(augment.matched_view(pixels, size, rng, matched_size), size, rng)
-    side = _side(recipe)
-    if semantic:
-        view = augment.semantic_view(pixels, side, rng)
+    degraded = not real and rng.random() < recipe.degraded_share
+    if semantic:  # at the picture's own scale, where one degrades: scaling down hides some of it
+        if degraded:
+            pixels = _degraded(pixels, recipe, rng)
+        view = augment.semantic_view(pixels, _side(recipe), rng)
     else:
         view = augment.trace_view(pixels, size, rng, matched_size)
-    if not real and rng.random() < recipe.degraded_share:
-        reduction = matched_size / side if semantic else 1.0
-        view = augment.degrade(view, reduction, recipe.strongest_noise, rng)
+        if degraded:
+            view = _degraded(view, recipe, rng)
     return _cut(augment.shared_processing(view, rng), recipe, rng)
+
+
+def _degraded(pixels: np.ndarray, recipe: Recipe, rng: np.random.Generator) -> np.ndarray:
+    return augment.degrade(pixels, 1.0, recipe.strongest_noise, rng, recipe.weakest_noise)
 
 
 def nothing(recipe: Recipe, rng: np.random.Generator) -> np.ndarray:
