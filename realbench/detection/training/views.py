@@ -80,14 +80,14 @@ def view_of(pixels: np.ndarray, real: bool, recipe: Recipe, rng: np.random.Gener
             whole = perturbations.jpeg(pixels, perturbations.MATCHED_QUALITY)
             return augment.cut(augment.whole_view(whole, size, rng), size, rng)
         return augment.cut(augment.matched_view(pixels, size, rng, matched_size), size, rng)
-    degraded = not real and rng.random() < recipe.degraded_share
+    share = 0.0 if real else recipe.degraded_share
     if semantic:  # at the picture's own scale, where one degrades: scaling down hides some of it
-        if degraded:
+        if share and rng.random() < share:
             pixels = _degraded(pixels, recipe, rng)
         view = augment.semantic_view(pixels, _side(recipe), rng)
     else:
         view = augment.trace_view(pixels, size, rng, matched_size)
-        if degraded:
+        if share and rng.random() < share:
             view = _degraded(view, recipe, rng)
     return _cut(augment.shared_processing(view, rng), recipe, rng)
 
