@@ -20,5 +20,5 @@ LEVELS = 31  # 63 values a weight: 6 bits, which the wheel compresses to about 5
 network = timm.create_model(ARCHITECTURE, num_classes=0, img_size=224)
 load_pretrained(network, ARCHITECTURE)
 path = Path(__file__).with_name("weights.safetensors")
-save_file(pack(network.state_dict(), LEVELS), path)
+save_file(pack(network.state_dict(), levels=LEVELS), path)
 sys.stdout.write(f"sha256 {hashlib.sha256(path.read_bytes()).hexdigest()}\n")

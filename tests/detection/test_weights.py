@@ -49,3 +49,21 @@ def test_packing_again_changes_nothing(rows: int) -> None:
 def test_rows_of_zeros_stay_zero() -> None:
     matrix = torch.zeros((200, 100))
     assert unpack(pack({"w": matrix}))["w"].abs().max() == 0
+
+
+@pytest.mark.parametrize("bits", [3, 5, 6])
+def test_fewer_bits_are_off_by_half_a_step_of_their_group(bits: int) -> None:
+    name = "backbone.blocks.0.mlp.fc1.weight"
+    matrix = torch.randn((96, 192), generator=torch.Generator().manual_seed(bits))
+    matrix *= torch.logspace(-3, 1, 96)[:, None]
+    packed = pack({name: matrix}, bits)
+    scales = 96 * 192 // 64 * 16
+    assert sum(8 * part.nbytes for part in packed.values()) == 96 * 192 * bits + scales
+    back = unpack(packed)[name]
+    groups, found = matrix.view(96, 3, 64), back.view(96, 3, 64)
+    most = 2 ** (bits - 1) - 1
+    step = groups.abs().amax(dim=2, keepdim=True) / most
+    # half a step, and the rounding of the scale, which has 11 bits or a fixed step near zero
+    assert ((found - groups).abs() <= 0.5 * step + most * (step * 2**-11 + 2**-25)).all()
+    again = unpack(pack({name: back}, bits))[name]
+    assert torch.equal(again, back)
