@@ -194,11 +194,7 @@ def degrade(
         if kind == 0:
             image = perturbations.blur(image, rng.uniform(0.7, 3.2) / reduction)
         elif kind == 1:
-            if weakest_noise is None:
-                sigma = rng.uniform(2, strongest_noise)
-            else:
-                sigma = math.exp(rng.uniform(math.log(weakest_noise), math.log(strongest_noise)))
-            image = perturbations.noise(image, sigma / reduction, rng)
+            image = noisy(image, reduction, (weakest_noise, strongest_noise), rng)
         elif kind == 2:
             image = perturbations.jpeg(image, int(rng.uniform(25, 75)))
         elif kind == 3:
@@ -208,6 +204,21 @@ def degrade(
             strength = int(rng.uniform(60, 300))
             image = perturbations.sharpen(image, strength, rng.uniform(0.6, 2.5))
     return image
+
+
+def noisy(
+    image: np.ndarray,
+    reduction: float,
+    between: tuple[float | None, float],
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """Add Gaussian noise; ``reduction`` and the strengths are those of :func:`degrade`."""
+    weakest, strongest = between
+    if weakest is None:
+        sigma = rng.uniform(2, strongest)
+    else:
+        sigma = math.exp(rng.uniform(math.log(weakest), math.log(strongest)))
+    return perturbations.noise(image, sigma / reduction, rng)
 
 
 def synthetic(size: int, rng: np.random.Generator) -> np.ndarray:

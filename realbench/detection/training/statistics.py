@@ -72,6 +72,7 @@ class _Part:
     file: Path
     start: Card | None
     made: int | None = None
+    noisy: bool = False
 
 
 def compute_statistics(
@@ -125,24 +126,20 @@ def _parts(
     if start is not None:
         decisive["start"] = start.uncalibrated
     parts = []
-    for number, first in enumerate(range(0, len(usable), _IMAGES_A_PART)):
-        indices = tuple(usable[first : first + _IMAGES_A_PART])
-        chosen = tuple(images[n] for n in indices)
-        contents = [file_sha256(image.path) for image in chosen]
-        parts.append(
-            _Part(
-                recipe,
-                chosen,
-                indices,
-                number,
-                work / _name(decisive, [*contents, *indices]),
-                start,
-            )
-        )
-    for made, name in ((NOTHING, "synthetic"), (RENDER, "render")):
+    made = [n for n in usable if not images[n].real] if recipe.noisy_views else []
+    for noisy, some in ((False, usable), (True, made)):
+        for number, first in enumerate(range(0, len(some), _IMAGES_A_PART)):
+            indices = tuple(some[first : first + _IMAGES_A_PART])
+            chosen = tuple(images[n] for n in indices)
+            named = [*(file_sha256(image.path) for image in chosen), *indices]
+            if noisy:
+                named.append(f"noisy {recipe.noisy_views}")
+            file = work / _name(decisive, named)
+            parts.append(_Part(recipe, chosen, indices, number, file, start, noisy=noisy))
+    for what, name in ((NOTHING, "synthetic"), (RENDER, "render")):
         for number in range(_PARTS_MADE):
             file = work / _name(decisive, [name, number])
-            parts.append(_Part(recipe, (), (), number, file, start, made))
+            parts.append(_Part(recipe, (), (), number, file, start, what))
     return parts
 
 
@@ -199,7 +196,11 @@ def _views(part: _Part) -> Iterator[tuple[int, np.ndarray]]:
             for _ in range(recipe.training_views):
                 yield RENDER, views.view_of(pixels, False, recipe, rng)
     for index, image in zip(part.indices, part.images, strict=True):
-        rng = np.random.default_rng([recipe.seed, 0, index])
+        rng = np.random.default_rng([recipe.seed, 3 if part.noisy else 0, index])
         pixels = views.stored(read_image(image.path), recipe)
+        if part.noisy:
+            for _ in range(recipe.noisy_views):
+                yield index, views.noisy_view(pixels, recipe, rng)
+            continue
         for _ in range(recipe.training_views):
             yield index, views.view_of(pixels, image.real, recipe, rng)

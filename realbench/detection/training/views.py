@@ -92,6 +92,24 @@ def view_of(pixels: np.ndarray, real: bool, recipe: Recipe, rng: np.random.Gener
     return _cut(augment.shared_processing(view, rng), recipe, rng)
 
 
+def noisy_view(pixels: np.ndarray, recipe: Recipe, rng: np.random.Generator) -> np.ndarray:
+    """Return a view of a generated picture with noise, and what else may happen to it.
+
+    Args:
+        pixels: from :func:`stored`.
+
+    Returns:
+        uint8 RGB (S, S, 3), S being the recipe's ``input_size``.
+    """
+    strengths = (recipe.weakest_noise, recipe.strongest_noise)
+    pixels = augment.noisy(pixels, 1.0, strengths, rng)
+    if recipe.kind == "semantic":
+        view = augment.semantic_view(pixels, _side(recipe), rng)
+    else:
+        view = augment.trace_view(pixels, recipe.input_size, rng, recipe.matched_size)
+    return _cut(augment.shared_processing(view, rng), recipe, rng)
+
+
 def _degraded(pixels: np.ndarray, recipe: Recipe, rng: np.random.Generator) -> np.ndarray:
     return augment.degrade(pixels, 1.0, recipe.strongest_noise, rng, recipe.weakest_noise)
 
