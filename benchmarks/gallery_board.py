@@ -104,8 +104,8 @@ def main() -> None:
     models = sorted(path.name for path in generated.iterdir() if path.is_dir())
     folds = [
         Fold(
-            tuple(Path(d).absolute() for d in fold.detectors),
-            tuple(name for name in models if name in fold.contestants),
+            detectors=tuple(os.fspath(Path(d).absolute()) for d in fold.detectors),
+            contestants=tuple(name for name in models if name in fold.contestants),
         )
         for fold in read_folds(arguments.folds / FOLDS_FILE)
     ]
