@@ -12,9 +12,10 @@ from pathlib import Path
 import timm
 from safetensors.torch import save_file
 
-from realbench.detection.training.pretrained import ARCHITECTURE, load_pretrained
+from realbench.detection.training.pretrained import load_pretrained
 from realbench.detection.weights import pack
 
+ARCHITECTURE = "vit_small_patch14_dinov2"
 LEVELS = 31  # 63 values a weight: 6 bits, which the wheel compresses to about 5.5
 
 network = timm.create_model(ARCHITECTURE, num_classes=0, img_size=224)

@@ -16,6 +16,7 @@ from realbench.arena.judges import JudgeOptions
 from realbench.arena.judges.detectors import DetectorJudge
 from realbench.cli.bench import FUSION_VERDICTS as _VERDICTS
 from realbench.content import content_path
+from realbench.detection.ensembles import presets
 from realbench.detection.registry import list_detectors
 from realbench.detection.verdict import read_sample
 from realbench.scoring import Scorer
@@ -264,7 +265,7 @@ def test_list_has_whole_names_on_a_terminal_of_80_columns(environment: dict[str,
     narrow = environment | {"COLUMNS": "80"}
     shown = realbench("detectors", "list", environment=narrow, process=True).stdout
     assert max(map(len, shown.splitlines())) <= 80
-    assert len(shown.splitlines()) <= 2 * len(list_detectors()) + 4
+    assert len(shown.splitlines()) <= 2 * len(list_detectors()) + len(presets()) + 1
     assert set(list_detectors()) <= {word for line in shown.splitlines() for word in line.split()}
 
 

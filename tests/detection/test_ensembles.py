@@ -41,7 +41,7 @@ def test_presets_name_detectors_that_exist_and_keep_rewards_apart() -> None:
     assert shipped["realgen-reward"].detectors == ("forensic-chat", "omniaid-realgen")
     rewards = {*shipped["default"].detectors, *shipped["realgen-reward"].detectors}
     assert not rewards & set(shipped["held-out"].detectors)
-    assert shipped["default"].weights == (0.77, 0.33)
+    assert shipped["default"].weights == (0.88, 0.22)
     for name, ensemble in shipped.items():
         assert set(ensemble.detectors) <= set(list_detectors())
         levels = {card.level for card in choose_cards(ensemble.detectors)}

@@ -12,7 +12,7 @@ from realbench.detection.specs import InputSpec, ModelSpec
 from realbench.files import file_sha256
 
 MODELS = {
-    "statistics": ('architecture = "vit_tiny_patch16_224"\nblocks = [0, 1]', (0, 1)),
+    "statistics": ('architecture = "deit_tiny_patch16_224"\nblocks = [0, 1]', (0, 1)),
     "convolutions": ('architecture = "test_efficientnet.r160_in1k"', ()),
 }
 
