@@ -18,7 +18,7 @@ from realbench.errors import UsageError
 
 _ITERATIONS = 300
 _SHRINKAGE = 0.3
-_ADAPTATION = 0.03  # variance of a weight around the one that it starts from: see docs/detectors.md
+_ADAPTATION = 0.1  # variance of a weight around the one that it starts from: see docs/detectors.md
 _SPREAD = 2.0  # standard deviation of the regression's logits beside tuned blocks
 _ODD_PHOTOGRAPHS = 0.003
 _STEEPER = 2.0
