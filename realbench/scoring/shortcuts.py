@@ -39,7 +39,9 @@ def read_headers(paths: Iterable[Path]) -> list[Header]:
 
 
 def shortcut_notes(files: Sequence[tuple[str, ImageFile]], reference: str) -> list[str]:
-    """Return what the user should know of each folder that could be told from the photographs.
+    """Return what the user should know of folders that could be told from the photographs.
+
+    Folders of which the same is to be said share a note.
 
     Args:
         files: of the run, with their folders.
@@ -49,8 +51,11 @@ def shortcut_notes(files: Sequence[tuple[str, ImageFile]], reference: str) -> li
         own = [file.path for folder, file in files if folder == name]
         headers[name] = read_headers(own[:: -(-len(own) // _SAMPLE)])
     photographs = headers.pop(reference, [])
-    told = ((name, warning(find_shortcuts(photographs, its))) for name, its in headers.items())
-    return [f"{name}: {text}" for name, text in told if text]
+    told: dict[str, list[str]] = {}
+    for name, its in headers.items():
+        if text := warning(find_shortcuts(photographs, its)):
+            told.setdefault(text, []).append(name)
+    return [f"{', '.join(names)}: {text}" for text, names in told.items()]
 
 
 def find_shortcuts(real: Sequence[Header], generated: Sequence[Header]) -> dict[str, Any]:

@@ -394,10 +394,11 @@ def test_a_format_that_tells_a_model_from_the_photographs_is_a_note(
 ) -> None:
     photos = make_folder("photos", 10, size=(90, 60))
     model = make_folder("model", 10, size=(64, 64), format="png")
+    twin = make_folder("twin", 10, size=(64, 64), format="png")
     alike = make_folder("alike", 10, size=(90, 60))
-    run = realbench.score(model, alike, reference=photos, detectors=[card])
+    run = realbench.score(model, twin, alike, reference=photos, detectors=[card])
     (note,) = [one for one in run.summary["notes"] if "told apart" in one]
-    assert note.startswith("model: photographs and generated images can be told apart")
+    assert note.startswith("model, twin: photographs and generated images can be told apart")
     assert "format (JPEG against PNG) by 100 %" in note
     assert "size (90 × 60 against 64 × 64) by 100 %" in note
     assert note.endswith("use --matched")
