@@ -19,10 +19,10 @@ Target = TypeVar("Target", bound=Callable[..., Any])
 def checked_settings(target: Target) -> Target:
     """Have a function, or a class when it is made, refuse settings of a wrong type.
 
-    They must be what the annotations say; NumPy's numbers are taken for Python's, and a
-    ``torch.device`` for its name. An annotation that names what is imported for type checkers alone
-    is not looked at, nor is the choice among texts (``Literal``), which the function refuses in
-    words of its own.
+    They must be what the annotations say; NumPy's numbers are taken for Python's, a list where a
+    tuple is wanted, and a ``torch.device`` for its name. An annotation that names what is imported
+    for type checkers alone is not looked at, nor is the choice among texts (``Literal``), which the
+    function refuses in words of its own.
 
     The call raises a UsageError that names the setting, what it takes and what it got.
     """
@@ -47,6 +47,8 @@ def checked_settings(target: Target) -> Target:
         found = adapter(parameter)
         if getattr(value, "shape", None) == ():
             value = value.item()
+        elif isinstance(value, list) and parameters[parameter].annotation.startswith("tuple["):
+            value = tuple(value)
         elif type(value).__module__ == "torch" and type(value).__name__ == "device":
             value = str(value)
         try:

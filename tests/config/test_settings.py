@@ -56,3 +56,10 @@ def test_what_is_meant_all_the_same_is_taken() -> None:
     assert taken == (("a",), 3, 1, "cpu")
     with pytest.raises(TypeError, match=r"call\(\) got an unexpected keyword argument 'nmber'"):
         call(nmber=3)  # type: ignore[call-arg]
+
+
+def test_a_list_is_taken_for_a_tuple() -> None:
+    options = realbench.JudgeOptions(detectors=["trace-lite"])  # type: ignore[arg-type]
+    assert options.detectors == ("trace-lite",)
+    with pytest.raises(UsageError, match="JudgeOptions: detectors takes"):
+        realbench.JudgeOptions(detectors=[3])  # type: ignore[list-item]
