@@ -29,7 +29,8 @@ def checked_settings(target: Target) -> Target:
     if isinstance(target, type):
         target.__init__ = checked_settings(target.__init__)  # type: ignore[misc]
         return target
-    parameters = inspect.signature(target).parameters
+    signature = inspect.signature(target)
+    parameters = signature.parameters
     name = target.__qualname__.removesuffix(".__init__")
 
     @cache
@@ -70,7 +71,7 @@ def checked_settings(target: Target) -> Target:
     @wraps(target)
     def call(*args: Any, **settings: Any) -> Any:
         try:
-            given = inspect.signature(target).bind(*args, **settings)
+            given = signature.bind(*args, **settings)
         except TypeError:  # an unknown name, say, which Python tells of
             return target(*args, **settings)
         arguments: Mapping[str, Any] = given.arguments

@@ -139,33 +139,8 @@ def _dinov2(given: dict[str, Tensor]) -> dict[str, Tensor]:
         "norm.weight": given["backbone.layernorm.weight"],
         "norm.bias": given["backbone.layernorm.bias"],
     }
-    block = 0
-    while f"backbone.encoder.layer.{block}.norm1.weight" in given:
-        state |= _dinov2_block(given, block)
-        block += 1
-    return state
-
-
-def _dinov2_block(given: dict[str, Tensor], block: int) -> dict[str, Tensor]:
-    own = f"backbone.encoder.layer.{block}."
-    node = f"/backbone/encoder/layer.{block}/"
-    new = f"blocks.{block}."
-    three = ("query", "key", "value")
-    weights = [given[f"{node}attention/attention/{one}/MatMul"].T for one in three]
-    biases = [given[f"{own}attention.attention.{one}.bias"] for one in three]
-    state = {
-        new + "attn.qkv.weight": torch.cat(weights),
-        new + "attn.qkv.bias": torch.cat(biases),
-        new + "attn.proj.weight": given[node + "attention/output/dense/MatMul"].T,
-        new + "attn.proj.bias": given[own + "attention.output.dense.bias"],
-    }
-    for one in ("1", "2"):
-        state[new + f"ls{one}.gamma"] = given[own + f"layer_scale{one}.lambda1"]
-        state[new + f"mlp.fc{one}.weight"] = given[node + f"mlp/fc{one}/MatMul"].T
-        state[new + f"mlp.fc{one}.bias"] = given[own + f"mlp.fc{one}.bias"]
-        for kind in ("weight", "bias"):
-            state[new + f"norm{one}.{kind}"] = given[own + f"norm{one}.{kind}"]
-    return state
+    three = [f"attention.attention.{one}" for one in ("query", "key", "value")]
+    return state | _blocks(given, "backbone.encoder.layer", three, "attention.output.dense", "norm")
 
 
 def _resampled(positions: Tensor, grid: int) -> Tensor:
@@ -184,28 +159,35 @@ def _clip(given: dict[str, Tensor]) -> dict[str, Tensor]:
     for kind in ("weight", "bias"):
         state[f"norm_pre.{kind}"] = given[f"vision_model.pre_layrnorm.{kind}"]
         state[f"norm.{kind}"] = given[f"vision_model.post_layernorm.{kind}"]
+    three = [f"self_attn.{one}_proj" for one in "qkv"]
+    return state | _blocks(
+        given, "vision_model.encoder.layers", three, "self_attn.out_proj", "layer_norm"
+    )
+
+
+def _blocks(
+    given: dict[str, Tensor], layers: str, three: list[str], out: str, norm: str
+) -> dict[str, Tensor]:
+    """Return the blocks by timm's names; the arguments are what the package calls their parts."""
+    state = {}
     block = 0
-    while f"vision_model.encoder.layers.{block}.layer_norm1.weight" in given:
-        state |= _clip_block(given, block)
+    while f"{layers}.{block}.{norm}1.weight" in given:
+        own, new = f"{layers}.{block}.", f"blocks.{block}."
+        node = f"/{layers.replace('.', '/')}.{block}/"
+        parts = {"attn.proj": out, "mlp.fc1": "mlp.fc1", "mlp.fc2": "mlp.fc2"}
+        products = {
+            part: given[f"{node}{part.replace('.', '/')}/MatMul"].T
+            for part in (*three, *parts.values())
+        }
+        state[new + "attn.qkv.weight"] = torch.cat([products[one] for one in three])
+        state[new + "attn.qkv.bias"] = torch.cat([given[f"{own}{one}.bias"] for one in three])
+        for name, part in parts.items():
+            state[f"{new}{name}.weight"] = products[part]
+            state[f"{new}{name}.bias"] = given[f"{own}{part}.bias"]
+        for one in ("1", "2"):
+            for kind in ("weight", "bias"):
+                state[f"{new}norm{one}.{kind}"] = given[f"{own}{norm}{one}.{kind}"]
+            if (scale := f"{own}layer_scale{one}.lambda1") in given:
+                state[f"{new}ls{one}.gamma"] = given[scale]
         block += 1
-    return state
-
-
-def _clip_block(given: dict[str, Tensor], block: int) -> dict[str, Tensor]:
-    own = f"vision_model.encoder.layers.{block}."
-    node = f"/vision_model/encoder/layers.{block}/"
-    new = f"blocks.{block}."
-    three = ("q_proj", "k_proj", "v_proj")
-    weights = [given[f"{node}self_attn/{one}/MatMul"].T for one in three]
-    state = {
-        new + "attn.qkv.weight": torch.cat(weights),
-        new + "attn.qkv.bias": torch.cat([given[f"{own}self_attn.{one}.bias"] for one in three]),
-        new + "attn.proj.weight": given[node + "self_attn/out_proj/MatMul"].T,
-        new + "attn.proj.bias": given[own + "self_attn.out_proj.bias"],
-    }
-    for one in ("1", "2"):
-        state[new + f"mlp.fc{one}.weight"] = given[node + f"mlp/fc{one}/MatMul"].T
-        state[new + f"mlp.fc{one}.bias"] = given[own + f"mlp.fc{one}.bias"]
-        for kind in ("weight", "bias"):
-            state[new + f"norm{one}.{kind}"] = given[own + f"layer_norm{one}.{kind}"]
     return state
