@@ -44,9 +44,9 @@ def load_weights(network: nn.Module, card: NetworkCard) -> None:
         RealBenchError: the file is missing, altered, holds more than tensors, or is of another
             network.
     """
-    state = unpack(card_tensors(card))
+    tensors = card_tensors(card)
     with fitting(card):
-        network.load_state_dict(state)
+        network.load_state_dict(unpack(tensors))
 
 
 @contextmanager
@@ -119,14 +119,20 @@ def _from_bits(stored: Tensor, count: int) -> Tensor:
     import numpy as np
     import torch
 
-    bits = stored.numel() * 8 // count
+    bits, rest = divmod(stored.numel() * 8, count)
+    if rest or not 3 <= bits < 8:
+        raise RuntimeError(f"{stored.numel()} bytes do not hold {count} packed values")
     planes = stored.numpy().reshape(bits, -1)
     values = sum(np.unpackbits(plane, count=count) << n for n, plane in enumerate(planes))
     return torch.from_numpy(np.asarray(values)).float() - 2 ** (bits - 1)
 
 
 def unpack(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return float32 tensors from those of a file, packed or not."""
+    """Return float32 tensors from those of a file, packed or not.
+
+    Raises:
+        RuntimeError: a packed matrix is of another size than its scales.
+    """
     unpacked: dict[str, Tensor] = {}
     for name, value in state.items():
         if name.endswith(_SCALE):

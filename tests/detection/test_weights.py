@@ -67,3 +67,10 @@ def test_fewer_bits_are_off_by_half_a_step_of_their_group(bits: int) -> None:
     assert ((found - groups).abs() <= 0.5 * step + most * (step * 2**-11 + 2**-25)).all()
     again = unpack(pack({name: back}, bits))[name]
     assert torch.equal(again, back)
+
+
+def test_a_packed_matrix_that_was_cut_is_refused() -> None:
+    name = "backbone.blocks.0.mlp.fc1.weight"
+    packed = pack({name: torch.randn((96, 192))}, 5)
+    with pytest.raises(RuntimeError, match="11420 bytes do not hold 18432 packed values"):
+        unpack(packed | {name: packed[name][:-100]})
