@@ -419,7 +419,8 @@ def test_a_server_that_dies_leaves_the_rest_open(tmp_path: Path) -> None:
     assert f"failed {MOST_FAILURES} times in a row" in str(error)
     assert [judgment.verdict for _, judgment in found] == [right_verdict(s) for s, _ in found]
     assert len(found) == 20
-    assert len(server.requests) < 20 + (MOST_FAILURES + 4) * 3 + 1
+    # Twice, since the last answer may be seen after failures, and they are counted anew then.
+    assert len(server.requests) < 20 + (2 * MOST_FAILURES + 4) * 3 + 1
 
 
 def test_single_failures_are_listed_as_invalid(tmp_path: Path) -> None:

@@ -51,6 +51,13 @@ class _Session(NamedTuple):
     encoder: PictureEncoder
 
 
+class _Timed(NamedTuple):
+    """When a showing was asked, or the endpoint failed to judge it."""
+
+    showing: Showing
+    time: float  # by the performance counter
+
+
 class OpenAIJudge:
     """Asks a model at a chat endpoint which of two pictures is the more realistic photograph.
 
@@ -131,18 +138,19 @@ class OpenAIJudge:
     def judge(self, showings: Iterable[Showing]) -> Iterator[tuple[Showing, Judgment]]:
         """Judge showings; see :class:`realbench.arena.judges.judge.Judge`.
 
-        Judgments that the endpoint failed to give are held back until it answers again, or all
-        is done. When it fails :data:`MOST_FAILURES` times in a row, they are dropped and the run
-        ends, so that its showings are still open when it is continued.
+        Judgments that the endpoint failed to give are held back until it answers what was asked
+        after them, or all is done. When it fails :data:`MOST_FAILURES` times in a row, they are
+        dropped and the run ends, so that its showings are still open when it is continued.
 
         Raises:
             RealBenchError: the endpoint cannot be used, or has stopped working.
             BudgetSpentError: ``max_cost`` is reached; what was under way has been yielded.
         """
         source = iter(showings)
-        asked: dict[Future[tuple[Judgment, bool]], Showing] = {}
+        asked: dict[Future[tuple[Judgment, bool]], _Timed] = {}
         done: queue.SimpleQueue[Future[tuple[Judgment, bool]]] = queue.SimpleQueue()
-        held: list[tuple[Showing, Judgment]] = []
+        held: list[tuple[_Timed, Judgment]] = []
+        failures = 0
         waiting: Showing | None = None
         stop: Exception | None = None
         budget = self._budget
@@ -155,13 +163,14 @@ class OpenAIJudge:
                     if waiting is None or not budget.allows_another():
                         break
                     future = session.portal.start_task_soon(self._judge, session, waiting)
-                    asked[future], waiting = waiting, None
+                    asked[future] = _Timed(waiting, time.perf_counter())
+                    waiting = None
                     future.add_done_callback(done.put)
                     budget.pending = len(asked)
                 if not asked:
                     break
                 future = done.get()
-                showing = asked.pop(future)
+                showing, start = asked.pop(future)
                 budget.pending = len(asked)
                 room = self._settings.concurrency
                 try:
@@ -171,16 +180,21 @@ class OpenAIJudge:
                     session.portal.call(session.endpoint.stop)
                     continue
                 if not failed:
-                    yield from held
-                    held.clear()
+                    failures = 0
+                    # An answer that was under way when others failed says nothing of the endpoint
+                    # after them.
+                    while held and held[0][0].time <= start:
+                        failed_one, invalid = held.pop(0)
+                        yield failed_one.showing, invalid
                     yield showing, judgment
                 elif stop is None:
-                    held.append((showing, judgment))
-                    if len(held) >= MOST_FAILURES:
+                    held.append((_Timed(showing, time.perf_counter()), judgment))
+                    failures += 1
+                    if failures >= MOST_FAILURES:
                         stop = self._gave_up(judgment)
                         session.portal.call(session.endpoint.stop)
             if stop is None:
-                yield from held
+                yield from ((failure.showing, invalid) for failure, invalid in held)
         if stop is not None:
             raise stop
         if waiting is not None:
