@@ -67,12 +67,12 @@ def fitting(card: NetworkCard, part: str = "weights") -> Iterator[None]:
         ) from error
 
 
-def pack(state: Mapping[str, Tensor], bits: int = 8, levels: int = 127) -> dict[str, Tensor]:
+def pack(state: Mapping[str, Tensor], bits: int = 8) -> dict[str, Tensor]:
     """Round weights for a small file: matrices to 8 bits or fewer, the rest to half precision.
 
-    A matrix (at least two rows and 16,384 values) becomes int8 in [-levels, levels] with one
-    half-precision scale per row, its output channel. Fewer levels compress to fewer bits. With
-    fewer ``bits``, the matrices of the transformer's blocks become integers in
+    A matrix (at least two rows and 16,384 values) becomes int8 in [-127, 127] with one
+    half-precision scale per row, its output channel. With fewer ``bits``, the matrices of the
+    transformer's blocks become integers in
     [1 - 2^(bits - 1), 2^(bits - 1) - 1] with a scale for each 64 values of a row, stored bit by
     bit: first all the lowest bits, eight to a byte, and so on.
 
@@ -80,8 +80,6 @@ def pack(state: Mapping[str, Tensor], bits: int = 8, levels: int = 127) -> dict[
         state: float32 tensors and others, which stay as they are.
         bits: of the matrices of ``backbone.blocks``, from 3 to 8.
     """
-    import torch
-
     packed: dict[str, Tensor] = {}
     for name, value in state.items():
         if not value.is_floating_point():
@@ -94,10 +92,16 @@ def pack(state: Mapping[str, Tensor], bits: int = 8, levels: int = 127) -> dict[
             packed[name] = _bits(integers + half, bits)
             packed[name + _SCALE] = scale
         else:
-            integers, scale = _rounded(value.float().flatten(1), levels)
-            packed[name] = integers.to(torch.int8).view(value.shape).contiguous()
-            packed[name + _SCALE] = scale
+            packed |= packed_rows(name, value)
     return packed
+
+
+def packed_rows(name: str, matrix: Tensor, most: int = 127) -> dict[str, Tensor]:
+    """Return a matrix as int8 in [-most, most] and its rows' scales, by the names of a file."""
+    import torch
+
+    integers, scale = _rounded(matrix.float().flatten(1), most)
+    return {name: integers.to(torch.int8).view(matrix.shape), name + _SCALE: scale}
 
 
 def _rounded(rows: Tensor, most: int) -> tuple[Tensor, Tensor]:

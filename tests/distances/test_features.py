@@ -14,7 +14,6 @@ from safetensors.torch import save_file
 
 from realbench.content import content_path
 from realbench.detection.cards import read_toml_card
-from realbench.detection.weights import pack, unpack
 from realbench.distances.features import (
     FEATURES_FILE,
     FeatureCard,
@@ -129,14 +128,6 @@ def test_inception_features_are_torch_fidelitys(tmp_path: Path) -> None:
     weights.write_bytes(pickle.dumps(print))
     with pytest.raises(RealBenchError, match="is refused"):
         load_features(card, "cpu")
-
-
-def test_fewer_levels_are_fewer_values() -> None:
-    weights = torch.randn(32, 600, generator=torch.Generator().manual_seed(0))
-    packed = pack({"w": weights}, levels=31)
-    assert int(packed["w"].abs().max()) == 31
-    step = weights.abs().amax(dim=1, keepdim=True) / 31
-    assert ((unpack(packed)["w"] - weights).abs() <= 0.51 * step).all()
 
 
 def test_a_file_that_changed_during_the_run_is_told(make_folder: FolderMaker) -> None:
