@@ -7,6 +7,7 @@ import io
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,7 @@ class DatasetPart:
 
 
 @dataclass(frozen=True, slots=True)
-class _Rows:
+class Rows:
     """What a source holds: rows with their index (from 0), its columns, what a row is called."""
 
     rows: Iterable[tuple[int, Row]]
@@ -100,7 +101,9 @@ class _Rows:
     unit: str = "row"
 
 
-_Reader = Callable[[Path, Columns], _Rows]
+_Choice = Callable[[Sequence[str]], list[str]]
+"""Of a Parquet file's columns, those that are read: others may hold images."""
+_Reader = Callable[[Path, _Choice], Rows]
 
 
 def import_prompts(
@@ -130,7 +133,7 @@ def import_prompts(
         stem = name.removeprefix(DATASET_PREFIX).rstrip("/").rsplit("/", 1)[-1]
     else:
         path = Path(source)
-        found = _READERS[_format_of(path, format)](path, columns)
+        found = read_rows(path, partial(_useful, columns=columns), format=format)
         stem = path.stem
     shown = printable(name)
     prompts = {}
@@ -140,6 +143,21 @@ def import_prompts(
     if not prompts:
         raise UsageError(f"{shown} holds no prompts")
     return Suite(name=stem, prompts=prompts)
+
+
+def read_rows(path: Path, choose: _Choice, *, format: str | None = None) -> Rows:
+    """Read the rows of a file of any of :data:`FORMATS`.
+
+    Args:
+        path: the file.
+        choose: which of a Parquet file's columns are read.
+        format: by default by the file's ending.
+
+    Raises:
+        UsageError: it cannot be read; the message names the line.
+        RealBenchError: a package is missing.
+    """
+    return _READERS[_format_of(path, format)](path, choose)
 
 
 def _format_of(path: Path, asked: str | None) -> str:
@@ -159,7 +177,7 @@ def _format_of(path: Path, asked: str | None) -> str:
 
 
 def _records(
-    found: _Rows, source: str, columns: Columns, numbering: Numbering
+    found: Rows, source: str, columns: Columns, numbering: Numbering
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield each row's number (from 1) and what it says, under the keys of a suite's file."""
     names = _choose(found.columns, source, columns, numbering)
@@ -221,17 +239,17 @@ def _plain(value: Any) -> Any:
 # --- Files -------------------------------------------------------------------------------------
 
 
-def _read_text(path: Path, _: Columns) -> _Rows:
+def _read_text(path: Path, _: _Choice) -> Rows:
     lines = _decoded(path).split("\n")
     rows = [(n, {"prompt": line.strip()}) for n, line in enumerate(lines) if line.strip()]
-    return _Rows(rows, ["prompt"], "line")
+    return Rows(rows, ["prompt"], "line")
 
 
-def _read_json_lines(path: Path, _: Columns) -> _Rows:
+def _read_json_lines(path: Path, _: _Choice) -> Rows:
     return _of_objects([(n - 1, record) for n, record in json_lines(path)], "line")
 
 
-def _read_json(path: Path, _: Columns) -> _Rows:
+def _read_json(path: Path, _: _Choice) -> Rows:
     try:
         rows = json.loads(_decoded(path))
     except json.JSONDecodeError as error:
@@ -250,13 +268,13 @@ def _read_json(path: Path, _: Columns) -> _Rows:
     return _of_objects(list(enumerate(rows)), "row")
 
 
-def _of_objects(rows: list[tuple[int, Row]], unit: str) -> _Rows:
+def _of_objects(rows: list[tuple[int, Row]], unit: str) -> Rows:
     """Return objects with all their keys, of which each may have others."""
-    return _Rows(rows, list(dict.fromkeys(key for _, row in rows for key in row)), unit)
+    return Rows(rows, list(dict.fromkeys(key for _, row in rows for key in row)), unit)
 
 
 def _csv_reader(delimiter: str) -> _Reader:
-    def read(path: Path, _: Columns) -> _Rows:
+    def read(path: Path, _: _Choice) -> Rows:
         text = io.StringIO(_decoded(path), newline="")
         try:
             reader = csv.DictReader(text, delimiter=delimiter, strict=True)
@@ -265,12 +283,12 @@ def _csv_reader(delimiter: str) -> _Reader:
             raise UsageError(f"{printable(path)}: not a CSV file ({error})") from error
         # Our own export marks what a spreadsheet would take for a formula.
         rows = [{k: cell_text(v) if isinstance(v, str) else v for k, v in r.items()} for r in rows]
-        return _Rows(enumerate(rows), columns=list(reader.fieldnames or []))
+        return Rows(enumerate(rows), columns=list(reader.fieldnames or []))
 
     return read
 
 
-def _read_parquet(path: Path, wanted: Columns) -> _Rows:
+def _read_parquet(path: Path, choose: _Choice) -> Rows:
     try:
         from pyarrow import ArrowException, parquet
     except ImportError as error:
@@ -278,11 +296,11 @@ def _read_parquet(path: Path, wanted: Columns) -> _Rows:
     try:
         with path.open("rb") as file, parquet.ParquetFile(file) as table:
             columns = table.schema_arrow.names
-            rows = table.read(columns=_useful(columns, wanted)).to_pylist()
+            rows = table.read(columns=choose(columns)).to_pylist()
     except (ArrowException, OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise UsageError(f"cannot read the Parquet file {printable(path)}: {reason}") from error
-    return _Rows(enumerate(rows), columns=columns)
+    return Rows(enumerate(rows), columns=columns)
 
 
 _READERS: dict[str, _Reader] = {
@@ -309,7 +327,7 @@ def _decoded(path: Path) -> str:
 # --- Datasets ----------------------------------------------------------------------------------
 
 
-def _read_dataset(name: str, columns: Columns, part: DatasetPart) -> _Rows:
+def _read_dataset(name: str, columns: Columns, part: DatasetPart) -> Rows:
     try:
         import datasets
     except ImportError as error:
@@ -334,7 +352,7 @@ def _read_dataset(name: str, columns: Columns, part: DatasetPart) -> _Rows:
         raise RealBenchError(f"cannot load hf:{name}: {hub_reason(error)}") from error
     present = list(table.column_names)
     table = table.select_columns(_useful(present, columns))
-    return _Rows(enumerate(_named(table)), columns=present)
+    return Rows(enumerate(_named(table)), columns=present)
 
 
 def _named(table: Any) -> Iterator[Row]:

@@ -17,7 +17,7 @@ from realbench.arena.records import (
 )
 from realbench.arena.results import ArenaRun, latest_digests, rate_run, verify_run
 from realbench.arena.vote_log import Entry, standing, write_log
-from realbench.arena.votes import Vote
+from realbench.arena.votes import CROWD, Vote
 from realbench.errors import RealBenchError, UsageError
 from realbench.runs.files import output_folder
 from realbench.runs.folder import now
@@ -74,7 +74,12 @@ def merge(runs: Sequence[str | Path], out: str | Path) -> Merge:
     _check_pictures(folders, manifests, logs)
     entries, n_duplicates = _joined_entries(folders, logs)
     votes = standing(entries)
-    shown = Counter(vote.showing for vote in votes if vote.verdict != "invalid")
+    crowds = {name for name, about in manifest["judges"].items() if about["orders"] == CROWD}
+    shown = Counter(
+        vote.id if vote.judge in crowds else vote.showing
+        for vote in votes
+        if vote.verdict != "invalid"
+    )
     valid = sum(vote.verdict != "invalid" for vote in votes)
     manifest["counts"] = {"votes": len(shown), "invalid": len(votes) - valid}
     manifest["notes"] += [

@@ -49,9 +49,14 @@ def judge_agreement(
     units = sorted({(one.prompt_id, one.a, one.b) for one in comparisons})
     column = {unit: n for n, unit in enumerate(units)}
     row = {judge: n for n, judge in enumerate(judges)}
-    table = np.full((len(judges), len(units)), np.nan)
+    counts, sums = np.zeros((2, len(judges), len(units)))
     for one in comparisons:
-        table[row[one.judge], column[one.prompt_id, one.a, one.b]] = one.score
+        at = row[one.judge], column[one.prompt_id, one.a, one.b]
+        counts[at] += 1
+        sums[at] += one.score
+    # A crowd's result is that of its majority; that of one comparison is its score.
+    most = (np.sign(sums - counts / 2) + 1) / 2
+    table = np.where(counts > 0, most, np.nan)
     _, prompts = np.unique([prompt for prompt, _, _ in units], return_inverse=True)
     alpha = stats.krippendorff_alpha(table, prompts, resamples=resamples, seed=seed)
     pairs: list[JudgePair] = []

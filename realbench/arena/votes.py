@@ -90,27 +90,40 @@ class Comparison:
 _SCORES = {"first": 1.0, "tie": 0.5, "second": 0.0}
 
 
+CROWD = 0
+"""Of a judge that stands for many people: a pair has no orders, and every vote is a comparison."""
+
+
 def compare(votes: Iterable[Vote], orders: dict[str, int]) -> list[Comparison]:
     """Turn valid votes into comparisons, in the order of judge, prompt and pair.
 
     Two orders that disagree make a tie, and so does a tie in either order against a win in
     the other. A pair of which an order is missing or invalid gives none, unless its judge is
-    asked in one order only.
+    asked in one order only. Each vote of a crowd is a comparison of its own.
 
     Args:
         votes: Any votes; invalid ones are left out.
-        orders: How many orders each judge is asked in (1 or 2), 2 where it is not named.
+        orders: How many orders each judge is asked in (1 or 2, or :data:`CROWD`), 2 where it is
+            not named.
     """
-    latest = {vote.showing: vote for vote in votes if vote.verdict != "invalid"}
-    pairs = {(j, p, *sorted((one, two))) for j, p, one, two in latest}
-    found = []
-    for judge, prompt, a, b in sorted(pairs):
+    valid = [vote for vote in votes if vote.verdict != "invalid"]
+    latest = {vote.showing: vote for vote in valid if orders.get(vote.judge, 2) != CROWD}
+    found = [_alone(vote) for vote in valid if orders.get(vote.judge, 2) == CROWD]
+    for judge, prompt, a, b in {(j, p, *sorted((one, two))) for j, p, one, two in latest}:
         forth, back = latest.get((judge, prompt, a, b)), latest.get((judge, prompt, b, a))
-        scores = [_SCORES[vote.verdict] for vote in (forth,) if vote is not None]
-        scores += [1 - _SCORES[vote.verdict] for vote in (back,) if vote is not None]
+        both = [_alone(vote) for vote in (forth, back) if vote is not None]
+        scores = [one.score for one in both]
         if orders.get(judge, 2) == 1:
-            found.append(Comparison(judge, prompt, a, b, scores[-1], None))
-        elif len(scores) == 2:
+            found.append(both[-1])
+        elif len(both) == 2:
             agree = scores[0] == scores[1]
             found.append(Comparison(judge, prompt, a, b, scores[0] if agree else 0.5, agree))
-    return found
+    return sorted(found, key=lambda one: (one.judge, one.prompt_id, one.a, one.b))
+
+
+def _alone(vote: Vote) -> Comparison:
+    """Return what a vote says by itself."""
+    a, b = sorted((vote.first, vote.second))
+    score = _SCORES[vote.verdict]
+    score = score if vote.first == a else 1 - score
+    return Comparison(vote.judge, vote.prompt_id, a, b, score, None)

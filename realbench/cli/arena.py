@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from realbench.arena.results import ArenaRun
     from realbench.arena.turn import Progress
 
-_SUBCOMMANDS = ("merge", "rate", "verify")
+_SUBCOMMANDS = ("export", "import", "merge", "rate", "verify")
 # The command that takes folders; its name is one that no shell passes and no folder has.
 _FOLDERS = "\0"
 
@@ -31,6 +31,7 @@ _model = partial(typer.Option, rich_help_panel="Judges openai:MODEL and hf:MODEL
 _local = partial(typer.Option, rich_help_panel="Judge hf:MODEL, a local model")
 _detectors = partial(typer.Option, rich_help_panel="Judge detectors")
 _human = partial(typer.Option, rich_help_panel="Judge human")
+_columns = partial(typer.Option, metavar="NAME", rich_help_panel="Columns of the file")
 _ACCEPT_EDITS = Annotated[
     bool,
     typer.Option(
@@ -169,7 +170,9 @@ class Judging:
     hidden=True,
     epilog="Also: realbench arena merge RUN... --out RUN joins runs; "
     "realbench arena rate RUN rates a run's votes again; "
-    "realbench arena verify RUN sees that nobody changed them.",
+    "realbench arena verify RUN sees that nobody changed them; "
+    "realbench arena import FILE --out RUN and realbench arena export RUN exchange votes with "
+    "other tools.",
 )
 def arena_command(
     *,
@@ -315,6 +318,99 @@ def verify_command(
         f"{shown}: {log.seal.lines:,} lines of votes, as they were written, up to {log.seal.chain}"
     )
     return 0
+
+
+@app.command("import")
+def import_command(
+    *,
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="Votes: CSV, TSV, JSONL, JSON or Parquet.")
+    ],
+    out: Annotated[Path, options.out("The new run's folder.")],
+    model_a_column: Annotated[
+        str | None, _columns(help="(default: model_a, left, model_1 or model_x)")
+    ] = None,
+    model_b_column: Annotated[
+        str | None, _columns(help="(default: model_b, right, model_2 or model_y)")
+    ] = None,
+    winner_column: Annotated[
+        str | None, _columns(help="(default: winner, or winner_model_a and winner_model_b)")
+    ] = None,
+    tie_column: Annotated[str | None, _columns(help="(default: tie or winner_tie)")] = None,
+    judge_column: Annotated[
+        str | None, _columns(help="(default: judge, rater, annotator or worker)")
+    ] = None,
+    prompt_column: Annotated[
+        str | None,
+        _columns(help="The prompt's id. (default: prompt_id or question_id; else a row is one)"),
+    ] = None,
+    judge: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Whose all votes are; human makes them people's."),
+    ] = None,
+    reference_model: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The model that is photographs.")
+    ] = None,
+    resamples: Annotated[int, typer.Option(min=1, help="Of the bootstrap over prompts.")] = 1000,
+    seed: Annotated[int, options.seed("Of the bootstrap.")] = 0,
+    output: options.Output,
+) -> int:
+    """Make a run of another arena's votes and rate it.
+
+    realbench arena import battles.csv --judge human --out RUN
+
+    A row is a vote: two models and the winner, model_a or left, model_b or right, tie, or its name.
+    """
+    from realbench.arena.exchange import VoteColumns, import_votes
+
+    columns = VoteColumns(
+        model_a_column, model_b_column, winner_column, tie_column, judge_column, prompt_column
+    )
+    run = import_votes(
+        file,
+        out,
+        columns=columns,
+        judge=judge,
+        reference=reference_model,
+        resamples=resamples,
+        seed=seed,
+    )
+    return finish(run, output)
+
+
+@app.command("export")
+def export_command(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A folder that arena wrote.")],
+    format_: Annotated[
+        Literal["evalica", "arena-rank"],
+        typer.Option(
+            "--format",
+            help="evalica: left, right, winner; arena-rank: model_a, model_b, winner.",
+        ),
+    ] = "arena-rank",
+    judge: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Whose results. (default: all judges')")
+    ] = None,
+    out: Annotated[
+        Path | None, options.out("Write to a file, not to the terminal.", "FILE")
+    ] = None,
+) -> None:
+    """Write a run's comparisons as a CSV file that evalica or arena-rank reads.
+
+    realbench arena export RUN --format evalica --out votes.csv
+
+    evalica -i votes.csv pairwise bradley-terry
+    """
+    from realbench.arena.exchange import export_comparisons
+    from realbench.runs.files import write_atomically
+
+    data = export_comparisons(run, format_, judge)
+    if out is None:
+        typer.echo(data.decode("utf-8", "surrogateescape"), nl=False)
+    else:
+        write_atomically(out, data)
+        rows = data.count(b"\n") - 1
+        typer.echo(f"{rows:,} comparisons in {printable(out)}", err=True)
 
 
 class _Interrupted(RealBenchError):  # noqa: N818 - an outcome, not a fault

@@ -44,7 +44,6 @@ from realbench.text import printable
 
 DIGEST = 16
 _SAMPLER = "sampler."
-_LETTERS = {1.0: "W", 0.5: "T", 0.0: "L"}
 
 
 @dataclass(frozen=True)
@@ -308,12 +307,12 @@ def _arena_scores(
     digests = current_digests(votes, manifest)
     comparisons = comparisons_of(votes, {wanted.name: judge})
     own = _own_name(names, run, description)
-    results: dict[str, dict[str, float]] = {}
+    results: dict[str, dict[str, list[float]]] = {}
     for one in comparisons:
         if own in (one.a, one.b):
             other = one.b if one.a == own else one.a
             score = one.score if one.a == own else 1 - one.score
-            results.setdefault(other, {})[one.prompt_id] = score
+            results.setdefault(other, {}).setdefault(one.prompt_id, []).append(score)
     if not results:
         raise RealBenchError(f"{printable(run)}: {printable(own)} has no comparison yet")
     prompts = sorted({prompt for scores in results.values() for prompt in scores})
@@ -323,7 +322,7 @@ def _arena_scores(
         known.setdefault(manifest["reference"], photographs[0])  # they are the board's
     opponents = {
         known.get(name, name): "".join(
-            _LETTERS[scores[prompt]] if prompt in scores else "-" for prompt in prompts
+            _letter(scores[prompt]) if prompt in scores else "-" for prompt in prompts
         )
         for name, scores in sorted(results.items())
     }
@@ -351,6 +350,12 @@ def _arena_scores(
             f"the arena cannot be entered: {first_problem(error, '')} (--rename gives an opponent "
             "another name)"
         ) from error
+
+
+def _letter(scores: Sequence[float]) -> str:
+    """Return a pair's result on a prompt: that of most votes, where a crowd cast several."""
+    mean = sum(scores) / len(scores)
+    return "W" if mean > 0.5 else "L" if mean < 0.5 else "T"
 
 
 _PROMPTS_FILE = "prompts.jsonl"

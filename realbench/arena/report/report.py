@@ -55,6 +55,7 @@ def render_arena_report(run: ArenaRun) -> str:
         "compared": standing is not None,
         "several": len(judges) > 1,
         "reference": reference,
+        "imported": manifest["schedule"] == "imported",
         "judges": judges,
         "no_vlm": [judge for judge in judges if not judge["is_vlm"] and not judge["is_human"]],
         "facts": _facts(run, standing, judges),
