@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import pickle
+import re
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,8 +19,10 @@ if TYPE_CHECKING:
 
     from realbench.detection.cards import NetworkCard
 
-_SCALE = "::scale"  # of the int8 tensor whose name stands before it
+SCALE = "::scale"  # of the int8 tensor whose name stands before it
 _GROUP = 64  # values of a row that share a scale, where there are fewer bits than 8
+_BLOCKS = re.compile(r"(backbone\.)?blocks\.")
+_BACKBONE = "backbone."  # before the names of a network's transformer
 _WORTH_PACKING = 16_384  # values; smaller tensors stay in half precision
 
 
@@ -35,18 +38,24 @@ def card_tensors(card: NetworkCard, part: str = "weights") -> dict[str, Tensor]:
 
 
 def load_weights(network: nn.Module, card: NetworkCard) -> None:
-    """Check the card's weights file against its hash and load it into ``network``.
+    """Check the card's weights files against their hashes and load them into ``network``.
 
     Half-precision weights and packed ones (see :func:`pack`), as the bundled files hold them,
-    become float32.
+    become float32. What the file lacks is taken from the card's backbone, a transformer that
+    several detectors share.
 
     Raises:
         RealBenchError: the file is missing, altered, holds more than tensors, or is of another
             network.
     """
-    tensors = card_tensors(card)
+    state = unpack(card_tensors(card))
+    if card.backbone is not None:
+        lacking = {name.removeprefix(_BACKBONE) for name in network.state_dict().keys() - state}
+        shared = card_tensors(card, "backbone").items()
+        needed = {name: value for name, value in shared if name.removesuffix(SCALE) in lacking}
+        state |= {_BACKBONE + name: value for name, value in unpack(needed).items()}
     with fitting(card):
-        network.load_state_dict(unpack(tensors))
+        network.load_state_dict(state)
 
 
 @contextmanager
@@ -78,30 +87,26 @@ def pack(state: Mapping[str, Tensor], bits: int = 8) -> dict[str, Tensor]:
 
     Args:
         state: float32 tensors and others, which stay as they are.
-        bits: of the matrices of ``backbone.blocks``, from 3 to 8.
+        bits: of the matrices of ``blocks`` or ``backbone.blocks``, from 3 to 8.
     """
+    import torch
+
     packed: dict[str, Tensor] = {}
     for name, value in state.items():
         if not value.is_floating_point():
             packed[name] = value.contiguous()
         elif value.ndim < 2 or len(value) == 1 or value.numel() < _WORTH_PACKING:
             packed[name] = value.half().contiguous()
-        elif bits < 8 and name.startswith("backbone.blocks."):
+        elif bits < 8 and _BLOCKS.match(name):
             half = 2 ** (bits - 1)
             integers, scale = _rounded(value.float().view(len(value), -1, _GROUP), half - 1)
             packed[name] = _bits(integers + half, bits)
-            packed[name + _SCALE] = scale
+            packed[name + SCALE] = scale
         else:
-            packed |= packed_rows(name, value)
+            integers, scale = _rounded(value.float().flatten(1), 127)
+            packed[name] = integers.to(torch.int8).view(value.shape)
+            packed[name + SCALE] = scale
     return packed
-
-
-def packed_rows(name: str, matrix: Tensor, most: int = 127) -> dict[str, Tensor]:
-    """Return a matrix as int8 in [-most, most] and its rows' scales, by the names of a file."""
-    import torch
-
-    integers, scale = _rounded(matrix.float().flatten(1), most)
-    return {name: integers.to(torch.int8).view(matrix.shape), name + _SCALE: scale}
 
 
 def _rounded(rows: Tensor, most: int) -> tuple[Tensor, Tensor]:
@@ -139,9 +144,9 @@ def unpack(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """
     unpacked: dict[str, Tensor] = {}
     for name, value in state.items():
-        if name.endswith(_SCALE):
+        if name.endswith(SCALE):
             continue
-        scale = state.get(name + _SCALE)
+        scale = state.get(name + SCALE)
         if scale is None:
             unpacked[name] = value.float() if value.is_floating_point() else value
         elif scale.ndim == 2:  # groups of a row

@@ -42,7 +42,7 @@ def test_the_more_photographs_are_blurred_the_farther_they_are(
     images = [read_image(path) for path in paths]
     clean = side(features(network, images[::2]), "a")
     found: dict[str, list[float]] = {}
-    for sigma in (0, 6, 12, 24):
+    for sigma in (0, 10, 20, 40):
         blurred = [perturbations.blur(one, sigma) if sigma else one for one in images[1::2]]
         for name, term in COMPUTE[DINO](clean, side(features(network, blurred), "b"), 0).items():
             found.setdefault(name, []).append(term.value)

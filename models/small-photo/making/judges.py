@@ -53,6 +53,7 @@ _RECIPE = Recipe(
     training_views=4,
     degraded_share=0.75,
     inverse_penalty=0.5,
+    bits=6,  # as the transformer that it shares
     shares=Shares(round_trip=0.0, generated={"*": 0.5}),
 )
 

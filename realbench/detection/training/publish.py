@@ -7,13 +7,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+from safetensors.torch import load_file, save
+from torch import Tensor
+
 from realbench.detection.specs import CARD_FILE, CalibrationSpec
 from realbench.detection.training.recipe import Recipe
 from realbench.detection.training.run import save_json
+from realbench.detection.weights import SCALE, unpack
 from realbench.files import file_sha256
 
 _TEMPLATES = Path(__file__).parent / "templates"
 WEIGHTS_FILE = "weights.safetensors"
+# Features' transformers that detectors share, from a detector's folder.
+_SHARED = {"vit_small_patch14_dinov2": "../../features/dinov2-small/weights.safetensors"}
 
 
 def publish_detector(
@@ -52,11 +59,38 @@ def publish_card(
     calibration: CalibrationSpec,
     own: bool = False,
 ) -> None:
-    """Write what ``--detector`` needs into ``folder``: the weights and ``card.toml``."""
+    """Write what ``--detector`` needs into ``folder``: the weights and ``card.toml``.
+
+    Where the features that come with RealBench lie beside the detectors, a detector of this project
+    shares their transformer.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(weights, folder / WEIGHTS_FILE)
-    digest = file_sha256(folder / WEIGHTS_FILE)
-    (folder / CARD_FILE).write_text(_card(name, recipe, digest, calibration, own), encoding="utf-8")
+    shared = _SHARED.get(recipe.architecture, "")
+    backbone = ""
+    if shared and not own and (folder / shared).exists():
+        own_part = _without(load_file(weights), load_file(folder / shared))
+        (folder / WEIGHTS_FILE).write_bytes(save(own_part))
+        backbone = _weights_table("backbone", shared, folder)
+    else:
+        shutil.copyfile(weights, folder / WEIGHTS_FILE)
+    files = backbone + _weights_table("weights", WEIGHTS_FILE, folder)
+    (folder / CARD_FILE).write_text(_card(name, recipe, files, calibration, own), encoding="utf-8")
+
+
+def _without(state: dict[str, Tensor], shared: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Leave out, of a packed network, what its backbone has in the shared file."""
+    below = {f"backbone.{name}": value for name, value in unpack(shared).items()}
+    own = {
+        name
+        for name, value in unpack(state).items()
+        if name not in below or not torch.equal(value, below[name])
+    }
+    return {name: value for name, value in state.items() if name.removesuffix(SCALE) in own}
+
+
+def _weights_table(part: str, file: str, folder: Path) -> str:
+    digest = file_sha256(folder / file)
+    return f'[{part}]\nsource = "bundled"\nfile = "{file}"\nsha256 = "{digest}"\n\n'
 
 
 _BEGIN = "<!-- The record below is written by `realbench detectors train`; do not edit it. -->"
@@ -84,7 +118,7 @@ def record_markdown(record: Mapping[str, Any]) -> str:
     return environment.get_template("record.md.j2").render(record=record).strip() + "\n"
 
 
-def _card(name: str, recipe: Recipe, digest: str, calibration: CalibrationSpec, own: bool) -> str:
+def _card(name: str, recipe: Recipe, files: str, calibration: CalibrationSpec, own: bool) -> str:
     semantic = recipe.kind == "semantic"
     options = "".join(f"{key} = {value}\n" for key, value in recipe.options.items())
     description = (
@@ -118,12 +152,7 @@ resize = "{"bicubic" if semantic else "none"}"
 architecture = "{recipe.architecture}"
 blocks = {sorted(recipe.blocks)}
 {tuned}{f"[model.options]{chr(10)}{options}" if options else ""}
-[weights]
-source = "bundled"
-file = "{WEIGHTS_FILE}"
-sha256 = "{digest}"
-
-[output]
+{files}[output]
 kind = "logit-real"
 
 [calibration]
