@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from realbench.config.config_files import as_toml
+from realbench.detection.families.embedded import load_network
 from realbench.detection.families.experts import ExpertLinear
 from realbench.detection.families.patch_statistics import PatchStatistics
 from realbench.detection.families.views import ViewsDetector, raw_logits
@@ -77,6 +78,9 @@ class TrainableDetector:
 
     def __init__(self, detector: ViewsDetector, config: CotrainingConfig) -> None:
         self.detector = detector
+        if isinstance(detector.network, PatchStatistics):  # that was made ready to score alone
+            device = next(detector.network.parameters()).device
+            detector.network = load_network(detector.card).eval().requires_grad_(False).to(device)
         self.network = detector.network
         self._config = config
         self._fingerprint = detector.fingerprint
@@ -251,7 +255,10 @@ def export_detector(detector: ViewsDetector, folder: Path) -> Path:
     state = {key: value.cpu().contiguous() for key, value in detector.network.state_dict().items()}
     write_whole(target / _WEIGHTS_FILE, lambda path: save_file(state, path))
     fields: dict[str, Any] = card.model_dump(
-        mode="json", exclude_none=True, exclude_defaults=True, exclude={"name", "weights"}
+        mode="json",
+        exclude_none=True,
+        exclude_defaults=True,
+        exclude={"name", "weights", "backbone"},
     )
     fields = {"name": name} | fields
     fields["description"] = f"{card.description}; co-trained with a generator"

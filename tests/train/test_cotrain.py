@@ -13,12 +13,13 @@ import pytest
 import torch
 from PIL import Image
 
+from realbench.detection.families.views import ViewsDetector
 from realbench.detection.registry import load_detector
 from realbench.errors import UsageError
 from realbench.reward.reward import FunctionConfig, RewardConfig, WeightedReward, build_reward
 from realbench.train.config import CotrainingConfig
 from realbench.train.cotrain import Cotraining, PastPairs, build_cotraining
-from realbench.train.trainable_detector import TrainableDetector
+from realbench.train.trainable_detector import TrainableDetector, export_detector
 from tests.detection.families.test_dino_experts import checkpoint, tiny_dino
 from tests.train.tiny_detectors import save_tiny_detector
 
@@ -283,6 +284,19 @@ def test_a_co_trained_detector_is_saved_and_loaded(tmp_path: Path, photographs: 
     logits = loaded.logits(torch.stack([loaded.prepare(image) for image in images]))
     expected = realism(reward, batch(5))
     np.testing.assert_allclose(torch.sigmoid(logits), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_detector_that_shares_its_transformer_is_saved_whole(tmp_path: Path) -> None:
+    detector = load_detector("trace-lite")
+    assert isinstance(detector, ViewsDetector)
+    pictures = torch.stack([detector.prepare(rough(n)) for n in range(2)])
+    before = detector.logits(pictures)
+    trained = TrainableDetector(detector, CotrainingConfig(paired="none"))
+    assert {value.dtype for value in trained.network.state_dict().values()} == {torch.float32}
+    loaded = load_detector(export_detector(detector, tmp_path))
+    assert isinstance(loaded, ViewsDetector)
+    assert loaded.card.backbone is None
+    torch.testing.assert_close(loaded.logits(pictures), before, rtol=0, atol=0.02)
 
 
 def test_what_is_wrong_is_one_line(tmp_path: Path, photographs: Path) -> None:

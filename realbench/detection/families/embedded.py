@@ -71,6 +71,11 @@ def load_network(card: Card) -> nn.Module:
     return network
 
 
+def _fast_network(card: Card) -> nn.Module:
+    network = load_network(card)
+    return network.ready() if isinstance(network, PatchStatistics) else network
+
+
 def crop_offsets(length: int, size: int, count: int) -> list[int]:
     """Return ``count`` starts of crops of ``size`` along ``length`` pixels.
 
@@ -106,7 +111,7 @@ def build_native_crops(card: Card) -> ViewsDetector:
     per_side = math.isqrt(card.input.views)
     if per_side**2 != card.input.views:
         raise UsageError(f"{card.path}: input.views must be a square number (a grid of crops)")
-    network = load_network(card)
+    network = _fast_network(card)
     size = card.input.size
     return ViewsDetector(card, network, lambda image: native_crops(image, size, per_side))
 
@@ -132,7 +137,7 @@ def whole_image(image: np.ndarray, size: int, resample: Image.Resampling) -> np.
 
 def build_whole_image(card: Card) -> ViewsDetector:
     """Build the detector of a ``whole-image`` card."""
-    network = load_network(card)
+    network = _fast_network(card)
     size, resample = card.input.size, _FILTERS[card.input.resize]
     return ViewsDetector(
         card,
