@@ -120,7 +120,7 @@ def _first(run: ScoreRun) -> str:
 
 
 def _draw(bar: StageBar, progress: Progress) -> None:
-    bar.enter(progress.stage, progress.total)
+    bar.enter("scoring", progress.total)
     bar.show(progress.done, progress.total, f"{bar.speed:.1f} images/s" if bar.speed else "")
 
 

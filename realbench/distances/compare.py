@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from pathlib import Path
 from typing import NotRequired
 
 import numpy as np
@@ -15,7 +14,7 @@ from scipy import special
 from typing_extensions import TypedDict
 
 from realbench.distances import figures
-from realbench.distances.features import FeatureCard, Seen, Store, features_of
+from realbench.distances.features import FeatureCard
 from realbench.distances.figures import Compute, Features, Side, Term
 from realbench.runs.folder import Open
 from realbench.stats import Interval, holm, rank_sets
@@ -124,49 +123,6 @@ def _inception(photographs: Side, pictures: Side, seed: int) -> dict[str, Term]:
 
 
 COMPUTE: Mapping[str, Compute] = {DINO: _dino, INCEPTION: _inception, CLIP: figures.cmmd}
-
-
-def add_distances(
-    table: pd.DataFrame,
-    paths: Sequence[Path],
-    *,
-    reference: str,
-    folders: Sequence[str],
-    cards: Sequence[FeatureCard],
-    store: Store,
-    seen: Seen,
-    device: Callable[[], str],
-    workers: int,
-    max_pixels: int,
-    seed: int = 0,
-    progress: Callable[[int, int], None] | None = None,
-) -> tuple[Distances | None, list[str]]:
-    """Compute the features of a table's pictures and :func:`compare` them.
-
-    Args:
-        paths: the file of each row.
-        cards, store, seen, device, workers, max_pixels, progress: as of :func:`features_of`.
-
-    Other arguments, what is returned and what is added to the table are those of ``compare``.
-    """
-    counts = table["status"] == "ok"
-    hashes = table["sha256"][counts]
-    files = {one: path for one, path, ok in zip(table["sha256"], paths, counts, strict=True) if ok}
-    features = {}
-    for card in cards if files else ():
-        found = features_of(
-            files,
-            card,
-            store,
-            seen=seen,
-            device=device,
-            workers=workers,
-            max_pixels=max_pixels,
-            progress=progress,
-        )
-        features[card.name] = np.zeros((len(table), len(next(iter(found.values())))), np.float32)
-        features[card.name][counts] = [found[one] for one in hashes]
-    return compare(table, reference, folders, features, cards, seed)
 
 
 def compare(

@@ -1,13 +1,11 @@
-"""The networks that turn pictures into features, their cards, and the features of files.
+"""The networks that turn pictures into features, and their cards.
 
-Features are kept by what a picture holds and what its network is, as scores are, so that they are
-computed once. Files are read again for them: what the detectors saw was of another size.
+``score_files`` asks them beside the detectors and keeps their features as it keeps scores.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -17,17 +15,14 @@ from pydantic import Field
 
 from realbench.content import content_path
 from realbench.detection.cards import NetworkCard, read_toml_card
-from realbench.errors import RealBenchError, UsageError
-from realbench.images import UnreadableImage, decode, read_bytes_and_hash
+from realbench.errors import UsageError
 from realbench.runs.folder import install_command
-from realbench.text import printable
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 FEATURES_FILE = "features.toml"
 _VERSION = "features 1"  # raise it when the code changes the features of an unchanged card
-_BATCH = 16
 
 
 class FeatureCard(NetworkCard):
@@ -60,88 +55,6 @@ def find_features(given: Mapping[str, Mapping[str, str | Path]]) -> list[Feature
         if card.family == "inception-features" and find_spec("torch_fidelity") is None:
             raise UsageError(f"{card.title} needs torch-fidelity: {install_command('distances')}")
     return found
-
-
-class Store(Protocol):
-    """Where vectors are kept, such as a score cache."""
-
-    def vector(self, sha256: str, fingerprint: str) -> bytes | None:
-        """Return what is kept of a picture, by a network."""
-
-    def put_vectors(self, fingerprint: str, vectors: Mapping[str, bytes]) -> None:
-        """Keep a network's vectors, by the pictures' hashes."""
-
-
-class Seen(Protocol):
-    """What is done to a picture before a network sees it, such as the matched protocol."""
-
-    def __call__(self, image: np.ndarray) -> np.ndarray:
-        """Change uint8 RGB (H, W, 3)."""
-
-    def fingerprint(self, fingerprint: str) -> str:
-        """Return what features of a network with ``fingerprint`` are kept under."""
-
-
-def features_of(
-    files: Mapping[str, Path],
-    card: FeatureCard,
-    store: Store,
-    *,
-    seen: Seen,
-    device: Callable[[], str],
-    workers: int,
-    max_pixels: int,
-    progress: Callable[[int, int], None] | None = None,
-) -> dict[str, np.ndarray]:
-    """Return the features of pictures, float32 (d,) each, by the pictures' hashes.
-
-    Args:
-        files: a file of each picture, by SHA-256.
-        card: of the network.
-        store: what is known, and what learns the rest, batch by batch.
-        seen: what is done to pictures before.
-        device: returns where the network runs; not called where all is known.
-        workers: decoding threads.
-        max_pixels: larger pictures are not decoded.
-        progress: called with the number of pictures done and of all.
-
-    Raises:
-        RealBenchError: the network cannot be loaded, or a file was changed or removed.
-    """
-    key = seen.fingerprint(card.fingerprint)
-    kept = {one: store.vector(one, key) for one in files}
-    found = {one: np.frombuffer(data, np.float32) for one, data in kept.items() if data}
-    missing = [one for one in files if one not in found]
-    if not missing:
-        return found
-    network = load_features(card, device())
-
-    def prepare(sha256: str) -> Tensor:
-        return network.prepare(seen(_decoded(files[sha256], sha256, max_pixels)))
-
-    with ThreadPoolExecutor(workers) as pool:
-        chunks = [missing[n : n + _BATCH] for n in range(0, len(missing), _BATCH)]
-        waiting = [pool.submit(prepare, one) for one in chunks[0]]
-        for number, chunk in enumerate(chunks):
-            ready = [one.result() for one in waiting]
-            following = chunks[number + 1] if number + 1 < len(chunks) else []
-            waiting = [pool.submit(prepare, one) for one in following]
-            vectors = dict(zip(chunk, network.features(ready), strict=True))
-            store.put_vectors(key, {k: v.tobytes() for k, v in vectors.items()})
-            found |= vectors
-            if progress is not None:
-                progress(len(found), len(files))
-    return found
-
-
-def _decoded(path: Path, sha256: str, max_pixels: int) -> np.ndarray:
-    try:
-        data, now = read_bytes_and_hash(path)
-        if now == sha256:
-            return decode(data, max_pixels=max_pixels)
-    except UnreadableImage as error:
-        raise RealBenchError(f"{printable(path)}: {error.reason}") from error
-    raise RealBenchError(f"{printable(path)} was changed during the run: run it again")
 
 
 class Network(Protocol):

@@ -1,4 +1,4 @@
-"""The one way to score files: with detectors, and with quality measures beside them.
+"""The one way to score files: with detectors, and measures and networks of features beside them.
 
 A file is read, hashed and decoded once, whatever looks at it; what the cache knows is not even
 decoded.
@@ -20,6 +20,7 @@ from realbench.detection import perturbations
 from realbench.detection.cards import Card, fetch_weights
 from realbench.detection.detector import keep_freed_memory
 from realbench.detection.registry import load_detector
+from realbench.distances.features import FeatureCard, load_features
 from realbench.errors import UsageError
 from realbench.images import DEFAULT_MAX_PIXELS, ImageFile
 from realbench.prompts import Suite
@@ -30,6 +31,7 @@ from realbench.scoring.pipeline import Engine, Outcome, Pipeline, Progress, cut_
 
 if TYPE_CHECKING:
     from realbench.detection.detector import Detector
+    from realbench.distances.features import Network
     from realbench.quality.measure import Measure
 
 T = TypeVar("T")
@@ -100,7 +102,7 @@ class _OnDemand(Mapping[str, T]):
 
 
 class Networks:
-    """Detectors and quality measures by their cards, each loaded once an image needs it.
+    """Detectors, measures and networks of features by their cards, loaded once an image needs them.
 
     Args:
         device: where they run; ``"auto"`` prefers a GPU.
@@ -119,6 +121,7 @@ class Networks:
         self,
         cards: Sequence[Card],
         measures: Sequence[MeasureCard] = (),
+        encoders: Sequence[FeatureCard] = (),
         *,
         device: str = "auto",
         batch_size: int | None = None,
@@ -127,11 +130,13 @@ class Networks:
         keep_freed_memory()  # while there are no threads yet
         self.cards = {card.name: card for card in cards}
         self.measures = {card.name: card for card in measures}
+        self.encoders = {card.name: card for card in encoders}
         self.device: str | None = None
         self.detectors: Mapping[str, Detector] = _OnDemand(
             self.cards, lambda name: load_detector(self.cards[name], self.choose_device())
         )
         self._measures: _OnDemand[Measure] = _OnDemand(self.measures, self._load_measure)
+        self._encoders: _OnDemand[Network] = _OnDemand(self.encoders, self._load_encoder)
         self._wanted_device = device
         self._batch_size = batch_size
         self._sizes: dict[str, int] | None = None if batch_size is None else {}
@@ -151,7 +156,7 @@ class Networks:
         if self._sizes is None:
             self._sizes = find_batch_sizes(self.detectors, device, most=images)
         layout = choose_layout(device, self._batch_size)
-        return Engine(self.detectors, layout, self._sizes, self._measures, protocol)
+        return Engine(self.detectors, layout, self._sizes, self._measures, protocol, self._encoders)
 
     def cuts(self, name: str, prompt: str) -> bool | None:
         """Whether a measure reads the beginning of a prompt alone; None where it is not loaded."""
@@ -162,6 +167,9 @@ class Networks:
         from realbench.quality.measure import load_measure
 
         return load_measure(self.measures[name], self.choose_device())
+
+    def _load_encoder(self, name: str) -> Network:
+        return load_features(self.encoders[name], self.choose_device())
 
 
 @dataclass(frozen=True)
@@ -184,6 +192,12 @@ class FileScores:
     def of(self, name: str) -> np.ndarray:
         """Return a detector's logits or a measure's scores, float64 (n,); NaN for none."""
         return np.array([one.logits.get(name, np.nan) for one in self.outcomes], np.float64)
+
+    def features(self, name: str) -> np.ndarray:
+        """Return what a network made of each file, float32 (n, d); NaN for none."""
+        found = [one.logits.get(name) for one in self.outcomes]
+        none = np.full_like(next((one for one in found if one is not None), []), np.nan, np.float32)
+        return np.array([none if one is None else one for one in found], np.float32)
 
     def table(self, files: Sequence[tuple[str, ImageFile]]) -> pd.DataFrame:
         """Return a row per file, without its scores; ``files`` are they, with their folder."""
@@ -219,7 +233,7 @@ def score_files(
     max_pixels: int = DEFAULT_MAX_PIXELS,
     progress: Callable[[Progress], None] | None = None,
 ) -> FileScores:
-    """Score image files with detectors, and with measures where networks have some.
+    """Score image files with detectors, and with what else the networks have.
 
     Files of the same content are scored once. Scores are cached as they come, so that a run that
     is killed loses none of them.
@@ -257,20 +271,30 @@ def score_files(
         decoders=decoding_threads(workers),
         max_pixels=max_pixels,
         measures=networks.measures,
+        networks={
+            name: seen.fingerprint(one.fingerprint) for name, one in networks.encoders.items()
+        },
     )
     pipeline.run(paths, take, prompts)
     return FileScores([outcomes[n] for n in range(len(paths))], pipeline.timings)
 
 
 def check_measures(
-    measures: Sequence[MeasureCard], detectors: Sequence[str], suite: Suite | None
+    measures: Sequence[MeasureCard], others: Sequence[str], suite: Suite | None
 ) -> None:
-    """Refuse what could not be measured, before any image is scored."""
-    for card in measures:
-        if card.name in detectors:
+    """Refuse what could not be measured, before any image is scored.
+
+    Args:
+        others: the names of the run's detectors and networks of features.
+    """
+    names = [*others, *(card.name for card in measures)]
+    for name in names:
+        if names.count(name) > 1:
             raise UsageError(
-                f"{card.name!r} names a detector and a quality measure of this run: rename a card"
+                f"{name!r} names two of this run's detectors, quality measures and networks of "
+                "features: rename a card"
             )
+    for card in measures:
         if card.needs_prompt and suite is None:
             raise UsageError(
                 f"--quality {card.name} compares images with their prompts: give --prompts"

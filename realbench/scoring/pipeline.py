@@ -1,16 +1,15 @@
 """Reads, decodes, prepares and scores images, all at the same time.
 
-Decoding threads look each file up and turn it into the small input tensors of every detector and
-quality measure that lacks its score, so that a file is read, hashed and decoded once, whatever
-their number; the thread that called collects them into batches, which run on forward threads.
-The order of the files decides nothing, so batches fill across folders. Scores and failures reach
-the caller as they come.
+Decoding threads look each file up and turn it into the small input tensors of every detector,
+quality measure and network of features that lacks what it made of it, so that a file is read,
+hashed and decoded once, whatever their number; the thread that called collects them into batches,
+which run on forward threads. The order of the files decides nothing, so batches fill across
+folders. Scores and failures reach the caller as they come.
 """
 
 from __future__ import annotations
 
 import hashlib
-import math
 import queue
 import threading
 import time
@@ -18,7 +17,9 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
 
 from realbench.detection.detector import is_memory_shortage, prepare_for
 from realbench.errors import RealBenchError
@@ -28,10 +29,10 @@ from realbench.scoring.layout import Layout, use_threads
 from realbench.text import printable
 
 if TYPE_CHECKING:
-    import numpy as np
     import torch
 
     from realbench.detection.detector import Detector
+    from realbench.distances.features import Network
     from realbench.quality.cards import MeasureCard
     from realbench.quality.measure import Measure
 
@@ -42,42 +43,41 @@ _PATIENCE_SECONDS = 3.0
 # The same before anything was scored: a thread may be importing torch, and nothing is lost.
 _SHORT_PATIENCE_SECONDS = 0.2
 
+# What is known of an image: a detector's logit, a measure's score, or features, float32 (d,).
+Value: TypeAlias = float | np.ndarray
+
 
 @dataclass(slots=True)
 class Outcome:
     """What came of one file: its hash and logits by detector, or the reason of its failure.
 
-    Quality measures have their scores beside the logits, by name. ``pixels`` is the hash of what
-    the file decodes to; empty where it cannot be decoded.
+    Quality measures have their scores beside the logits, by name, and networks their features.
+    ``pixels`` is the hash of what the file decodes to; empty where it cannot be decoded.
     """
 
     sha256: str = ""
     pixels: str = ""
-    logits: dict[str, float] = field(default_factory=dict)
+    logits: dict[str, Value] = field(default_factory=dict)
     reason: str = ""
     cached: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a run is: files finished of all, and how many of them came from the cache.
-
-    Where distances are computed, all files are gone through again for their ``features``.
-    """
+    """How far a run is: files finished of all, and how many of them came from the cache."""
 
     done: int
     total: int
     cached: int
     failed: int
-    stage: str = "scoring"
 
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """Loaded detectors and quality measures, by name, and how they share the processor.
+    """Loaded detectors, quality measures and networks of features, by name, and their processor.
 
     ``batch_sizes`` has the images a batch of detectors for which they were found out; ``change``
-    is done to an image before a detector sees it.
+    is done to an image before a detector sees it, or a network of features.
     """
 
     detectors: Mapping[str, Detector]
@@ -85,25 +85,30 @@ class Engine:
     batch_sizes: Mapping[str, int] = field(default_factory=dict)
     measures: Mapping[str, Measure] = field(default_factory=dict)
     change: Callable[[np.ndarray], np.ndarray] | None = None
+    networks: Mapping[str, Network] = field(default_factory=dict)
 
     def images(self, name: str, prepared: torch.Tensor) -> int:
-        """Return the images a batch; of each a detector sees several views, a measure one."""
-        views = 1 if name in self.measures else len(prepared)
+        """Return the images a batch; of each a detector sees several views, others one."""
+        views = len(prepared) if name in self.detectors else 1
         return self.batch_sizes.get(name) or self.layout.images(views)
 
     def prepare(self, names: Sequence[str], image: np.ndarray) -> dict[str, torch.Tensor]:
         """Return what each of ``names`` sees of an image, uint8 RGB (H, W, 3)."""
+        seen = {n: self.measures[n].prepare(image) for n in names if n in self.measures}
+        if self.change and len(seen) < len(names):
+            image = self.change(image)
         own = [name for name in names if name in self.detectors]
-        changed = self.change(image) if self.change and own else image
-        seen = prepare_for(self.detectors, own, changed)
-        return seen | {n: self.measures[n].prepare(image) for n in names if n in self.measures}
+        seen |= prepare_for(self.detectors, own, image)
+        return seen | {n: self.networks[n].prepare(image) for n in names if n in self.networks}
 
     def scores(
         self, name: str, tensors: Sequence[torch.Tensor], prompts: Sequence[str]
-    ) -> list[float]:
-        """Return the logits of a batch by a detector, or its scores by a measure."""
+    ) -> Sequence[Value]:
+        """Return what a detector, a measure or a network of features makes of a batch."""
         if name in self.detectors:
             return score_batch(self.detectors[name], tensors)
+        if name in self.networks:
+            return list(self.networks[name].features(tensors))
         import torch
 
         found: list[float] = (
@@ -141,7 +146,7 @@ class _Read:
     job: Job
     stat: Stat | None = None  # of the file before it was read
     pixels: str = ""
-    known: dict[str, float] | None = None  # None where another file brought the content already
+    known: dict[str, Value] | None = None  # None where another file brought the content already
     prepared: Mapping[str, torch.Tensor] = field(default_factory=dict)
     reason: str = ""
     alone: bool = False  # this file's outcome is no other's
@@ -151,7 +156,7 @@ class _Read:
 class _Scored:
     name: str
     jobs: Sequence[Job]
-    logits: Sequence[float]
+    logits: Sequence[Value]
 
 
 class _Stopped(Exception):  # noqa: N818 - nothing went wrong in the thread that meets it
@@ -169,11 +174,12 @@ class Pipeline:
 
     Args:
         fingerprints: detector name to fingerprint, in the order of the result's columns.
-        load: loads detectors and measures; called when the first image needs them, on a thread.
+        load: loads all of them; called when the first image needs one, on a thread.
         cache: what is known already.
         decoders: number of decoding threads.
         max_pixels: larger images are not decoded.
         measures: cards of quality measures, by name.
+        networks: fingerprints of the networks of features, by name.
 
     Attributes:
         timings: seconds summed over threads, by what they were spent on.
@@ -188,6 +194,7 @@ class Pipeline:
         decoders: int,
         max_pixels: int,
         measures: Mapping[str, MeasureCard] | None = None,
+        networks: Mapping[str, str] | None = None,
     ) -> None:
         self.fingerprints = dict(fingerprints)
         self.load = load
@@ -195,6 +202,7 @@ class Pipeline:
         self.decoders = decoders
         self.max_pixels = max_pixels
         self.measures = dict(measures or {})
+        self.networks = dict(networks or {})
         self.timings = dict.fromkeys(("read_and_decode", "prepare", "forward"), 0.0)
         self._clock = threading.Lock()
         self._todo: queue.SimpleQueue[int] = queue.SimpleQueue()
@@ -208,12 +216,12 @@ class Pipeline:
         self._forwards: ThreadPoolExecutor | None = None
         self._claimed: set[Job] = set()
         self._claims = threading.Lock()
-        self._first: dict[tuple[str, str], float] = {}
+        self._first: dict[tuple[str, str], Value] = {}
         self._unfinished: dict[Job, Outcome] = {}
         self._finished: dict[Job, Outcome] = {}
         self._waiting: dict[Job, list[int]] = {}
         self._batches: dict[str, list[tuple[Job, torch.Tensor]]] = {
-            name: [] for name in [*self.fingerprints, *self.measures]
+            name: [] for name in [*self.fingerprints, *self.measures, *self.networks]
         }
 
     def run(
@@ -249,16 +257,20 @@ class Pipeline:
             self._stop(decoders)
 
     def _keys(self, prompt: str) -> dict[str, str]:
-        """Return under what an image's scores are cached, by the name of all that score it."""
-        return self.fingerprints | {
+        """Return under what is cached what all that look at an image make of it, by their name."""
+        measures = {
             name: card.key(prompt)
             for name, card in self.measures.items()
             if prompt or not card.needs_prompt
         }
+        return self.fingerprints | measures | self.networks
 
-    def _known(self, job: Job) -> dict[str, float]:
+    def _known(self, job: Job) -> dict[str, Value]:
         keys = self._keys(job[1])
-        found = self.cache.logits(job[0], list(keys.values()))
+        found: dict[str, Value] = {**self.cache.logits(job[0], list(keys.values()))}
+        for key in self.networks.values():
+            if vector := self.cache.vector(job[0], key):
+                found[key] = np.frombuffer(vector, np.float32)
         return {name: found[key] for name, key in keys.items() if key in found}
 
     def _add_time(self, name: str, start: float) -> None:
@@ -365,7 +377,7 @@ class Pipeline:
                     raise
                 layout = engine.layout
                 # Each network may hold an unfinished batch while the forward threads hold two.
-                networks = len(engine.detectors) + len(engine.measures)
+                networks = len(self._batches)
                 largest = max([layout.batch_size, *engine.batch_sizes.values()])
                 self._slots.release(largest * (networks + 2 * layout.forwards))
                 self._forwards = ThreadPoolExecutor(
@@ -435,7 +447,7 @@ class Pipeline:
                 finished += self._finish(job, outcome)
         return finished
 
-    def _agreed(self, scored: _Scored) -> Sequence[float]:
+    def _agreed(self, scored: _Scored) -> Sequence[Value]:
         """Return a batch's logits, of an image with several prompts those that came first.
 
         Another batch may round the same image's logit otherwise, and it has but one.
@@ -448,15 +460,19 @@ class Pipeline:
     def _keep(self, scored: _Scored) -> None:
         assert self._engine is not None
         pairs = list(zip(scored.jobs, self._agreed(scored), strict=True))
+        if scored.name in self.networks:
+            vectors = {sha256: np.float32(one).tobytes() for (sha256, _), one in pairs}
+            self.cache.put_vectors(self.networks[scored.name], vectors)
+            return
         if scored.name in self.fingerprints:
-            logits = {sha256: one for (sha256, _), one in pairs}
+            logits = {sha256: float(one) for (sha256, _), one in pairs}
             self.cache.put_logits(self.fingerprints[scored.name], logits)
             return
         card, measure = self.measures[scored.name], self._engine.measures[scored.name]
         for (sha256, prompt), score in pairs:
             if card.needs_prompt and measure.cuts(prompt):
                 self.cache.put_logits(cut_key(card, prompt), {sha256: 1.0})
-            self.cache.put_logits(card.key(prompt), {sha256: score})
+            self.cache.put_logits(card.key(prompt), {sha256: float(score)})
 
     def _finish(self, job: Job, outcome: Outcome) -> int:
         self._finished[job] = outcome
@@ -479,11 +495,9 @@ class Pipeline:
             jobs, tensors = zip(*batch, strict=True)
             logits = self._engine.scores(name, tensors, [prompt for _, prompt in jobs])
             self._add_time("forward", start)
-            if not all(map(math.isfinite, logits)):
-                kind = "detector" if name in self.fingerprints else "measure"
+            if not all(np.isfinite(one).all() for one in logits):
                 raise RealBenchError(
-                    f"{kind} {name} gives a score that is not a number: its weights or its card "
-                    "are wrong"
+                    f"{name} gives a score that is not a number: its weights or its card are wrong"
                 )
             self._events.put(_Scored(name, jobs, logits))
         except BaseException as error:  # handed to the calling thread, which raises it

@@ -21,7 +21,7 @@ from realbench.detection.ensembles import find_cards
 from realbench.detection.registry import DEFAULT_DETECTORS
 from realbench.detection.specs import Precision
 from realbench.detection.verdict import check_bound, doubts, find_sample
-from realbench.distances.compare import add_distances, figures_table
+from realbench.distances.compare import compare, figures_table
 from realbench.distances.features import find_features
 from realbench.errors import RealBenchError, RealBenchWarning, UsageError
 from realbench.images import DEFAULT_MAX_PIXELS, ImageFile
@@ -52,7 +52,6 @@ from realbench.scoring.folders import (
     notes_on_models,
     warn_of_other_prompts,
 )
-from realbench.scoring.layout import decoding_threads
 from realbench.scoring.pipeline import Progress
 from realbench.scoring.records import (
     ScoreManifest,
@@ -242,7 +241,7 @@ def score(
     own = {card.name for card in [*measures, *encoders]}
     files = {name: parts for name, parts in given.items() if name not in own}
     cards = find_cards(detectors, files, precision)
-    check_measures(measures, [card.name for card in cards], suite)
+    check_measures(measures, [card.name for card in [*cards, *encoders]], suite)
     held_out = find_sample(cards)
     rule = None if held_out is None else held_out.rule(cards, max_false_alarm)
     inputs = find_inputs(folders, reference)
@@ -255,7 +254,7 @@ def score(
         if cache:
             caches.append(run_folder / ".scores.sqlite")  # where the usual place cannot be used
     protocol = Protocol(matched=matched)
-    networks = Networks(cards, measures, device=device, batch_size=batch_size)
+    networks = Networks(cards, measures, encoders, device=device, batch_size=batch_size)
     texts = {} if suite is None else {key: one.prompt for key, one in suite.prompts.items()}
     own_prompts = [texts.get(file.prompt_id) for _, file in inputs.files]
     clock = time.perf_counter()
@@ -276,24 +275,13 @@ def score(
         if not matched:
             notes += _shortcut_notes(inputs, table)
         notes += add_quality(table, scores, networks, own_prompts, store, inputs.photos)
-        seconds = time.perf_counter() - clock
-        far = None
-        if distances and inputs.photos is not None:
-            far, more = add_distances(
-                table,
-                inputs.paths,
-                reference=inputs.photos,
-                folders=[name for name in inputs.folders if name != inputs.photos],
-                cards=encoders,
-                store=store,
-                seen=protocol,
-                device=networks.choose_device,
-                workers=decoding_threads(workers),
-                max_pixels=max_pixels,
-                seed=seed,
-                progress=progress and (lambda n, of: progress(Progress(n, of, 0, 0, "features"))),
-            )
-            notes += more
+    seconds = time.perf_counter() - clock
+    far = None
+    if distances and inputs.photos is not None:
+        others = [name for name in inputs.folders if name != inputs.photos]
+        features = {card.name: scores.features(card.name) for card in encoders}
+        far, more = compare(table, inputs.photos, others, features, encoders, seed)
+        notes += more
     summary = summarize(
         table,
         folders=inputs.shown[: len(folders)],

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,6 +14,7 @@ import pytest
 import realbench
 from realbench.distances.compare import DINO, Distances, compare
 from realbench.errors import UsageError
+from realbench.scoring import pipeline
 from realbench.scoring.report import write_score_report
 from realbench.scoring.run import ScoreRun
 from tests.conftest import FolderMaker
@@ -153,10 +156,20 @@ def test_a_run_with_distances_is_written_read_and_not_computed_again(
     make_folder: FolderMaker, card: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, photographs = make_folder("a", 10), make_folder("photos", 20)
+    calls: Counter[str] = Counter()
+    for name in ("read_bytes_and_hash", "decode"):
+        real = getattr(pipeline, name)
+
+        def counted(*given: object, name: str = name, real: Any = real, **more: object) -> Any:
+            calls[name] += 1
+            return real(*given, **more)
+
+        monkeypatch.setattr(pipeline, name, counted)
     run = realbench.score(
         folder, reference=photographs, detectors=str(card), distances=True, out=tmp_path / "run"
     )
     assert list(run.distances["figure"])[:3] == ["auc", "fd", "kd"]
+    assert calls == {"read_bytes_and_hash": 30, "decode": 30}  # for detectors and features
     written = pd.read_csv(tmp_path / "run" / "distances.csv")
     assert list(written["folder"].unique()) == ["a"]
     assert {"rank_low", "photographs_estimate", "n"} <= set(written)
@@ -171,7 +184,7 @@ def test_a_run_with_distances_is_written_read_and_not_computed_again(
     def no_network(*_: object) -> None:
         raise AssertionError("the features were known")
 
-    monkeypatch.setattr("realbench.distances.features.load_features", no_network)
+    monkeypatch.setattr("realbench.scoring.engine.load_features", no_network)
     second = realbench.score(folder, reference=photographs, detectors=str(card), distances=True)
     assert second.summary["distances"] == run.summary["distances"]
 

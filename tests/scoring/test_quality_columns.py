@@ -175,7 +175,7 @@ def test_what_cannot_be_measured_is_refused_before_scoring(work: Path, measure: 
     with pytest.raises(UsageError, match=r"--quality pick compares .* give --prompts"):
         score(work / "a", detectors=[tiny], quality=[measure], weights=given, device="cpu")
     twin = make_card(work, "pick")
-    with pytest.raises(UsageError, match="names a detector and a quality measure"):
+    with pytest.raises(UsageError, match="names two of this run's detectors"):
         score(work / "a", detectors=[twin], quality=[measure], prompts=work / "prompts.jsonl")
     with pytest.raises(UsageError, match="--weights names 'pick'"):
         score(work / "a", detectors=[tiny], weights=given, device="cpu")

@@ -178,7 +178,7 @@ class DetectorJudge:
                 return Judgment("invalid", raw=f"{picture.contestant}: the file has changed")
         first, second = (outcome.logits for outcome in outcomes)
         shares = self._ensembles[0].weights
-        difference = sum(w * (first[name] - second[name]) for name, w in shares.items())
+        difference = sum(w * float(first[name] - second[name]) for name, w in shares.items())
         verdict: Verdict = "first" if difference > 0 else "second"
         if abs(difference) <= self._options.margin:
             verdict = "tie"
