@@ -22,7 +22,7 @@ from realbench.arena.records import (
     write_manifest,
 )
 from realbench.arena.results import ArenaRun, comparisons_of, counting, rate_votes
-from realbench.arena.turn import SCHEDULES, Progress, Schedule, Turn, count_pairs
+from realbench.arena.turn import SCHEDULES, Progress, Schedule, Turn, count_scheduled
 from realbench.arena.vote_log import VoteLog
 from realbench.arena.votes import Vote
 from realbench.config.settings import checked_settings
@@ -82,7 +82,8 @@ def arena(
         prompts: A suite's name, or a file of prompts.
         out: Folder that receives votes, ratings, manifest and report; None keeps nothing.
         schedule: ``"all"`` judges every pair on every prompt they share; ``"active"`` next the
-            pairs whose results tell most, until every neighboring pair is separated.
+            pairs whose results tell most, until every neighboring pair is separated;
+            ``"reference"`` the pairs in which photographs take part.
         max_votes: Answers that each judge is asked for in this run, at most.
         max_cost: What the answers of each judge may cost in this run, by the options' prices.
         seed: Of the order of pairs and pictures, the drawn photographs and the bootstrap.
@@ -100,6 +101,8 @@ def arena(
     tell = progress or (lambda _: None)
     given = None if out is None else output_folder(out)
     _check(schedule, max_votes=max_votes, max_cost=max_cost, seed=seed, resamples=resamples)
+    if schedule == "reference" and reference is None:
+        raise UsageError("the schedule reference needs photographs: give reference (--reference)")
     suite = load_suite(prompts) if prompts is not None else None
     asked = [judge] if isinstance(judge, str | Judge) else judge
     options = replace(options or JudgeOptions(), seed=seed)
@@ -262,7 +265,7 @@ class _Run:
         judges = self.manifest["judges"]
         valid = {vote.showing for vote in votes if vote.verdict != "invalid"}
         invalid = {vote.showing for vote in votes if vote.verdict == "invalid"} - valid
-        pairs = count_pairs(self.lineup.prompt_ids()) * len(judges)
+        pairs = count_scheduled(self.lineup, self.manifest["schedule"]) * len(judges)
         return {
             "asked": self.n_asked,
             "votes": len(valid),

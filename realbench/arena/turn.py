@@ -60,6 +60,20 @@ def count_pairs(prompts: Mapping[str, AbstractSet[str]]) -> int:
     return sum(n * (n - 1) // 2 for n in having.values())
 
 
+def with_reference(lineup: Lineup) -> Iterator[dict[str, set[str]]]:
+    """Yield each model's prompt ids together with the photographs', as :func:`all_pairs` takes."""
+    ids = lineup.prompt_ids()
+    for name in lineup.contestants:
+        if lineup.reference is not None and name != lineup.reference:
+            yield {name: ids[name], lineup.reference: ids[lineup.reference]}
+
+
+def count_scheduled(lineup: Lineup, schedule: str) -> int:
+    """Return how many pairs a schedule can come to."""
+    groups = with_reference(lineup) if schedule == "reference" else [lineup.prompt_ids()]
+    return sum(map(count_pairs, groups))
+
+
 def shown_orders(pair: Pair, *, orders: int, seed: int = 0) -> list[tuple[str, str]]:
     """Return the orders, (first, second), in which a pair is shown: one, or both.
 
@@ -89,8 +103,8 @@ def _round_robin(contestants: Sequence[str]) -> Iterator[tuple[str, str]]:
         circle.insert(1, circle.pop())
 
 
-Schedule = Literal["all", "active"]
-SCHEDULES: tuple[Schedule, ...] = ("all", "active")
+Schedule = Literal["all", "active", "reference"]
+SCHEDULES: tuple[Schedule, ...] = ("all", "active", "reference")
 
 # Pairs that the active schedule chooses at once, or as many as there are contestants.
 _LEAST_CHOSEN = 8
@@ -160,11 +174,14 @@ class Turn:
         """
         if schedule == "active":
             return self._take_active()
-        self._total = count_pairs(self._ids) * self.judge.orders - len(self._done)
+        pairs: Iterable[Pair] = all_pairs(self._ids, seed=self.seed)
+        if schedule == "reference":
+            pairs = (pair for pair in pairs if self.lineup.reference in pair[1:])
+        self._total = count_scheduled(self.lineup, schedule) * self.judge.orders - len(self._done)
         if self.max_votes is not None:
             self._total = min(self._total, self.max_votes)
         self._tell()
-        return self._ask(all_pairs(self._ids, seed=self.seed))
+        return self._ask(pairs)
 
     def _take_active(self) -> str:
         from realbench.arena.active import ActiveSchedule

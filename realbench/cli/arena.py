@@ -195,8 +195,11 @@ def arena_command(
         options.out("Keep votes.jsonl, ratings, run.json and report.html; goes on there."),
     ] = None,
     schedule: Annotated[
-        Literal["all", "active"],
-        typer.Option(help="Every pair, or next the pairs that tell most until all are separated."),
+        Literal["all", "active", "reference"],
+        typer.Option(
+            help="Every pair; or next the pairs that tell most until all are separated; or those "
+            "with a photograph."
+        ),
     ] = "all",
     max_votes: Annotated[
         int | None, typer.Option(min=1, help="Votes that each judge is asked for, at most.")
@@ -223,7 +226,7 @@ def arena_command(
         warnings.simplefilter("ignore")
     interrupted = False
     try:
-        with progress_bar(_draw, shown=output.in_words) as progress:
+        with progress_bar(draw_progress, shown=output.in_words) as progress:
             run = arena(
                 *folders,
                 judge=judge or DEFAULT_JUDGES,
@@ -443,7 +446,8 @@ def _why_none(run: ArenaRun) -> str:
     return f": {len(invalid)} answers, none usable, the first: {printable(raw)}"
 
 
-def _draw(bar: StageBar, progress: Progress) -> None:
+def draw_progress(bar: StageBar, progress: Progress) -> None:
+    """Draw how far an arena is."""
     bar.enter(f"{progress.stage} {progress.judge}".strip(), progress.total)
     parts = [f"{bar.speed:.1f} {_UNITS[progress.stage]}/s"] if bar.speed else []
     parts += [f"{progress.invalid} invalid"] if progress.invalid else []

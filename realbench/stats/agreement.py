@@ -12,9 +12,6 @@ share of agreement with :func:`bootstrap_share` has an interval then, too.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 
@@ -24,11 +21,8 @@ from realbench.stats.bootstrap import (
     Groups,
     Interval,
     check_options,
-    draw_weights,
-    expanded_percentiles,
+    interval_of_sums,
     labels_of,
-    row_blocks,
-    sums_of,
 )
 
 
@@ -68,7 +62,7 @@ def krippendorff_alpha(
         table, labels = np.hstack([table, 1 - table]), np.concatenate([labels, labels])
     units = int(used.sum())
     moments = _moments(table)
-    return _interval(moments, labels, _alpha, units, resamples, confidence, seed)
+    return interval_of_sums(moments, labels, _alpha, units, resamples, confidence, seed)
 
 
 def _moments(table: FloatArray) -> FloatArray:
@@ -127,7 +121,7 @@ def cohen_kappa(
     k = len(values)
     cells = np.zeros((len(one), k * k))
     cells[np.arange(len(one)), codes[: len(one)] * k + codes[len(one) :]] = 1.0
-    found = _interval(cells, labels, _kappa, units, resamples, confidence, seed)
+    found = interval_of_sums(cells, labels, _kappa, units, resamples, confidence, seed)
     if np.isnan(found.estimate):
         return found
     estimate = float(cohen_kappa_score(codes[: len(one)], codes[len(one) :]))
@@ -143,31 +137,3 @@ def _kappa(sums: FloatArray) -> FloatArray:
     expected = (matrices.sum(axis=1) * matrices.sum(axis=2)).sum(axis=1) / total**2
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(expected < 1 - ROUNDING, (observed - expected) / (1 - expected), np.nan)
-
-
-def _interval(
-    rows: FloatArray,
-    labels: npt.NDArray[Any],
-    statistic: Callable[[FloatArray], FloatArray],
-    units: int,
-    resamples: int,
-    confidence: float,
-    seed: int,
-) -> Interval:
-    """A statistic of summed rows (n, m), with the interval of its resamples over the labels."""
-    nan = float("nan")
-    if not len(rows):
-        return Interval(nan, nan, nan, 0, 0)
-    names, index = np.unique(labels, return_inverse=True)
-    sums = np.stack([sums_of(index, column) for column in rows.T], axis=1)
-    estimate = float(statistic(sums.sum(axis=0, keepdims=True))[0])
-    if len(names) < 2 or np.isnan(estimate):
-        return Interval(estimate, nan, nan, units, len(names))
-    rng = np.random.default_rng(seed)
-    blocks = row_blocks(resamples, len(names))
-    draws = np.concatenate(
-        [statistic(draw_weights(rng, len(names), count) @ sums) for count in blocks]
-    )
-    known = draws[~np.isnan(draws)]  # a resample may lack what the figure needs
-    low, high = expanded_percentiles(known, len(names), confidence)
-    return Interval(estimate, min(low, estimate), max(high, estimate), units, len(names))

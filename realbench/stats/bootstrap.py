@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -194,6 +194,42 @@ def bootstrap_share(
     draws = resampled_means(np.random.default_rng(seed), sums, counts, resamples)
     low, high = clustered_wilson(share, float(draws.std()), n, n_groups, confidence)
     return Interval(share, low, high, n, n_groups)
+
+
+def interval_of_sums(
+    rows: FloatArray,
+    labels: npt.NDArray[Any],
+    statistic: Callable[[FloatArray], FloatArray],
+    units: int,
+    resamples: int,
+    confidence: float,
+    seed: int,
+) -> Interval:
+    """A statistic of summed rows, with the expanded percentile interval of its resamples.
+
+    Args:
+        rows: float64 (n, m).
+        labels: The group of each row (n,).
+        statistic: From sums (k, m) to values (k,), nan where one is undefined.
+        units: What the result calls its n.
+        resamples, confidence, seed: As in :func:`bootstrap_mean`.
+    """
+    nan = float("nan")
+    if not len(rows):
+        return Interval(nan, nan, nan, 0, 0)
+    names, index = np.unique(labels, return_inverse=True)
+    sums = np.stack([sums_of(index, column) for column in rows.T], axis=1)
+    estimate = float(statistic(sums.sum(axis=0, keepdims=True))[0])
+    if len(names) < 2 or np.isnan(estimate):
+        return Interval(estimate, nan, nan, units, len(names))
+    rng = np.random.default_rng(seed)
+    blocks = row_blocks(resamples, len(names))
+    draws = np.concatenate(
+        [statistic(draw_weights(rng, len(names), count) @ sums) for count in blocks]
+    )
+    known = draws[~np.isnan(draws)]  # a resample may lack what the figure needs
+    low, high = expanded_percentiles(known, len(names), confidence)
+    return Interval(estimate, min(low, estimate), max(high, estimate), units, len(names))
 
 
 def clustered_wilson(

@@ -12,7 +12,6 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from realbench.stats.agreement import _interval as interval_of_sums
 from realbench.stats.bootstrap import (
     FloatArray,
     Groups,
@@ -21,6 +20,7 @@ from realbench.stats.bootstrap import (
     clustered_wilson,
     draw_weights,
     finite,
+    interval_of_sums,
     labels_of,
     row_blocks,
 )

@@ -44,7 +44,8 @@ def every_showing(lineup: Lineup) -> list[Showing]:
 def judged(judge: DetectorJudge, showings: list[Showing]) -> list[Judgment]:
     pairs = list(judge.judge(iter(showings)))
     assert [showing for showing, _ in pairs] == showings
-    return [judgment for _, judgment in pairs]
+    assert all(judgment.seconds > 0 for _, judgment in pairs)
+    return [replace(judgment, seconds=0.0) for _, judgment in pairs]
 
 
 def test_verdicts_are_those_of_the_scores_that_score_gives(

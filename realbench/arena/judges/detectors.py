@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import time
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -151,12 +153,14 @@ class DetectorJudge:
         """
         waiting = iter(showings)
         while batch := list(islice(waiting, _SHOWINGS)):
+            started = time.perf_counter()
             own: dict[_Ensemble, list[Picture]] = {}
             for picture in (picture for one in batch for picture in (one.first, one.second)):
                 own.setdefault(self._judge_of(picture), []).append(picture)
             for ensemble, some in own.items():
                 ensemble.score(some)
-            yield from ((showing, self._compare(showing)) for showing in batch)
+            seconds = (time.perf_counter() - started) / len(batch)
+            yield from ((one, replace(self._compare(one), seconds=seconds)) for one in batch)
 
     def _judge_of(self, picture: Picture) -> _Ensemble:
         if not self._folds:
