@@ -14,7 +14,6 @@ from scipy import special
 from typing_extensions import TypedDict
 
 from realbench.distances import figures
-from realbench.distances.features import FeatureCard
 from realbench.distances.figures import Compute, Features, Side, Term
 from realbench.runs.folder import Open
 from realbench.stats import Interval, holm, rank_sets
@@ -69,7 +68,11 @@ class RankedEstimate(TypedDict):
 
 @with_config(Open)
 class FeaturesUsed(TypedDict):
-    """A network whose features were compared."""
+    """A network whose features were compared.
+
+    Attributes:
+        fingerprint: also of what was done to the pictures before, as ``--matched``.
+    """
 
     name: str
     title: str
@@ -130,7 +133,7 @@ def compare(
     reference: str,
     folders: Sequence[str],
     features: Mapping[str, Features],
-    cards: Sequence[FeatureCard],
+    networks: list[FeaturesUsed],
     seed: int = 0,
 ) -> tuple[Distances | None, list[str]]:
     """Compare each folder with the photographs, and these with one another.
@@ -148,7 +151,7 @@ def compare(
         reference: the photographs' folder.
         folders: all others.
         features: by network, (n, d) of the table's rows; of rows that do not count, anything.
-        cards: of these networks.
+        networks: the records of these.
         seed: of the sample, the folds and the bootstrap.
 
     Returns:
@@ -186,10 +189,7 @@ def compare(
     _add_columns(table, features[DINO], photographs, counted, sets, terms)
     record: Distances = {
         "n": n,
-        "features": [
-            {"name": card.name, "title": card.title, "fingerprint": card.fingerprint}
-            for card in cards
-        ],
+        "features": networks,
         "photographs": yardstick,
         "folders": [
             {

@@ -21,7 +21,27 @@ RESULTS = "results"
 ANCHORS = "anchors"
 SAMPLES = "samples"
 
-Column = Literal["realism", "escape_rate", "auc", "detectors", "categories", "arena", "win_rate"]
+# The board's columns of distances, by what score calls them.
+DISTANCES = {
+    "two_sample": "auc",
+    **{key: key for key in ("fd", "kd", "precision", "recall", "density", "coverage")},
+}
+Column = Literal[
+    "realism",
+    "escape_rate",
+    "auc",
+    "detectors",
+    "categories",
+    "arena",
+    "win_rate",
+    "two_sample",
+    "fd",
+    "kd",
+    "precision",
+    "recall",
+    "density",
+    "coverage",
+]
 
 
 class BoardSuite(Strict):
@@ -55,6 +75,14 @@ class BoardDetector(Strict):
     )
 
 
+class BoardFeatures(Strict):
+    """The network whose features distances from the photographs are of."""
+
+    name: Key
+    fingerprint: Sha256
+    size: int = Field(ge=2, le=10_000, description="Of a vector.")
+
+
 class BoardJudge(Strict):
     """The judge whose arenas count, with one fingerprint for each version that counts."""
 
@@ -86,6 +114,7 @@ class Settings(Strict):
     suite: BoardSuite
     detectors: list[BoardDetector] = Field(default_factory=list)
     judge: BoardJudge | None = None
+    features: BoardFeatures | None = None
     anchors: list[BoardAnchor] = Field(default_factory=list)
 
     @model_validator(mode="after")
@@ -103,6 +132,8 @@ class Settings(Strict):
             if column in ("arena", "win_rate"):
                 if self.judge is None:
                     raise ValueError(f"{column} is wanted, but the board has no judge")
+            elif column in DISTANCES and self.features is None:
+                raise ValueError(f"{column} is wanted, but the board has no features")
             elif not self.detectors:
                 raise ValueError(f"{column} is wanted, but the board has no detectors")
         if self.rank_by not in self.columns:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 from typing_extensions import TypeIs
@@ -15,9 +16,10 @@ from typing_extensions import TypeIs
 from realbench.arena.records import ArenaManifest, JudgeUsed
 from realbench.arena.records import read_manifest as read_arena
 from realbench.config.config_files import as_toml, first_problem
-from realbench.errors import RealBenchError, UsageError
+from realbench.distances.compare import DINO
+from realbench.errors import RealBenchError, RealBenchWarning, UsageError
 from realbench.leaderboard.board import ANCHORS, BOARD_FILE, RESULTS, Board, load_board
-from realbench.leaderboard.figures import detector_figures, letters_of, win_rate
+from realbench.leaderboard.figures import detector_figures, letters_of, pack_features, win_rate
 from realbench.leaderboard.names import slug
 from realbench.leaderboard.schema import (
     FORMAT,
@@ -28,6 +30,7 @@ from realbench.leaderboard.schema import (
     Entry,
     EntryError,
     Fused,
+    ImageFeatures,
     ImageScore,
     SuiteUsed,
     entry_bytes,
@@ -38,9 +41,19 @@ from realbench.prompts import Suite, list_suites, load_suite
 from realbench.runs.files import make_folder, write_atomically
 from realbench.runs.folder import MANIFEST_FILE, read_json
 from realbench.scoring import records
-from realbench.scoring.records import AGAIN, TABLE_FILE, ScoreManifest, read_summary, read_table
+from realbench.scoring.records import (
+    AGAIN,
+    TABLE_FILE,
+    ScoreManifest,
+    read_features,
+    read_summary,
+    read_table,
+)
 from realbench.scoring.records import read_manifest as read_score
 from realbench.text import printable
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 DIGEST = 16
 _SAMPLER = "sampler."
@@ -238,11 +251,40 @@ def _detector_scores(
     ]
     if not images:
         raise RealBenchError(f"{printable(run / TABLE_FILE)}: no image of the model has a score")
+    features = _features(run, board, table, scored.index)
+    if features is not None:
+        order = sorted(range(len(images)), key=images.__getitem__)
+        features = features.model_copy(update={"vectors": [features.vectors[n] for n in order]})
     images.sort()
     prompts = {} if description.is_anchor else board.suite.prompts
     categories = {key: prompt.category for key, prompt in prompts.items()}
     figures: dict[str, Any] = detector_figures(images, names, categories, board.settings.seed)
-    return DetectorScores(detectors=used, n_failed=failed, images=images, **figures)
+    return DetectorScores(
+        detectors=used, n_failed=failed, images=images, features=features, **figures
+    )
+
+
+def _features(
+    run: Path, board: Board, table: pd.DataFrame, rows: Sequence[int]
+) -> ImageFeatures | None:
+    """Return the features of a run's rows, where the board shows distances and the run has them."""
+    wanted = board.settings.features
+    if wanted is None:
+        return None
+    found = read_features(run, len(table)).get(wanted.name)
+    record = read_summary(run).get("distances") if found is not None else None
+    if found is None or record is None:
+        warnings.warn(
+            f"{printable(run)} has no features of {wanted.name}, so the entry has no distances: "
+            "score with --distances for them",
+            RealBenchWarning,
+            stacklevel=2,
+        )
+        return None
+    (used,) = (one for one in record["features"] if one["name"] == wanted.name)
+    return ImageFeatures(
+        name=wanted.name, fingerprint=used["fingerprint"], vectors=pack_features(found[rows])
+    )
 
 
 def _joined(
@@ -264,14 +306,25 @@ def _joined(
         )
     added = [(p, d, realism, [each[n] for n in order]) for p, d, realism, each in more.images]
     set_of_image = [*before.set_of_image, *[len(before.sets)] * len(added)]
-    rows = sorted(zip([*scores.images, *added], set_of_image, strict=True))
-    images: list[ImageScore] = [image for image, _ in rows]
+    order = sorted(range(len(set_of_image)), key=[*scores.images, *added].__getitem__)
+    images: list[ImageScore] = [[*scores.images, *added][n] for n in order]
+    features = scores.features
+    if features is not None:
+        both = [*features.vectors, *(more.features.vectors if more.features else [])]
+        features = (
+            features.model_copy(update={"vectors": [both[n] for n in order]})
+            if len(both) == len(order)
+            else None
+        )
     figures: dict[str, Any] = detector_figures(images, names, {}, board.settings.seed)
     return DetectorScores(
         detectors=scores.detectors,
         n_failed=scores.n_failed + more.n_failed,
         images=images,
-        cross_fit=CrossFit(sets=[*before.sets, used], set_of_image=[n for _, n in rows]),
+        cross_fit=CrossFit(
+            sets=[*before.sets, used], set_of_image=[set_of_image[n] for n in order]
+        ),
+        features=features,
         **figures,
     )
 
@@ -397,6 +450,7 @@ def _settings(
 ) -> str:
     detectors: list[records.DetectorUsed] = []
     judge: dict[str, Any] = {}
+    features: dict[str, Any] = {}
     anchors: list[str] = []
     ids: set[str] = set()
     for run in runs:
@@ -407,6 +461,7 @@ def _settings(
             reference = manifest["reference"]
         else:
             detectors = manifest["detectors"]
+            features = features or _board_features(run)
             ids |= set(read_table(run)["prompt_id"])
             photographs = read_summary(run)["reference"]
             reference = photographs["folder"] if photographs else None
@@ -423,6 +478,9 @@ def _settings(
         "auc": detectors and anchors,
         "detectors": detectors,
         "categories": detectors and suite.categories,
+        "two_sample": features and anchors,
+        "kd": features and anchors,
+        "fd": features and anchors,
         "arena": judge,
         "win_rate": judge,
     }
@@ -451,8 +509,19 @@ def _settings(
             for one in detectors
         ]
     board |= {"judge": judge} if judge else {}
+    board |= {"features": features} if features and anchors else {}
     board |= {"anchors": [{"name": name} for name in anchors]} if anchors else {}
     return as_toml(board)
+
+
+def _board_features(run: Path) -> dict[str, Any]:
+    record = read_summary(run).get("distances")
+    found = read_features(run, len(read_table(run)))
+    for used in record["features"] if record else ():
+        if used["name"] == DINO and DINO in found:
+            size = found[DINO].shape[1]
+            return {"name": DINO, "fingerprint": used["fingerprint"], "size": size}
+    return {}
 
 
 def _judge(run: Path, manifest: ArenaManifest) -> dict[str, Any]:

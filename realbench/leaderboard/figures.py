@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -122,6 +123,31 @@ def possible_realism(scores: DetectorScores) -> tuple[np.ndarray, np.ndarray]:
             logit = (np.clip(logits, -1e4, 1e4) * weight).sum(axis=1) + offset
         bounds.append(0.5 * (1 + np.tanh(0.5 * logit)) + 1.5 * side)
     return bounds[0], bounds[1]
+
+
+def pack_features(values: np.ndarray) -> list[str]:
+    """Return features (n, d) as an entry holds them, a text per image; see ``ImageFeatures``."""
+    scales = (np.abs(values).max(axis=1) / 127).astype("<f4")
+    integers = np.rint(values / scales[:, None]).astype(np.int8)
+    parts = zip(scales, integers, strict=True)
+    return [base64.b64encode(s.tobytes() + row.tobytes()).decode() for s, row in parts]
+
+
+def unpack_features(vectors: Sequence[str], size: int) -> np.ndarray:
+    """Return features, float32 (n, size), of an entry's texts.
+
+    Raises:
+        ValueError: one is no such vector.
+    """
+    found = np.empty((len(vectors), size), np.float32)
+    for n, text in enumerate(vectors):
+        data = base64.b64decode(text, validate=True)
+        if len(data) != 4 + size:
+            raise ValueError(f"vector {n} has {len(data) - 4} values, not {size}")
+        found[n] = np.frombuffer(data, "<f4", 1) * np.frombuffer(data, np.int8, offset=4)
+        if not (np.isfinite(found[n]).all() and found[n].any()):
+            raise ValueError(f"vector {n} is zero or no number")
+    return found
 
 
 def estimate_problems(key: str, stated: Estimate, found: Estimate) -> Iterator[str]:

@@ -20,6 +20,8 @@ from realbench.leaderboard.tables import (
     agreement_text,
     category_columns,
     count_text,
+    lower_first,
+    own_rank,
     ranks_text,
     reading,
     readme,
@@ -170,7 +172,16 @@ def _asset(package: str, name: str) -> str:
     return (files(package) / "templates" / name).read_text(encoding="utf-8")
 
 
-_SHOWN = (title_of, value_text, span_text, ranks_text, count_text, small_interval)
+_SHOWN = (
+    title_of,
+    value_text,
+    span_text,
+    own_rank,
+    lower_first,
+    ranks_text,
+    count_text,
+    small_interval,
+)
 PAGE = "index.html"
 
 

@@ -128,6 +128,17 @@ class CrossFit(Strict):
     set_of_image: list[Count] = Field(description="An index of sets for each image, from 0.")
 
 
+class ImageFeatures(Strict):
+    """What a network that judges nothing made of the images, from which distances follow."""
+
+    name: Key
+    fingerprint: Sha256
+    vectors: list[Annotated[str, StringConstraints(max_length=20_000)]] = Field(
+        description="Of each image, in their order: base64 of a little-endian float32, the scale, "
+        "and of int8 values, which times the scale are the features."
+    )
+
+
 class DetectorScores(Strict):
     """What Detector-Scoring found; every figure follows from ``images``."""
 
@@ -147,6 +158,9 @@ class DetectorScores(Strict):
         default=None,
         description="Of an anchor that board.toml lets several sets of detectors score; the "
         "fingerprints of detectors are then the first set's.",
+    )
+    features: ImageFeatures | None = Field(
+        default=None, description="Where the run had --distances and the board shows them."
     )
 
 
@@ -264,6 +278,9 @@ def entry_bytes(entry: Entry) -> bytes:
     return (_layout(entry.model_dump(mode="json"), 0) + "\n").encode()
 
 
+_LONG = 200  # characters of a text that gets a line of its own
+
+
 def _layout(value: Any, depth: int) -> str:
     """Indent objects and lists of lists; keep lists of plain values on their line."""
     indent, inner = "  " * depth, "  " * (depth + 1)
@@ -275,7 +292,9 @@ def _layout(value: Any, depth: int) -> str:
             for k, v in value.items()
         ]
         return "{\n" + ",\n".join(items) + f"\n{indent}}}"
-    if isinstance(value, list) and any(isinstance(one, list | dict) for one in value):
+    if isinstance(value, list) and any(
+        isinstance(one, list | dict) or (isinstance(one, str) and len(one) > _LONG) for one in value
+    ):
         if all(not isinstance(one, dict) for one in value):
             rows = [inner + json.dumps(one, ensure_ascii=False) for one in value]
         else:

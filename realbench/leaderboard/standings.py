@@ -5,20 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
+import pandas as pd
 
 from realbench import stats
 from realbench.arena import bradley_terry
 from realbench.arena.tally import FloatArray, Tally, tally
 from realbench.arena.votes import Comparison
+from realbench.distances.compare import DINO, RankedEstimate, compare
 from realbench.leaderboard.arena_checks import told_results
-from realbench.leaderboard.board import Board
-from realbench.leaderboard.figures import SCORE_OF, estimate_of
+from realbench.leaderboard.board import DISTANCES, Board
+from realbench.leaderboard.figures import SCORE_OF, estimate_of, unpack_features
 from realbench.leaderboard.schema import DetectorScores, Entry, Estimate
 from realbench.leaderboard.verify import Verified
 from realbench.stats.bootstrap import draw_weights
+from realbench.stats.record import Estimate as Found
 
 _RESAMPLES = 1000
 _FEWEST = 5  # models; the orders of fewer say nothing
@@ -142,7 +145,8 @@ class Row:
             data cannot separate share it.
         rank_high: the last rank that the data allow.
         values: an estimate by column: ``realism``, ``escape_rate``, ``auc``, ``arena``,
-            ``win_rate``, ``detector:NAME`` and ``category:NAME``; what there is.
+            ``win_rate``, ``detector:NAME``, ``category:NAME`` and the distances; what there is.
+        ranks: by each distance, the first and last rank that the data allow.
     """
 
     slug: str
@@ -150,6 +154,7 @@ class Row:
     rank: int | None
     rank_high: int | None
     values: dict[str, Estimate] = field(default_factory=dict)
+    ranks: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -170,6 +175,7 @@ class Standings:
         columns: the keys of ``values`` that are shown, in order.
         n_pairs, n_separated: of the pairs of entries, and how many the data separate.
         agreement: of realism and arena rating, where both are columns.
+        n_distances: of how many pictures of each, and photographs, the distances are; 0 for none.
     """
 
     board: Board
@@ -179,6 +185,7 @@ class Standings:
     n_pairs: int
     n_separated: int
     agreement: RankAgreement | None = None
+    n_distances: int = 0
 
 
 def rank_board(verified: Verified) -> Standings:
@@ -193,6 +200,9 @@ def rank_board(verified: Verified) -> Standings:
     }
     for key, rating in ratings.items():
         values[key]["arena"] = rating
+    far, n_distances = _distances(verified)
+    for key, figures in far.items():
+        values[key] |= {column: _figure(one) for column, one in figures.items()}
     keys = [key for key in verified.entries if by in values[key]]
     if by == "realism":
         apart = _separated(keys, verified.entries)
@@ -205,7 +215,7 @@ def rank_board(verified: Verified) -> Standings:
     ]
     ranges = stats.rank_sets(means, pairs)
     rows = [
-        Row(key, verified.entries[key], *ranges[n], values=values[key])
+        Row(key, verified.entries[key], *ranges[n], values[key], _ranks(far.get(key, {})))
         for n, key in enumerate(keys)
     ]
     # By the mean: one supported pair among many models must not move one of them to the end.
@@ -221,6 +231,7 @@ def rank_board(verified: Verified) -> Standings:
         n_pairs=len(keys) * (len(keys) - 1) // 2,
         n_separated=len(pairs),
         agreement=_agreement(verified, comparisons),
+        n_distances=n_distances,
     )
 
 
@@ -292,6 +303,58 @@ def _photographs(board: Board, entry: Entry, anchors: Mapping[str, Entry]) -> De
         {one.fingerprint for one in scores.detectors} for scores in (entry.detector_scoring, *found)
     )
     return found[others.index(prints)] if prints in others else found[0]
+
+
+def _distances(verified: Verified) -> tuple[dict[str, dict[str, Any]], int]:
+    """Compare all entries that have features with the board's photographs, at one n.
+
+    Returns:
+        by entry the figures by column, for the photographs those of one half against the other;
+        and n.
+    """
+    settings = verified.board.settings
+    photographs = next(
+        (key for key, about in verified.board.anchor_slugs.items() if about.is_photographs), ""
+    )
+    images = {
+        key: (one.images, one.features.vectors)
+        for key, entry in {**verified.anchors, **verified.entries}.items()
+        if (one := entry.detector_scoring) is not None and one.features is not None
+    }
+    if settings.features is None or photographs not in images:
+        return {}, 0
+    rows = [
+        (key, digest, prompt, "ok")
+        for key, (own, _) in images.items()
+        for prompt, digest, *_ in own
+    ]
+    table = pd.DataFrame(rows, columns=["folder", "image", "prompt_id", "status"])
+    vectors = [one for _, own in images.values() for one in own]
+    features = {DINO: unpack_features(vectors, settings.features.size)}
+    models = [key for key in images if key in verified.entries]
+    record, _ = compare(table, photographs, models, features, [], settings.seed)
+    if record is None:
+        return {}, 0
+    found: dict[str, Mapping[str, Any]] = {photographs: record["photographs"]}
+    found |= {one["folder"]: one["figures"] for one in record["folders"] if one["figures"]}
+    columns = [one for one in DISTANCES if one in settings.columns]
+    return {
+        key: {column: own[DISTANCES[column]] for column in columns} for key, own in found.items()
+    }, record["n"]
+
+
+def _figure(found: RankedEstimate | Found) -> Estimate:
+    # Other machines' linear algebra rounds otherwise, from the fifth digit on.
+    mean, low, high = (
+        None if one is None else round(one, 3)
+        for one in (found["estimate"], found["low"], found["high"])
+    )
+    n = found["n"]
+    return Estimate(mean=mean or 0.0, low=low, high=high, n=n, n_prompts=found.get("n_groups", n))
+
+
+def _ranks(figures: Mapping[str, RankedEstimate]) -> dict[str, tuple[int, int]]:
+    return {column: (one["rank_low"], one["rank_high"]) for column, one in figures.items()}
 
 
 # --- Which entries the data separate -----------------------------------------------------------

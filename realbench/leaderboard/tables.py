@@ -7,10 +7,12 @@ import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from realbench.distances.compare import KINDS
+from realbench.leaderboard.board import DISTANCES
 from realbench.leaderboard.figures import latex, markdown
 from realbench.leaderboard.schema import Estimate
 from realbench.leaderboard.standings import Row, Standings
-from realbench.report.wording import edge_note
+from realbench.report.wording import edge_note, listing, number
 from realbench.text import cell
 
 if TYPE_CHECKING:
@@ -24,27 +26,53 @@ _TITLES = {
     "arena": "Arena rating",
     "win_rate": "Win rate",
 }
+_LOWER_FIRST = {"auc", *(c for c, kind in DISTANCES.items() if KINDS[kind].lower_is_closer)}
 _MODEL_FIELDS = ("version", "organisation", "licence", "parameters", "date", "link")
 
 
 def title_of(column: str) -> str:
     """Return a column's heading."""
+    if column in DISTANCES:
+        return KINDS[DISTANCES[column]].title.partition(",")[0]  # a board has one network
     return _TITLES.get(column) or column.partition(":")[2]
+
+
+def lower_first(column: str) -> bool:
+    """Whether the smallest figure of a column is the best."""
+    return column in _LOWER_FIRST
+
+
+def _figure_text(column: str, value: float) -> str:
+    if column in DISTANCES:
+        return number(value, KINDS[DISTANCES[column]].digits)
+    return f"{value:.0f}" if column == "arena" else f"{value:.3f}"
 
 
 def value_text(column: str, value: Estimate | None) -> str:
     """Return an estimate as a table shows it, a dash for none."""
     if value is None or not value.n:
         return "–"
-    return f"{value.mean:.0f}" if column == "arena" else f"{value.mean:.3f}"
+    return _figure_text(column, value.mean)
 
 
 def span_text(column: str, value: Estimate | None) -> str:
     """Return an estimate's interval as a table shows it; empty for none."""
     if value is None or value.low is None or value.high is None:
         return ""
-    digits = 0 if column == "arena" else 3
-    return f"{value.low:.{digits}f}–{value.high:.{digits}f}"
+    between = " to " if column in DISTANCES and value.low < 0 else "–"
+    return between.join(_figure_text(column, end) for end in (value.low, value.high))
+
+
+def own_rank(row: Row, column: str) -> str:
+    """Return the ranks that a distance allows; empty for other columns."""
+    low, high = row.ranks.get(column, (0, 0))
+    return "" if not low else f"rank {low}" if low == high else f"rank {low}–{high}"
+
+
+def below_text(row: Row, column: str) -> str:
+    """Return what stands below a figure: its interval, and a distance's own ranks."""
+    parts = [span_text(column, row.values.get(column)), own_rank(row, column)]
+    return ", ".join(filter(None, parts))
 
 
 def ranks_text(row: Row | Place) -> str:
@@ -119,7 +147,23 @@ def reading(standings: Standings) -> str:
         f"Ranked by {by}; below each figure stands its 95 % interval over prompts. Models that the "
         "data cannot separate share a rank: the first number counts the models that are surely "
         "better, plus one, and the second is the last place that the data allow "
-        f"(Holm-adjusted p < 0.05; {found})." + (f" {edge}" if edge else "")
+        f"(Holm-adjusted p < 0.05; {found})."
+        + (f" {edge}" if edge else "")
+        + distances_text(standings)
+    )
+
+
+def distances_text(standings: Standings) -> str:
+    """Say how distances are to be read; empty where no row has one."""
+    n = standings.n_distances
+    if not n:
+        return ""
+    columns = [one for one in standings.columns if one in DISTANCES]
+    return (
+        f" {listing([title_of(one) for one in columns], len(columns))} are distances of {n:,} "
+        f"images of each model from {n:,} photographs, which no detector decides: in the row of "
+        "the photographs stands what two halves of them have, and below each figure the ranks "
+        "that it allows. They tell subjects apart, too."
     )
 
 
@@ -151,7 +195,7 @@ def markdown_table(standings: Standings, columns: Sequence[str]) -> str:
         cells = [ranks_text(row), f"*{name}*" if row.is_anchor else f"**{name}**", _count(row)]
         for column in columns:
             value = row.values.get(column)
-            span = span_text(column, value)
+            span = below_text(row, column)
             shown = value_text(column, value)
             cells.append(f"{shown}<br><sub>{span}</sub>" if span else shown)
         lines.append(f"| {' | '.join(cells)} |")
@@ -168,6 +212,9 @@ def _made_with(standings: Standings) -> str:
     settings = standings.board.settings
     suite = settings.suite
     lines = [f"- Prompts: {markdown(suite.name)}, `{suite.sha256[:16]}`"]
+    if settings.features is not None:
+        features = settings.features
+        lines.append(f"- Features: {markdown(features.name)}, `{features.fingerprint[:16]}`")
     for one in settings.detectors:
         prints = ", ".join(f"`{fingerprint[:16]}`" for fingerprint in one.fingerprints)
         part = one.fused
@@ -184,7 +231,9 @@ def table_csv(standings: Standings) -> bytes:
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     bounds = [
-        one.replace(":", "_") + end for one in standings.columns for end in ("", "_low", "_high")
+        one.replace(":", "_") + end
+        for one in standings.columns
+        for end in ("", "_low", "_high", *(("_rank", "_rank_high") if one in DISTANCES else ()))
     ]
     counts = ["n_images", "n_prompts"]
     writer.writerow(["rank", "rank_high", "model", *_MODEL_FIELDS, *counts, *bounds])
@@ -197,6 +246,8 @@ def table_csv(standings: Standings) -> bytes:
             value = row.values.get(column)
             each = (value.mean, value.low, value.high) if value else (None, None, None)
             numbers += ["" if one is None else f"{one:.6f}" for one in each]
+            if column in DISTANCES:
+                numbers += row.ranks.get(column, ("", ""))
         ranks = ["" if one is None else one for one in (row.rank, row.rank_high)]
         writer.writerow([*ranks, *fields, *numbers])
     return text.getvalue().encode()
@@ -225,7 +276,7 @@ def _tex_line(row: Row, columns: Sequence[str]) -> str:
     cells = [latex(ranks_text(row)), latex(row.name), _count(row)]
     for column in columns:
         value = row.values.get(column)
-        span = span_text(column, value)
+        span = below_text(row, column)
         shown = latex(value_text(column, value))
         cells.append(f"{shown} {{\\scriptsize ({latex(span)})}}" if span else shown)
     return " & ".join(cells) + r" \\"

@@ -14,6 +14,7 @@ from realbench.leaderboard.figures import (
     detector_figures,
     estimate_problems,
     possible_realism,
+    unpack_features,
 )
 from realbench.leaderboard.names import skeletons, slug
 from realbench.leaderboard.schema import (
@@ -165,6 +166,7 @@ def _scoring_problems(
     if not is_anchor:
         least = board.settings.suite.min_prompts
         yield from coverage_problems(board, prompts, least, "images", "make more images")
+    yield from _feature_problems(board, scores)
     low, high = possible_realism(scores)
     for image, lowest, highest in zip(scores.images, low, high, strict=True):
         if not lowest <= image[2] <= highest:
@@ -244,6 +246,26 @@ def _cross_fit_problems(
         )
     if len({tuple(one) for one in used.sets}) < len(used.sets):
         yield f"cross_fit: a set comes twice: {WRITE_AGAIN}"
+
+
+def _feature_problems(board: Board, scores: DetectorScores) -> Iterator[str]:
+    """Distances follow from an entry's features, which must be whole and of the board's network."""
+    wanted, features = board.settings.features, scores.features
+    if features is None:
+        return
+    if wanted is None or (features.name, features.fingerprint) != (wanted.name, wanted.fingerprint):
+        board_has = f"{wanted.name} {wanted.fingerprint[:12]}…" if wanted else "none"
+        yield (
+            f"features: {features.name} {features.fingerprint[:12]}…, the board has {board_has}: "
+            f"score with the board's version and options, and {WRITE_AGAIN}"
+        )
+        return
+    if len(features.vectors) != len(scores.images):
+        yield f"features: {len(features.vectors)} of {len(scores.images)} images: {WRITE_AGAIN}"
+    try:
+        unpack_features(features.vectors, wanted.size)
+    except ValueError as error:
+        yield f"features: {error}: {WRITE_AGAIN}"
 
 
 def _few(fingerprints: Iterable[str]) -> str:

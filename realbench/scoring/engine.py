@@ -20,6 +20,7 @@ from realbench.detection import perturbations
 from realbench.detection.cards import Card, fetch_weights
 from realbench.detection.detector import keep_freed_memory
 from realbench.detection.registry import load_detector
+from realbench.distances.compare import FeaturesUsed
 from realbench.distances.features import FeatureCard, load_features
 from realbench.errors import UsageError
 from realbench.images import DEFAULT_MAX_PIXELS, ImageFile
@@ -68,6 +69,11 @@ class Protocol:
         if not self.changes:
             return fingerprint
         return hashlib.sha256(f"{fingerprint} {self.name} {_VERSION}".encode()).hexdigest()
+
+    def used(self, card: FeatureCard) -> FeaturesUsed:
+        """Return the record of a network whose features are of the changed images."""
+        fingerprint = self.fingerprint(card.fingerprint)
+        return {"name": card.name, "title": card.title, "fingerprint": fingerprint}
 
 
 class _OnDemand(Mapping[str, T]):

@@ -13,7 +13,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, NotRequired, cast
 
+import numpy as np
 from pydantic import with_config
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save
 from typing_extensions import TypedDict
 
 from realbench.detection.cards import Card
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 TABLE_FILE = "scores.csv"
+FEATURES_FILE = "features.safetensors"
 AGAIN = "run realbench score again"
 _FIRST = ("folder", "image", "prompt_id", "sha256", "status", "reason")
 TEXTS = (*_FIRST, "verdict", "nearest_photograph")
@@ -197,6 +201,30 @@ def read_table(folder: Path) -> pd.DataFrame:
     if "verdict" not in table:  # as before there were verdicts
         table["verdict"] = ""
     return table
+
+
+def features_bytes(features: Mapping[str, np.ndarray]) -> bytes:
+    """Return ``features.safetensors``: float16 (rows of the table, d) by network."""
+    return save({name: values.astype(np.float16) for name, values in features.items()})
+
+
+def read_features(folder: Path, rows: int) -> dict[str, np.ndarray]:
+    """Read a run's features, float32 (rows, d) by network; empty where it has none.
+
+    Raises:
+        RealBenchError: it is damaged.
+    """
+    path = folder / FEATURES_FILE
+    try:
+        found = {name: one.astype(np.float32) for name, one in load_file(path).items()}
+        if any(one.ndim != 2 or len(one) != rows for one in found.values()):
+            raise ValueError("it is of another table")
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, SafetensorError) as error:
+        reason = printable(f"{error}".splitlines()[0])
+        raise RealBenchError(f"{printable(path)} is damaged ({reason}): {AGAIN}") from error
+    return found
 
 
 SCHEMA_VERSION: Final = 1

@@ -6,7 +6,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
@@ -54,9 +54,12 @@ from realbench.scoring.folders import (
 )
 from realbench.scoring.pipeline import Progress
 from realbench.scoring.records import (
+    FEATURES_FILE,
     ScoreManifest,
     Summary,
     describe_run,
+    features_bytes,
+    read_features,
     read_manifest,
     read_summary,
     read_table,
@@ -76,12 +79,14 @@ class ScoreRun:
         summary: per-folder figures and comparisons, as in ``summary.json``.
         manifest: what was run, as in ``run.json``.
         paths: where each (folder, image) of the table lies.
+        features: what distances are of, float32 (rows of the table, d) by network; NaN for none.
     """
 
     table: pd.DataFrame
     summary: Summary
     manifest: ScoreManifest
     paths: dict[tuple[str, str], Path]
+    features: dict[str, np.ndarray] = field(default_factory=dict)
 
     @classmethod
     def read(cls, folder: str | Path) -> Self:
@@ -102,7 +107,7 @@ class ScoreRun:
             for name, image in zip(table["folder"], table["image"], strict=True)
             if name in roots
         }
-        return cls(table, summary, read_manifest(run), paths)
+        return cls(table, summary, read_manifest(run), paths, read_features(run, len(table)))
 
     def __len__(self) -> int:
         return len(self.table)
@@ -150,7 +155,7 @@ class ScoreRun:
     def write(self, out: str | Path) -> Path:
         """Write ``scores.csv``, ``summary.json``, ``run.json`` and ``report.html`` to ``out``.
 
-        And ``distances.csv``, where distances were asked for.
+        And ``distances.csv`` and ``features.safetensors``, where distances were asked for.
 
         Each file appears whole or not at all; the folder is made where it is missing.
 
@@ -162,8 +167,11 @@ class ScoreRun:
         folder = output_folder(out)
         make_folder(folder)
         write_atomically(folder / "scores.csv", table_csv(self.table))
+        (folder / "distances.csv").unlink(missing_ok=True)  # of an earlier run
+        (folder / FEATURES_FILE).unlink(missing_ok=True)
         if len(self.distances):
             write_atomically(folder / "distances.csv", table_csv(self.distances))
+            write_atomically(folder / FEATURES_FILE, features_bytes(self.features))
         write_atomically(folder / "summary.json", json_bytes(self.summary))
         write_atomically(folder / "run.json", json_bytes(self.manifest))
         checked(folder / "report.html", lambda: write_score_report(self, folder))
@@ -276,11 +284,12 @@ def score(
             notes += _shortcut_notes(inputs, table)
         notes += add_quality(table, scores, networks, own_prompts, store, inputs.photos)
     seconds = time.perf_counter() - clock
+    features = {card.name: scores.features(card.name) for card in encoders}
     far = None
     if distances and inputs.photos is not None:
         others = [name for name in inputs.folders if name != inputs.photos]
-        features = {card.name: scores.features(card.name) for card in encoders}
-        far, more = compare(table, inputs.photos, others, features, encoders, seed)
+        used = [protocol.used(card) for card in encoders]
+        far, more = compare(table, inputs.photos, others, features, used, seed)
         notes += more
     summary = summarize(
         table,
@@ -320,7 +329,8 @@ def score(
         counts=scores.counts(),
         timings=scores.timings,
     )
-    run = ScoreRun(table, summary, manifest, {(name, f.image): f.path for name, f in inputs.files})
+    where = {(name, file.image): file.path for name, file in inputs.files}
+    run = ScoreRun(table, summary, manifest, where, features)
     if out is not None:
         run.write(out)
     return run

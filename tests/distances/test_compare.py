@@ -13,7 +13,7 @@ import pytest
 
 import realbench
 from realbench.distances.compare import DINO, Distances, compare
-from realbench.errors import UsageError
+from realbench.errors import RealBenchError, UsageError
 from realbench.scoring import pipeline
 from realbench.scoring.report import write_score_report
 from realbench.scoring.run import ScoreRun
@@ -176,6 +176,8 @@ def test_a_run_with_distances_is_written_read_and_not_computed_again(
 
     again = ScoreRun.read(tmp_path / "run")
     assert again.summary == run.summary
+    assert again.features[DINO].shape == (30, 768)
+    assert again.features[DINO] == pytest.approx(run.features[DINO], rel=1e-3, abs=1e-4)
     assert again.table["nearest_photograph"].tolist() == run.table["nearest_photograph"].tolist()
     page = Page(write_score_report(again, tmp_path / "again.html").read_text())
     assert "Distance from the photographs" in page.text
@@ -187,6 +189,12 @@ def test_a_run_with_distances_is_written_read_and_not_computed_again(
     monkeypatch.setattr("realbench.scoring.engine.load_features", no_network)
     second = realbench.score(folder, reference=photographs, detectors=str(card), distances=True)
     assert second.summary["distances"] == run.summary["distances"]
+    (tmp_path / "run" / "features.safetensors").write_bytes(b"cut")
+    with pytest.raises(RealBenchError, match=r"features.safetensors is damaged .*score again"):
+        ScoreRun.read(tmp_path / "run")
+    realbench.score(folder, reference=photographs, detectors=str(card), out=tmp_path / "run")
+    left = {path.name for path in (tmp_path / "run").iterdir()}
+    assert not {"distances.csv", "features.safetensors"} & left
 
 
 def test_distances_need_photographs(make_folder: FolderMaker, card: Path) -> None:

@@ -11,18 +11,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from realbench.arena.vote_log import VOTES_FILE
 from realbench.arena.votes import Vote
+from realbench.distances.compare import DINO
 from realbench.leaderboard.board import load_board
 from realbench.leaderboard.entry import Description, make_entry, write_entry
 from realbench.leaderboard.names import slug
 from realbench.prompts import load_suite
+from realbench.scoring.records import features_bytes
 from tests.arena.arenas import NOW
 
 CATEGORIES = ("people", "animals", "street", "night & light")
 DETECTORS = {"whole": ("semantic", "a" * 64), "crops": ("feature", "b" * 64)}
 JUDGE, JUDGE_FINGERPRINT = "detectors", "c" * 64
+FEATURES, SIZE = "f" * 64, 16  # the network's fingerprint, and the length of its vectors
 
 
 def make_board(
@@ -34,6 +38,7 @@ def make_board(
     judge: bool = True,
     detectors: Mapping[str, tuple[str, str]] = DETECTORS,
     extra: str = "",
+    distances: bool = False,
 ) -> Path:
     """Write a board with a suite of its own and return its folder."""
     folder.mkdir(parents=True)
@@ -41,6 +46,9 @@ def make_board(
     columns = ["realism", "escape_rate", "detectors", "categories"]
     columns += ["arena", "win_rate"] if judge else []
     columns += ["auc"] if anchor else []
+    if distances:
+        columns += ["two_sample", "kd", "fd"]
+        extra += f'[features]\nname = "{DINO}"\nfingerprint = "{FEATURES}"\nsize = {SIZE}\n'
     text = f"""format = 1
 title = "Test board"
 description = "Photorealism of a few models."
@@ -117,6 +125,19 @@ def write_score_run(
         },
     )
     return folder
+
+
+def add_features(run: Path, shifts: Mapping[str, float]) -> np.ndarray:
+    """Give a run features whose means are so far apart, as ``--distances`` does; return them."""
+    table = pd.read_csv(run / "scores.csv")
+    rng = np.random.default_rng(2)
+    features = rng.normal(size=(len(table), SIZE)) + table["folder"].map(shifts).to_numpy()[:, None]
+    (run / "features.safetensors").write_bytes(features_bytes({DINO: features}))
+    used = [{"name": DINO, "title": "", "fingerprint": FEATURES}]
+    empty = {"schema_version": 1, "folders": [], "pairs": [], "reference": None, "notes": []}
+    distances = {"n": 0, "features": used, "photographs": {}, "folders": []}
+    _json(run / "summary.json", {**empty, "confidence": 0.95, "distances": distances})
+    return features.astype(np.float32)
 
 
 def _about(versions: dict[str, str]) -> dict[str, Any]:
