@@ -1,7 +1,10 @@
-"""Models of the Hugging Face hub: why one cannot be loaded, in a line, and that none runs code."""
+"""The Hugging Face hub: whether it answers, why it does not, in a line, and that none runs code."""
 
 from __future__ import annotations
 
+import socket
+import urllib.parse
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,6 +17,26 @@ _LENGTH = 500
 NEEDS_ITS_OWN_CODE = (
     "it needs Python code of its own, which is never run; use a model that the library itself knows"
 )
+
+
+def hub_is_reached() -> bool:
+    """Whether the hub may be asked, and answers; its own client would try for half a minute."""
+    from huggingface_hub import constants
+
+    return not constants.HF_HUB_OFFLINE and _reachable(constants.ENDPOINT)
+
+
+def _reachable(endpoint: str) -> bool:
+    """Whether a server answers. Proxies are trusted."""
+    if urllib.request.getproxies():
+        return True
+    address = urllib.parse.urlsplit(endpoint)
+    port = address.port or (80 if address.scheme == "http" else 443)
+    try:
+        socket.create_connection((address.hostname or "", port), timeout=5).close()
+    except OSError:
+        return False
+    return True
 
 
 def hub_reason(error: BaseException) -> str:

@@ -12,6 +12,7 @@ from realbench.content import content_path
 from realbench.errors import UsageError
 from realbench.prompt_import import IMPORTED_ENDINGS, import_prompts
 from realbench.prompt_records import Prompt, Suite, collect_prompts, json_lines
+from realbench.sets.naming import is_set, set_prompts
 
 SUITES_FILE = "suites.toml"
 
@@ -22,7 +23,7 @@ def list_suites() -> list[str]:
 
 
 def load_suite(source: str | Path) -> Suite:
-    """Load a bundled suite by its name, or a file by its path.
+    """Load a bundled suite by its name, a file by its path, or the captions of ``set:NAME``.
 
     A bundled suite's name means that suite wherever the command runs: a file of the same name
     needs its folder, too. A text, CSV, TSV, JSON or Parquet file (by its ending) is read as
@@ -31,8 +32,11 @@ def load_suite(source: str | Path) -> Suite:
 
     Raises:
         UsageError: there is neither, or the file cannot be used.
+        RealBenchError: a set is not here and cannot be fetched.
     """
     name = str(source)
+    if is_set(name):
+        return Suite(name=name, prompts=load_prompts(set_prompts(name)))
     if not os.path.dirname(name):
         index = _index()
         if name in index:

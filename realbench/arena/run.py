@@ -31,6 +31,7 @@ from realbench.prompts import load_suite
 from realbench.runs.files import output_folder
 from realbench.runs.folder import now
 from realbench.scoring.cache import cache_path, open_cache
+from realbench.sets.naming import set_folders, set_photographs
 from realbench.text import printable
 
 __all__ = ["ArenaInterrupted", "ArenaRun", "Progress", "arena"]
@@ -103,6 +104,8 @@ def arena(
     _check(schedule, max_votes=max_votes, max_cost=max_cost, seed=seed, resamples=resamples)
     if schedule == "reference" and reference is None:
         raise UsageError("the schedule reference needs photographs: give reference (--reference)")
+    folders = tuple(set_folders(folders))
+    reference = None if reference is None else set_photographs(reference)
     suite = load_suite(prompts) if prompts is not None else None
     asked = [judge] if isinstance(judge, str | Judge) else judge
     options = replace(options or JudgeOptions(), seed=seed)

@@ -20,6 +20,7 @@ from realbench.scoring.cache import cache_path, open_cache
 from realbench.scoring.engine import Networks, Protocol, score_files
 from realbench.scoring.folders import copies, copy_notes, display_names
 from realbench.scoring.pipeline import Progress
+from realbench.sets.naming import set_folders, set_photographs
 from realbench.stats import Interval, bootstrap_auc, bootstrap_mean
 from realbench.text import printable
 
@@ -144,10 +145,11 @@ def score_labelled(
     """
     from realbench.detection.training.folders import generators
 
+    real = [Path(set_photographs(one)) for one in real]
     names = display_names(real)
     files = [(name, file) for name, at in zip(names, real, strict=True) for file in find_images(at)]
     photographs = len(files)
-    files += generators(generated)
+    files += generators([Path(one) for one in set_folders(generated)])
     check_apart(files[:photographs], files[photographs:])
     networks = Networks(cards, device=device, batch_size=batch_size)
     with open_cache([cache_path()] if cache else []) as store:

@@ -43,6 +43,7 @@ from realbench.scoring.cache import ScoreCache, cache_path, open_cache
 from realbench.scoring.engine import Networks, Protocol, score_files
 from realbench.scoring.folders import apart, display_names, find_files, mark_copies
 from realbench.scoring.pipeline import Progress
+from realbench.sets.naming import set_folders, set_photographs
 from realbench.text import printable
 
 if TYPE_CHECKING:
@@ -160,6 +161,7 @@ def bench(
         raise UsageError(
             f"a detector is named {ENSEMBLE!r}, which is what all of them together are"
         )
+    real, generated = set_photographs(real), tuple(set_folders(generated))
     every = [real, *generated]
     names = display_names([Path(folder) for folder in every])
     files, problems = find_files(names, every)

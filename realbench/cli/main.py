@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from realbench.cli import arena, detectors, judges, leaderboard, prompts, quality, train
+from realbench.cli import arena, detectors, judges, leaderboard, prompts, quality, sets, train
 from realbench.cli.generate import generate
 from realbench.cli.program import Program, add_version
 from realbench.cli.score import demo, score
@@ -24,4 +24,5 @@ app.add_typer(judges.app, name="judges")
 app.add_typer(leaderboard.app, name="leaderboard")
 app.add_typer(prompts.app, name="prompts")
 app.add_typer(quality.app, name="quality")
+app.add_typer(sets.app, name="sets")
 app.add_typer(train.app, name="realgen-train")

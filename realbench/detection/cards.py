@@ -32,8 +32,9 @@ from realbench.detection.specs import (
     Term,
     WeightsSpec,
 )
-from realbench.detection.weight_files import declared_sha256, digest, find_weights, hub_is_reached
+from realbench.detection.weight_files import declared_sha256, digest, find_weights
 from realbench.errors import RealBenchError, UsageError
+from realbench.hub_errors import hub_is_reached
 from realbench.text import printable
 
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"

@@ -9,10 +9,7 @@ import contextlib
 import fnmatch
 import os
 import re
-import socket
 import sys
-import urllib.parse
-import urllib.request
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +20,7 @@ import platformdirs
 from realbench import files
 from realbench.detection.model_files import hub_refusals
 from realbench.errors import RealBenchError, RealBenchWarning, UsageError
-from realbench.hub_errors import hub_reason
+from realbench.hub_errors import hub_is_reached, hub_reason
 from realbench.text import byte_count, printable
 
 if TYPE_CHECKING:
@@ -139,13 +136,6 @@ def _from_hub(detector: str, part: str, spec: WeightsSpec, licence: str | None) 
     return _fetched(spec, missing, f"for {detector!r}, licence: {licence}")
 
 
-def hub_is_reached() -> bool:
-    """Whether the hub may be asked, and answers; its own client would try for half a minute."""
-    from huggingface_hub import constants
-
-    return not constants.HF_HUB_OFFLINE and _reachable(constants.ENDPOINT)
-
-
 def _download(spec: WeightsSpec, *, local_files_only: bool = False) -> Path:
     from huggingface_hub import hf_hub_download, snapshot_download
 
@@ -167,19 +157,6 @@ def _download(spec: WeightsSpec, *, local_files_only: bool = False) -> Path:
 def _is_whole(folder: Path) -> bool:
     weights = any(any(folder.glob(pattern)) for pattern in _WEIGHTS)
     return weights and (folder / "config.json").is_file()
-
-
-def _reachable(endpoint: str) -> bool:
-    """Whether a server answers. Proxies are trusted."""
-    if urllib.request.getproxies():
-        return True
-    address = urllib.parse.urlsplit(endpoint)
-    port = address.port or (80 if address.scheme == "http" else 443)
-    try:
-        socket.create_connection((address.hostname or "", port), timeout=5).close()
-    except OSError:
-        return False
-    return True
 
 
 def _fetched(spec: WeightsSpec, missing: str, about: str) -> Path:

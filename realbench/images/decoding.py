@@ -88,6 +88,15 @@ def pixel_count(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> int:
     return width * height
 
 
+def image_format(data: bytes) -> str:
+    """Return the format of an image file's bytes (``"JPEG"``), by its header alone.
+
+    Raises:
+        UnreadableImage: not an image.
+    """
+    return str(_open(data, sys.maxsize, whole=False).format)
+
+
 def format_and_size(path: str | Path) -> tuple[str, int, int]:
     """Return an image file's format (``"JPEG"``), width and height in pixels, by its header alone.
 

@@ -21,6 +21,7 @@ from realbench.images import ImageFile, find_images, read_bytes_and_hash, read_i
 from realbench.prompts import load_suite
 from realbench.reward.config import JudgeConfig, Named
 from realbench.scoring.scorer import Scorer
+from realbench.sets.naming import set_photographs
 
 _GENERATED, _REFERENCE = "generated", "reference"
 
@@ -38,7 +39,7 @@ class References:
     """
 
     def __init__(self, folder: str, prompts: str) -> None:
-        files = {one.prompt_id: one for one in find_images(folder)}
+        files = {one.prompt_id: one for one in find_images(set_photographs(folder))}
         self._files: dict[str, ImageFile] = {}
         self._of = f"of {prompts} in {folder}"
         for prompt in load_suite(prompts).prompts.values():

@@ -66,6 +66,7 @@ from realbench.scoring.records import (
 )
 from realbench.scoring.shortcuts import shortcut_notes
 from realbench.scoring.summary import summarize
+from realbench.sets.naming import set_folders, set_photographs
 from realbench.stats import VerdictRule
 from realbench.text import printable
 
@@ -240,6 +241,8 @@ def score(
     _check_numbers(max_pixels=max_pixels, workers=workers, batch_size=batch_size, seed=seed + 1)
     if not folders:
         raise UsageError("no folder is given: name at least one folder of images")
+    places = set_folders(folders)
+    reference = None if reference is None else set_photographs(reference)
     suite = load_suite(prompts) if prompts is not None else None
     given = dict(weights or {})
     measures = find_measures(quality, given)
@@ -252,7 +255,7 @@ def score(
     check_measures(measures, [card.name for card in [*cards, *encoders]], suite)
     held_out = find_sample(cards)
     rule = None if held_out is None else held_out.rule(cards, max_false_alarm)
-    inputs = find_inputs(folders, reference)
+    inputs = find_inputs(places, reference)
     if suite is not None and prompts is not None:
         warn_of_other_prompts(suite, prompts, inputs.files)
     caches = [cache_path()] if cache else []

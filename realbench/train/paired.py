@@ -14,6 +14,7 @@ from PIL import Image, ImageOps
 from realbench.errors import UsageError
 from realbench.images import UnreadableImage, find_images, format_and_size, read_image
 from realbench.prompts import json_lines, load_prompts
+from realbench.sets.naming import is_set, set_photographs, set_prompts
 from realbench.text import printable
 
 _IMAGE_KEYS = ("image", "file_name")
@@ -126,6 +127,10 @@ def _jpeg(image: np.ndarray, quality: int) -> np.ndarray:
 
 
 def _read(source: Path) -> list[tuple[Path, str]]:
+    if is_set(source):
+        texts = load_prompts(set_prompts(source))
+        files = find_images(set_photographs(source))
+        return [(one.path, texts[one.prompt_id].prompt) for one in files if one.prompt_id in texts]
     if not source.is_dir():
         return _listed(source)
     if (source / "metadata.jsonl").is_file():

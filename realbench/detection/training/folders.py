@@ -13,6 +13,7 @@ from pathlib import Path
 from realbench.detection.training.data import TrainingImage
 from realbench.errors import UsageError
 from realbench.images import ImageFile, UnreadableImage, find_images, pixel_digest, read_image
+from realbench.sets.naming import set_folders, set_photographs
 from realbench.text import printable
 
 OWN_PHOTOGRAPHS, OWN_GENERATED = "own photographs", "own images"
@@ -54,6 +55,8 @@ def read_folders(
         UsageError: a folder is missing, given twice or without images, too few images can be
             read, or a picture lies in folders of both classes.
     """
+    photos = [Path(set_photographs(one)) for one in photos]
+    generated = [Path(one) for one in set_folders(generated)]
     _each_once([*photos, *generated])
     real = [(_name(folder), file) for folder in photos for file in find_images(folder)]
     made = generators(generated)
