@@ -20,14 +20,16 @@ class Hub:
     """Repositories of files; every revision that is asked for has them.
 
     Attributes:
-        files: their bytes, by repository and name.
+        files: their bytes, by repository and name; a dataset is called ``datasets/owner/name``.
+        pages: bytes at other paths.
         sent: other bytes that are sent instead, though their hash is not declared.
         cut: after how many bytes a connection breaks, and how many do so.
         slow: seconds that 64 kB take.
         asked: what was asked for: method and path, and where from.
     """
 
-    files: dict[str, dict[str, bytes]]
+    files: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    pages: dict[str, bytes] = field(default_factory=dict)
     sent: dict[str, bytes] = field(default_factory=dict)
     cut: tuple[int, int] = (0, 0)
     slow: float = 0.0
@@ -48,7 +50,8 @@ class Hub:
             played = hub
 
         server = _Server(("127.0.0.1", 0), Handler)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        poll = {"poll_interval": 0.02}  # how long the end waits
+        threading.Thread(target=server.serve_forever, kwargs=poll, daemon=True).start()
         self.endpoint = f"http://127.0.0.1:{server.server_port}"
         yield self
         server.shutdown()
@@ -69,27 +72,45 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self._answer(body=True)
 
+    def do_POST(self) -> None:
+        length = int(self.headers.get("Content-Length") or 0)
+        asked = json.loads(self.rfile.read(length) or b"{}")
+        repo, _, _ = self.path.removeprefix("/api/").partition("/paths-info/")
+        names = [name for name in self._files(repo) if name in asked.get("paths", ())]
+        self._send_json([self._entry(repo, name) for name in names])
+
     def _answer(self, *, body: bool) -> None:
-        start = int(re.sub(r"\D", "", self.headers.get("Range") or "0") or 0)
+        wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range") or "")
+        start = int(wanted[1]) if wanted else 0
         self.played.asked.append(f"{self.command} {self.path} {start}")
         path = self.path.partition("?")[0]
         if path.startswith("/api/models/"):
             self._tell_of(*_split(path.removeprefix("/api/models/"), "/revision/"))
             return
+        if path.startswith("/api/datasets/"):
+            self._tell_of_dataset(path.removeprefix("/api/"))
+            return
         repo, _, rest = path.removeprefix("/").partition("/resolve/")
         revision, _, name = rest.partition("/")
         files = self.played.files.get(repo)
+        if path in self.played.pages:
+            files, name = self.played.pages, path
         if files is None or name not in files:
             self._refuse("RepoNotFound" if files is None else "EntryNotFound")
             return
-        content = self.played.sent.get(name, files[name])[start:]
-        self.send_response(206 if start else 200)
+        tag = f'"{hashlib.sha256(files[name]).hexdigest()}"'
+        if self.headers.get("If-Range", tag) != tag:
+            start, wanted = 0, None
+        whole = self.played.sent.get(name, files[name])
+        end = int(wanted[2]) + 1 if wanted and wanted[2] else len(whole)
+        content = whole[start:end]
+        self.send_response(206 if wanted else 200)
         self.send_header("X-Repo-Commit", _commit(revision))
-        self.send_header("ETag", f'"{hashlib.sha256(files[name]).hexdigest()}"')
+        self.send_header("ETag", tag)
         self.send_header("Content-Length", str(len(content)))
-        if start:
-            whole = start + len(content)
-            self.send_header("Content-Range", f"bytes {start}-{whole - 1}/{whole}")
+        if wanted:
+            last = start + len(content) - 1
+            self.send_header("Content-Range", f"bytes {start}-{last}/{len(whole)}")
         self.end_headers()
         if body:
             after, times = self.played.cut
@@ -107,6 +128,35 @@ class _Handler(BaseHTTPRequestHandler):
             return
         siblings = [{"rfilename": name, "size": len(data)} for name, data in files.items()]
         told = {"id": repo, "modelId": repo, "sha": _commit(revision), "siblings": siblings}
+        self._send_json(told)
+
+    def _files(self, repo: str) -> dict[str, bytes]:
+        return self.played.files.get(repo, {})
+
+    def _entry(self, repo: str, name: str) -> dict[str, object]:
+        data = self._files(repo)[name]
+        digest = hashlib.sha1(data).hexdigest()
+        return {"type": "file", "path": name, "size": len(data), "oid": digest}
+
+    def _tell_of_dataset(self, path: str) -> None:
+        repo, tree, rest = path.partition("/tree/")
+        if not tree:
+            repo, _, rest = path.partition("/revision/")
+        if repo not in self.played.files:
+            self._refuse("RepoNotFound")
+        elif tree:
+            folder = "".join(f"{part}/" for part in rest.split("/")[1:])
+            below = [one for one in self._files(repo) if one.startswith(folder)]
+            here = [one for one in below if "/" not in one[len(folder) :]]
+            folders = {folder + one[len(folder) :].split("/")[0] for one in {*below} - {*here}}
+            listed = [{"type": "directory", "path": one, "oid": "0" * 40} for one in folders]
+            self._send_json([*listed, *(self._entry(repo, name) for name in here)])
+        else:
+            siblings = [{"rfilename": name} for name in self._files(repo)]
+            name = repo.removeprefix("datasets/")
+            self._send_json({"id": name, "sha": _commit(rest), "siblings": siblings, "tags": []})
+
+    def _send_json(self, told: object) -> None:
         text = json.dumps(told).encode()
         self.send_response(200)
         self.send_header("Content-Type", "application/json")

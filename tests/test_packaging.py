@@ -65,6 +65,8 @@ def test_realbench_is_the_only_package(wheel: zipfile.ZipFile) -> None:
         "realbench/arena/page/static/index.html",
         "realbench/_content/prompts/judges/photorealism-v1.toml",
         "realbench/_content/prompts/suites/realbench-core.jsonl",
+        "realbench/_content/sets/demo/predictions.csv",
+        "realbench/_content/sets/realgen-photographs/set.toml",
         "realbench/report/templates/pieces.html",
         "realbench/report/templates/report.css",
         "realbench/detection/training/templates/record.md.j2",

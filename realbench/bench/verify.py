@@ -25,6 +25,7 @@ SAMPLE = 64
 TOLERANCE = 0.15
 """Of a logit: JPEG decoders and processors differ by a little, another network by far more."""
 
+_BATCH = 8
 _COLUMNS = ("detector", "fingerprint", "image", "logit")
 
 
@@ -125,12 +126,14 @@ def predictions(
     files = {file.image: file.path for file in find_images(fetched.folder)}
     sample = sorted(files, key=lambda image: hashlib.sha256(image.encode()).digest())[:SAMPLE]
     scorer = Scorer(cards, device=device)
-    logits = scorer([read_image(files[image]) for image in sample]).logits
-    return {
-        (one.name, one.fingerprint, image): float(logits[one.name][n])
-        for one in cards
-        for n, image in enumerate(sample)
-    }
+    found: dict[tuple[str, str, str], float] = {}
+    for start in range(0, len(sample), _BATCH):
+        names = sample[start : start + _BATCH]
+        logits = scorer([read_image(files[image]) for image in names]).logits
+        for one in cards:
+            values = zip(names, logits[one.name].tolist(), strict=True)
+            found |= {(one.name, one.fingerprint, image): logit for image, logit in values}
+    return found
 
 
 def _read(card: SetCard) -> dict[tuple[str, str, str], float]:

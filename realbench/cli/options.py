@@ -15,19 +15,22 @@ from realbench.seeds import MAX_SEED
 # --- What is read ------------------------------------------------------------------------------
 
 Folders = Annotated[
-    list[Path], typer.Argument(metavar="FOLDER", help="A folder of images per model.")
+    list[Path], typer.Argument(metavar="FOLDER", help="A folder of images per model, or set:NAME.")
 ]
-_PHOTOS = "Folder of photographs to compare with"
+_PHOTOS = "Folder of photographs to compare with, or set:NAME"
 Reference = Annotated[Path | None, typer.Option(metavar="PHOTOS", help=f"{_PHOTOS}.")]
 ReferenceNeeded = Annotated[Path, typer.Option("--reference", metavar="PHOTOS", help=f"{_PHOTOS}.")]
 References = Annotated[
     list[Path], typer.Option("--reference", metavar="PHOTOS", help=f"{_PHOTOS}; may be repeated.")
 ]
 Generated = Annotated[
-    list[Path], typer.Option(metavar="DIR", help="Folder of a generator's images; may be repeated.")
+    list[Path],
+    typer.Option(
+        metavar="DIR", help="Folder of a generator's images, or set:NAME; may be repeated."
+    ),
 ]
 SUITE = "SUITE|FILE"
-_SUITE = "A suite's name, or a file of prompts (JSONL, CSV, TSV, JSON, TXT, Parquet)"
+_SUITE = "A suite's name, set:NAME, or a file of prompts (JSONL, CSV, TSV, JSON, TXT, Parquet)"
 Prompts = Annotated[
     str | None, typer.Option(metavar=SUITE, help=f"{_SUITE}; an image's stem is its prompt's id.")
 ]

@@ -37,12 +37,12 @@ def list_command(json_: options.Json = False) -> None:
     from realbench.sets.fetching import find_fetched
 
     entries, broken = [], []
-    for name, folder in list_sets().items():
+    for name in list_sets():
         try:
             card = find_set(name)
             entries.append(_entry(card, find_fetched(card)))
         except RealBenchError as error:  # one bad card does not hide the others
-            broken.append(f"{printable(folder)}: {error}")
+            broken.append(str(error))
     options.Output(json_=json_).show(entries, _listed(entries))
     for line in broken:
         typer.echo(f"warning: {line}", err=True)
@@ -96,7 +96,7 @@ def show_command(name: Name, json_: options.Json = False) -> None:
 
 def _fetched_lines(card: SetCard, fetched: Fetched) -> Iterator[str]:
     record = fetched.record
-    part = "" if record["asked"] is None else f" (of which {record['asked']:,} were asked for)"
+    part = "" if record["asked"] is None else " (a part of it)"
     yield printable(f"{card.name}: {record['n']:,} pictures{part} in {fetched.folder}")
     folders: Mapping[str, int] = record["folders"]
     shown = [f"{name.removeprefix('generated/')} {n:,}" for name, n in folders.items()]
@@ -117,8 +117,10 @@ def get_command(
         typer.Option("--n", min=1, help="Take so many pictures of each. (default: all)"),
     ] = None,
     given: Annotated[
-        Path | None,
-        typer.Option("--from", metavar="FILE", help="Its zip, tar or Parquet file."),
+        list[Path] | None,
+        typer.Option(
+            "--from", metavar="FILE", help="Its zip, tar or Parquet file; may be repeated."
+        ),
     ] = None,
     output: options.Output,
 ) -> None:
@@ -134,11 +136,11 @@ def get_command(
     from realbench.sets.cards import find_set
     from realbench.sets.fetching import get
 
-    if given is not None and len(names) > 1:
+    if given and len(names) > 1:
         raise UsageError("--from is the file of one set: name one")
     if output.quiet:
         warnings.simplefilter("ignore")
-    fetched = [(card, get(card, n=n, given=given)) for card in map(find_set, names)]
+    fetched = [(card, get(card, n=n, given=given or ())) for card in map(find_set, names)]
     found = [_entry(card, one) | {"record": one.record} for card, one in fetched]
     output.show(found, (line for pair in fetched for line in _fetched_lines(*pair)))
 

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     from realbench.sets.cards import File
 
-_BLOCK = 1 << 20
 _ATTEMPTS = 4  # in a row in which not one byte came
 _REDIRECTS = 5
 
@@ -142,7 +141,7 @@ def _save(answer: httpx.Response, start: int, partial: Path, mark: Path, url: st
         mark.write_text(same) if same else mark.unlink(missing_ok=True)
         total = None if left is None else start + left
         with bar(Path(urlsplit(url).path).name, unit="B", total=total, done=start) as shown:
-            for block in answer.iter_raw(_BLOCK):
+            for block in answer.iter_raw():
                 out.write(block)
                 shown.update(len(block))
     if left is not None and partial.stat().st_size != start + left:

@@ -13,7 +13,7 @@ import os
 import shutil
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count, islice
@@ -26,6 +26,7 @@ from typing_extensions import TypedDict
 
 from realbench.demo import make_demo_folders
 from realbench.errors import RealBenchError, RealBenchWarning, UsageError
+from realbench.files import file_sha256
 from realbench.images import EXTENSIONS, UnreadableImage, image_format
 from realbench.prompt_import import import_prompts
 from realbench.prompt_records import Prompt, Suite, can_be_a_stem, export_prompts
@@ -33,7 +34,14 @@ from realbench.runs.files import checked, json_bytes, write_atomically
 from realbench.runs.folder import now, read_record
 from realbench.sets.cards import Archive, Embedded, File, Git, Hub, Manual, SetCard
 from realbench.sets.downloads import bar, download
-from realbench.sets.reading import GENERATED, PHOTOGRAPHS, HubRows, Picture, read_file
+from realbench.sets.reading import (
+    GENERATED,
+    PHOTOGRAPHS,
+    DamagedError,
+    HubRows,
+    Picture,
+    read_file,
+)
 from realbench.text import byte_count, cell, printable
 
 RECORD_FILE, PICTURES_FILE, PROMPTS_FILE = "set.json", "pictures.csv", "prompts.jsonl"
@@ -107,24 +115,25 @@ def _place(card: SetCard, n: int | None) -> Path:
     return sets_folder() / f"{card.name}-{card.fingerprint[:8]}{part}"
 
 
-def get(card: SetCard, *, n: int | None = None, given: Path | None = None) -> Fetched:
+def get(card: SetCard, *, n: int | None = None, given: Sequence[Path] = ()) -> Fetched:
     """Return a set, fetched where it is not here; what was broken off is taken up again.
 
     A :class:`RealBenchWarning` says before what is fetched, its size and its licence.
 
     Args:
         n: how many pictures to take of a large one; None: all.
-        given: its file, where the user has it.
+        given: its files, where the user has them.
 
     Raises:
-        UsageError: the card does not fit what came, or ``given`` is no file.
+        UsageError: the card does not fit what came, or one of ``given`` is no file.
         RealBenchError: it cannot be fetched or written, or is not what its card says.
     """
-    if given is None and (here := _read(_place(card, None)) or _read(_place(card, n))):
+    if not given and (here := _read(_place(card, None)) or _read(_place(card, n))):
         return here
-    if given is not None and not given.is_file():
-        raise UsageError(f"--from {printable(given)}: there is no such file")
-    if isinstance(card.source, Manual) and given is None:
+    for file in given:
+        if not file.is_file():
+            raise UsageError(f"--from {printable(file)}: there is no such file")
+    if isinstance(card.source, Manual) and not given:
         raise RealBenchError(
             f"{card.name} is given by hand alone: {card.source.how}, then run: realbench sets get "
             f"{card.name} --from FILE ({card.homepage})"
@@ -133,7 +142,7 @@ def get(card: SetCard, *, n: int | None = None, given: Path | None = None) -> Fe
     work = target.with_name(f".{target.name}")
     found: list[Fetched] = []
     with _alone(work, card):
-        if given is None and (here := _read(target)):
+        if not given and (here := _read(target)):
             return here  # another process has just fetched it
         checked(target, lambda: found.append(_fetch(card, n, given, target, work)))
         shutil.rmtree(work, ignore_errors=True)
@@ -158,31 +167,27 @@ def _alone(work: Path, card: SetCard) -> Iterator[None]:
         lock.release()
 
 
-def _fetch(card: SetCard, n: int | None, given: Path | None, target: Path, work: Path) -> Fetched:
+def _fetch(
+    card: SetCard, n: int | None, given: Sequence[Path], target: Path, work: Path
+) -> Fetched:
     if not isinstance(card.source, Embedded):
-        what = f"{card.n:,} pictures" if card.n and n is None else f"{n:,} pictures" if n else "it"
-        size = "a size that is not stated" if card.size is None else byte_count(card.size)
-        part = " (a part of" if n is not None and isinstance(card.source, Hub) else " ("
-        where = printable(given) if given else card.address
+        size = "size not stated" if card.size is None else byte_count(card.size)
+        part = "" if n is None else f"{n:,} pictures of "
         warnings.warn(
-            f"fetching {what} of {card.name}{part} {size}) from {where}, licence: {card.licence}",
+            f"fetching {part}{card.name} ({size}{' in all' if part else ''}) from "
+            f"{printable(given[0]) if given else card.address}, licence: {card.licence}",
             RealBenchWarning,
             stacklevel=6,
         )
-    if isinstance(card.source, Hub) and given is None:
-        writer = _from_hub(card, n, work)
-    else:
-        shutil.rmtree(work / "set", ignore_errors=True)  # unpacked again from what was fetched
-        writer = _Writer(work / "set", [])
-        if isinstance(card.source, Embedded):
-            pictures: Iterable[Picture] = _embedded(work)
+    try:
+        if isinstance(card.source, Hub) and not given:
+            writer = _from_hub(card, n, work)
         else:
-            pictures = _from_files(card, n, given, work)
-        with bar(card.name, unit=" pictures", total=n or card.n) as shown:
-            for picture in pictures:
-                writer.add(picture)
-                shown.update()
-    record = writer.finish(card, n, work)
+            writer = _from_files(card, n, given, work)
+        record = writer.finish(card, n, work)
+    except DamagedError:
+        shutil.rmtree(work)  # else it would be read again
+        raise
     shutil.rmtree(target, ignore_errors=True)
     (work / "set").rename(target)
     return Fetched(target, record)
@@ -195,40 +200,50 @@ def _embedded(work: Path) -> Iterator[Picture]:
             yield Picture(of, file.name, file.read_bytes())
 
 
-def _from_files(card: SetCard, n: int | None, given: Path | None, work: Path) -> Iterator[Picture]:
-    if given is not None:
-        known = card.source.files if isinstance(card.source, Archive) else ()
-        wanted = known[0].sha256 if len(known) == 1 else None
-        if wanted and (digest := _digest(given)) != wanted:
-            raise RealBenchError(
-                f"{printable(given)} has sha256 {digest}, but the card of {card.name} says {wanted}"
-            )
-        pairs = [(given, card.name)]
-    else:
-        pairs = []
-        for number, file in enumerate(_files(card.source)):
-            target = work / f"{number:03}"
+def _from_files(card: SetCard, n: int | None, given: Sequence[Path], work: Path) -> _Writer:
+    shutil.rmtree(work / "set", ignore_errors=True)  # unpacked again from what was fetched
+    writer, numbers = _Writer(work / "set", []), count()
+    pictures = _embedded(work)
+    if not isinstance(card.source, Embedded):
+        pairs = _downloaded(card, given, work)
+        share = None if n is None else -(-n // len(pairs))  # of each file
+        pictures = (
+            picture
+            for path, generator in pairs
+            for picture in read_file(card, path, generator, work, numbers, share)
+        )
+    with bar(card.name, unit=" pictures", total=n or card.n) as shown:
+        for picture in islice(pictures, n):
+            writer.add(picture)
+            shown.update()
+    return writer
+
+
+def _downloaded(card: SetCard, given: Sequence[Path], work: Path) -> list[tuple[Path, str]]:
+    """Return the files of a set that lie here, each with the generator that it is of."""
+    files, found = _files(card.source), list[tuple[Path, str]]()
+    if not given:
+        for number, file in enumerate(files):
             other = f"where there is a network, fetch {file.url} and run: realbench sets get "
-            download(file, target, f"{other}{card.name} --from FILE")
-            pairs.append((target, file.generator or card.name))
-    numbers = count()
-    pictures = (
-        picture
-        for path, generator in pairs
-        for picture in read_file(card, path, generator, work, numbers, n)
-    )
-    return islice(pictures, n)
+            download(file, work / f"{number:03}", f"{other}{card.name} --from FILE")
+            found.append((work / f"{number:03}", file.generator or card.name))
+        return found
+    for path in given:
+        name = path.name if len(files) > 1 else ""
+        known = next((one for one in files if one.url.endswith(name)), None)
+        if known and known.sha256 and (digest := file_sha256(path)) != known.sha256:
+            raise RealBenchError(
+                f"{printable(path)} has sha256 {digest}, but the card of {card.name} says "
+                f"{known.sha256}"
+            )
+        found.append((path, (known and known.generator) or card.name))
+    return found
 
 
 def _files(source: Any) -> Sequence[File]:
     if isinstance(source, Git):
         return [File(url=f"{source.repo.removesuffix('.git')}/archive/{source.revision}.tar.gz")]
-    return source.files
-
-
-def _digest(file: Path) -> str:
-    with file.open("rb") as data:
-        return hashlib.file_digest(data, "sha256").hexdigest()
+    return source.files if isinstance(source, Archive) else ()
 
 
 def _from_hub(card: SetCard, n: int | None, work: Path) -> _Writer:
@@ -326,10 +341,13 @@ class _Writer:
             content.update(f"{row['folder']}/{row['image']}\0{row['sha256']}\n".encode())
         found = content.hexdigest()
         if card.content and n is None and found != card.content:
-            raise RealBenchError(
+            raise DamagedError(
                 f"the pictures of {card.name} have together the sha256 {found}, but its card says "
                 f"{card.content}: they are other ones, and are not used"
             )
+        if card.n is not None and n is None and len(good) != card.n:
+            message = f"{card.name} has {len(good):,} pictures, but its card says {card.n:,}"
+            warnings.warn(message, RealBenchWarning, stacklevel=7)
         prompts = self._prompts(card, work)
         if prompts:
             text = export_prompts(Suite(card.name, prompts))

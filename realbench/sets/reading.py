@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from itertools import groupby
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -35,6 +35,10 @@ _RATIO, _ALWAYS = 20, 1 << 30  # pictures are compressed already: more than this
 _PARTS = 16  # files of the hub's that are read in turn where few pictures of many are wanted
 _ALL_ONCE: Any = "all_exhausted_without_replacement"
 _TABLES = (".parquet", ".tar")
+
+
+class DamagedError(RealBenchError):
+    """What came is not what it should be, and is no use."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,23 +87,24 @@ def read_file(
         numbers: of rows, on from those of the files before.
         generator: of generated pictures, where nothing else tells.
         work: a folder for what has to be put down in between; captions stay there.
-        n: how many of an archive's to take, by the hash of their names; None: all.
+        n: how many to take: of an archive's by the hash of their names, of rows the first; None:
+            all.
 
     Raises:
-        RealBenchError: it is no such file, is damaged, or unpacks to far more than pictures do.
+        DamagedError: it is no such file, is damaged, or unpacks to far more than pictures do.
     """
     try:
         if card.columns is not None:
-            for row in _table(file, work):
+            for row in islice(_table(file, work), n):
                 yield _of_row(row, next(numbers), card.columns, generator)
         elif card.folders is not None:
             yield from _of_folders(card, card.folders, file, generator, work, n)
     except (zipfile.BadZipFile, tarfile.TarError, EOFError, lzma.LZMAError, OSError) as error:
         if getattr(error, "filename", None):  # of writing
             raise
-        raise RealBenchError(
-            f"{printable(file)} is no zip, tar or Parquet file, or damaged ({first_line(error)}): "
-            "get it again"
+        raise DamagedError(
+            f"{card.name}: {printable(file)} is no zip, tar or Parquet file, or damaged "
+            f"({first_line(error)}): get it again"
         ) from error
 
 
@@ -155,7 +160,7 @@ def _unsafe(path: str) -> str:
 def _members(file: Path) -> Iterator[_Member]:
     """Yield an archive's files; links and devices have a reason, folders are passed over."""
     most = _RATIO * file.stat().st_size + _ALWAYS
-    too_much = RealBenchError(
+    too_much = DamagedError(
         f"{printable(file)} unpacks to more than {byte_count(most)}, which pictures do not: it is "
         "not unpacked"
     )
@@ -288,11 +293,11 @@ def _parquet(file: Path) -> Iterator[Row]:
             groups = [table.metadata.row_group(n) for n in range(table.metadata.num_row_groups)]
             most = _RATIO * file.stat().st_size + _ALWAYS
             if sum(one.total_byte_size for one in groups) > most:
-                raise RealBenchError(f"{printable(file)} unpacks to more than {byte_count(most)}")
+                raise DamagedError(f"{printable(file)} unpacks to more than {byte_count(most)}")
             for batch in table.iter_batches(batch_size=8):
                 yield from batch.to_pylist()
     except (ArrowException, ValueError) as error:
-        raise RealBenchError(f"{printable(file)} is damaged ({first_line(error)})") from error
+        raise DamagedError(f"{printable(file)} is damaged ({first_line(error)})") from error
 
 
 def _of_row(row: Row, number: int, columns: Columns, generator: str) -> Picture:
@@ -301,7 +306,8 @@ def _of_row(row: Row, number: int, columns: Columns, generator: str) -> Picture:
     data = image.get("bytes") if isinstance(image, Mapping) else image
     label, caption = row.get(columns.label), row.get(columns.caption)
     real = str(label) in map(str, columns.real) if columns.label else columns.all == PHOTOGRAPHS
-    identifier = re.sub(r"[^\w.+-]+", "-", str(row.get(columns.id) or "")).strip("-.")[:100]
+    given = row.get(columns.id)
+    identifier = re.sub(r"[^\w.+-]+", "-", "" if given is None else str(given)).strip("-.")[:100]
     reason = ""
     if columns.label and label is None:
         reason = f"it has no {columns.label}"
@@ -311,7 +317,10 @@ def _of_row(row: Row, number: int, columns: Columns, generator: str) -> Picture:
         PHOTOGRAPHS if real else generator_folder(row.get(columns.generator) or generator),
         identifier or f"{number:06}",
         data if isinstance(data, bytes) and not reason else b"",
-        (caption.strip() or None) if isinstance(caption, str) else None,
+        # A JSON text may hold half a character.
+        (caption.strip().encode(errors="replace").decode() or None)
+        if isinstance(caption, str)
+        else None,
         reason,
         named=False,
     )
