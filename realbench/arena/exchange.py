@@ -119,8 +119,8 @@ def import_votes(
             "be rated one by one: give --judge human to take them all as people's, or another name"
         )
     prompts = dict.fromkeys(vote.prompt_id for vote in votes)
-    own = " with a prompt of its own" if len(prompts) == len(votes) else ""
-    notes = [f"{len(votes):,} votes imported from {shown}, each{own or ' of its own'}; no pictures"]
+    own = ", each with a prompt of its own" if len(prompts) == len(votes) else ""
+    notes = [f"{len(votes):,} votes imported from {shown}{own}; no pictures"]
     notes += [f"{n_empty:,} rows without a winner are left out"] if n_empty else []
     manifest: ArenaManifest = {
         "arena_format": MANIFEST_FORMAT,

@@ -14,6 +14,7 @@ import numpy as np
 
 from realbench import stats
 from realbench.arena import bradley_terry, elo, ranking, true_skill
+from realbench.arena.anchored import anchored
 from realbench.arena.records import JudgeAgreement, JudgePair, Rating, Ratings, Standing
 from realbench.arena.tally import (
     FloatArray,
@@ -88,6 +89,11 @@ def is_human(judge: str) -> bool:
     return judge.partition(":")[0] == HUMAN
 
 
+def belongs(judge: str, anchor: str) -> bool:
+    """Whether a judge is the anchor, or one of the people who are."""
+    return is_human(judge) if anchor == HUMAN else judge == anchor
+
+
 def _share_of_same(
     scores: FloatArray, people: FloatArray, prompts: IndexArray, resamples: int, seed: int
 ) -> Interval:
@@ -147,6 +153,7 @@ def rate(
     votes: Sequence[Vote] = (),
     resamples: int = 1000,
     seed: int = 0,
+    anchor: str | None = None,
 ) -> Ratings:
     """Rate contestants by their comparisons, for each judge and for all judges together.
 
@@ -157,6 +164,8 @@ def rate(
         votes: What the comparisons were made of, for position bias, invalid answers and usage.
         resamples: How often the prompts are drawn.
         seed: Of everything random; equal arguments give equal results.
+        anchor: The judge, or ``"human"`` for all people, on whose scale the others' comparisons
+            are brought, see :mod:`realbench.arena.anchored`.
 
     Returns:
         Plain JSON types; None where there is no figure, as in intervals over a single prompt.
@@ -188,6 +197,20 @@ def rate(
     judges = sorted({*by_judge, *votes_by_judge})
     standings = {judge: standing(judge, by_judge[judge], votes_by_judge[judge]) for judge in judges}
     several = len(by_judge) > 1
+    brought = None
+    if anchor is not None:
+        theirs = [one for one in comparisons if belongs(one.judge, anchor)]
+        others = [one for one in comparisons if not belongs(one.judge, anchor)]
+        found = anchored(
+            *(combine(theirs), combine(others), names),
+            anchor=anchor,
+            resamples=resamples,
+            seed=seed,
+        )
+        if isinstance(found, str):
+            notes.append(found)
+        else:
+            brought = found
     return {
         "contestants": names,
         "reference": reference,
@@ -196,6 +219,7 @@ def rate(
         "judges": standings,
         "combined": standing(COMBINED, combine(comparisons), votes) if several else None,
         "agreement": judge_agreement(comparisons, resamples=resamples, seed=seed),
+        "anchored": brought,
         "notes": notes,
     }
 

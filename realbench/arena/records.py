@@ -93,6 +93,7 @@ class ArenaManifest(TypedDict):
     stop_reason: str | None
     counts: dict[str, int]
     votes_log: NotRequired[dict[str, Any]]
+    anchor: NotRequired[str | None]
 
 
 @with_config(Open)
@@ -172,6 +173,34 @@ class JudgeAgreement(TypedDict):
 
 
 @with_config(Open)
+class AnchoredRating(TypedDict):
+    """A contestant's line on the anchor's scale, and by the anchor alone."""
+
+    contestant: str
+    rank: int | None
+    rank_low: int | None
+    rank_high: int | None
+    bradley_terry: Estimate
+    alone: Estimate
+
+
+@with_config(Open)
+class Anchored(TypedDict):
+    """People's comparisons made to count by those of cheap judges.
+
+    ``power`` is the weight of the cheap judges' correction, and ``worth`` how many comparisons of
+    the anchor alone would give intervals as narrow.
+    """
+
+    anchor: str
+    n_anchor: int
+    n_cheap: int
+    power: float | None
+    worth: float | None
+    ratings: list[AnchoredRating]
+
+
+@with_config(Open)
 class Ratings(TypedDict):
     """``ratings.json``."""
 
@@ -182,6 +211,7 @@ class Ratings(TypedDict):
     judges: dict[str, Standing]
     combined: Standing | None
     agreement: JudgeAgreement | None
+    anchored: NotRequired[Anchored | None]
     notes: list[str]
 
 

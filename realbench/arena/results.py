@@ -25,7 +25,7 @@ from realbench.errors import UsageError
 from realbench.images import find_images
 from realbench.runs.files import checked, json_bytes, make_folder, output_folder, write_atomically
 from realbench.runs.folder import read_record
-from realbench.text import cell
+from realbench.text import cell, printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -192,6 +192,7 @@ def rate_votes(
         votes=votes,
         resamples=manifest["resamples"] if resamples is None else resamples,
         seed=manifest["seed"] if seed is None else seed,
+        anchor=manifest.get("anchor"),
     )
 
 
@@ -272,7 +273,12 @@ def verify_run(run: str | Path) -> LogContents:
 
 
 def rate_run(
-    run: str | Path, *, resamples: int | None = None, seed: int | None = None, edited: bool = False
+    run: str | Path,
+    *,
+    resamples: int | None = None,
+    seed: int | None = None,
+    anchor: str | None = None,
+    edited: bool = False,
 ) -> ArenaRun:
     """Rate the votes of a run's folder again, and write its ratings and its report.
 
@@ -283,6 +289,8 @@ def rate_run(
         run: The folder that ``--out`` named.
         resamples: Of the bootstrap; by default as many as before.
         seed: Of the bootstrap; by default the one of before.
+        anchor: The judge, or ``"human"``, on whose scale the others are brought; by default the one
+            of before, and kept for the next time.
         edited: Whether votes that are not as they were written are taken as they are; they are
             then written anew, and the manifest says so.
 
@@ -295,13 +303,34 @@ def rate_run(
     manifest = read_manifest(folder)
     log = accept_edits(folder, seal_of(manifest)) if edited else verify_run(folder)
     manifest["notes"] = list(dict.fromkeys([*manifest["notes"], *log.notes]))
+    if anchor is not None:
+        check_anchor(anchor, manifest["judges"])
+        manifest["anchor"] = anchor
     if log.edit:
         manifest["votes_log"] = log.seal.model_dump()
+    if log.edit or anchor is not None:
         write_manifest(folder, manifest)
     votes = counted_votes(log.votes, manifest)
     result = ArenaRun.of(folder, manifest, votes, rate_votes(votes, manifest, resamples, seed))
     _write_ratings(result, folder)
     return result
+
+
+def check_anchor(anchor: str, judges: Iterable[str]) -> None:
+    """See that a run has the judge that is to be its anchor, and another one.
+
+    Raises:
+        UsageError: it has not.
+    """
+    from realbench.arena.ratings import belongs
+
+    theirs = [belongs(judge, anchor) for judge in judges]
+    if not any(theirs) or all(theirs):
+        raise UsageError(
+            f"the anchor {printable(anchor)!r} needs votes of its own and of another judge; the "
+            f"run has {', '.join(map(printable, judges)) or 'none'}: name one of its judges, or "
+            "human for all people"
+        )
 
 
 def counted_votes(

@@ -21,7 +21,7 @@ from realbench.arena.records import (
     seal_of,
     write_manifest,
 )
-from realbench.arena.results import ArenaRun, comparisons_of, counting, rate_votes
+from realbench.arena.results import ArenaRun, check_anchor, comparisons_of, counting, rate_votes
 from realbench.arena.turn import SCHEDULES, Progress, Schedule, Turn, count_scheduled
 from realbench.arena.vote_log import VoteLog
 from realbench.arena.votes import Vote
@@ -67,6 +67,7 @@ def arena(
     seed: int = 0,
     resamples: int = 1000,
     options: JudgeOptions | None = None,
+    anchor: str | None = None,
     accept_edits: bool = False,
     progress: Callable[[Progress], None] | None = None,
 ) -> ArenaRun:
@@ -90,6 +91,8 @@ def arena(
         seed: Of the order of pairs and pictures, the drawn photographs and the bootstrap.
         resamples: Of the bootstrap over prompts.
         options: The judges' options.
+        anchor: The judge, or ``"human"`` for all people, on whose scale the others' comparisons
+            are brought; it may have voted in an earlier run with the same ``out``.
         accept_edits: Whether to go on with votes that are not as they were written.
         progress: Called as the run goes on.
 
@@ -151,6 +154,9 @@ def arena(
             notes=[*log.notes, *lineup.notes],
             votes_log=log.seal,
         )
+        if anchor is not None:
+            check_anchor(anchor, manifest["judges"])
+            manifest["anchor"] = anchor
         if earlier is not None:
             _warn_of_replacement(folder, earlier, lineup)
         write_manifest(folder, manifest)

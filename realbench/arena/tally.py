@@ -111,6 +111,10 @@ class Tally:
 
         Labels go from 0 for the component with the most contestants.
         """
+        return self._components
+
+    @cached_property
+    def _components(self) -> IndexArray:
         from scipy import sparse
 
         k = len(self.contestants)

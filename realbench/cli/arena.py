@@ -40,6 +40,16 @@ _ACCEPT_EDITS = Annotated[
 ]
 
 
+_ANCHOR = Annotated[
+    str | None,
+    typer.Option(
+        metavar="JUDGE",
+        help="Rate on this judge's scale, all other judges' votes making its own go further; human "
+        "stands for all people.",
+    ),
+]
+
+
 class _FoldersOrCommand(TyperGroup):
     """Takes folders where the first argument is none of the commands.
 
@@ -209,6 +219,7 @@ def arena_command(
         int, options.seed("Of the order of pairs and pictures, and of the bootstrap.")
     ] = 0,
     resamples: Annotated[int, typer.Option(min=1, help="Of the bootstrap over prompts.")] = 1000,
+    anchor: _ANCHOR = None,
     accept_edits: _ACCEPT_EDITS = False,
     output: options.Output,
 ) -> int:
@@ -238,6 +249,7 @@ def arena_command(
                 seed=seed,
                 resamples=resamples,
                 options=judging.judge_options(),
+                anchor=anchor,
                 accept_edits=accept_edits,
                 progress=progress,
             )
@@ -287,13 +299,14 @@ def rate_command(
         int | None, typer.Option(min=1, help="Of the bootstrap. (default: as before)")
     ] = None,
     seed: Annotated[int | None, options.seed("Of the bootstrap. (default: as before)")] = None,
+    anchor: _ANCHOR = None,
     accept_edits: _ACCEPT_EDITS = False,
     output: options.Output,
 ) -> int:
     """Rate a run's votes again and write its ratings and report; no judge is asked."""
     from realbench.arena.results import rate_run
 
-    rated = rate_run(run, resamples=resamples, seed=seed, edited=accept_edits)
+    rated = rate_run(run, resamples=resamples, seed=seed, anchor=anchor, edited=accept_edits)
     return finish(rated, output)
 
 

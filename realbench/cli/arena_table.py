@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from realbench.arena.report.wording import main_standing
+from realbench.arena.report.wording import anchor_in_words, main_standing
 from realbench.cli.terminal import add_texts, figures_table, plain_console, print_table
 from realbench.report.wording import figure, rank_range, ties
 from realbench.text import printable
@@ -14,7 +14,7 @@ from realbench.text import printable
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from realbench.arena.records import JudgeAgreement, Standing
+    from realbench.arena.records import Anchored, JudgeAgreement, Standing
     from realbench.arena.results import ArenaRun
 
 
@@ -26,6 +26,8 @@ def print_arena(run: ArenaRun) -> None:
         print_table(console, ranking(standing, run.reference), names=2)
         if len(run.ratings["judges"]) > 1:
             print_table(console, by_judge(run.ratings, standing))
+    if brought := run.ratings.get("anchored"):
+        print_table(console, on_anchor(brought), names=2)
     for line in findings(run):
         console.print(printable(line))
 
@@ -76,6 +78,23 @@ def by_judge(ratings: Mapping[str, Any], standing: Mapping[str, Any]) -> Table:
         name = entry["contestant"]
         cells = [printable(name), *(figure(rows[judge].get(name), 0) for judge in judges)]
         add_texts(table, cells)
+    return table
+
+
+def on_anchor(brought: Anchored) -> Table:
+    """Return the ratings on the anchor's scale beside those by the anchor alone."""
+    who = anchor_in_words(brought["anchor"])
+    table = figures_table(
+        f"Bradley–Terry ratings on the scale of {printable(who)}: {brought['n_anchor']:,} "
+        f"comparisons, worth {brought['worth'] or 0:,.0f} by {brought['n_cheap']:,} of others"
+    )
+    table.add_column("rank", justify="right")
+    table.add_column("contestant", min_width=11)
+    for header in ("with others", "alone"):
+        table.add_column(header, justify="right", min_width=11)
+    for row in brought["ratings"]:
+        figures = [figure(row["bradley_terry"], 0), figure(row["alone"], 0)]
+        add_texts(table, [rank_range(row), printable(row["contestant"]), *figures])
     return table
 
 

@@ -85,6 +85,7 @@ def render_arena_report(run: ArenaRun) -> str:
             "ladder": sections.ladder(standing, reference),
             "edge": wording.edge_note(one for pair in rates for one in pair),
             "by_judge": sections.by_judge(ratings),
+            "anchored": sections.on_anchor(ratings),
             "examples": find_examples(
                 compare(run.votes, {judge["name"]: int(judge["orders"]) for judge in judges}),
                 run.votes,
@@ -176,5 +177,6 @@ def _setting(value: Any) -> str:
 def _command(manifest: ArenaManifest, judges: Sequence[Mapping[str, Any]]) -> str:
     options = [(key, manifest["arguments"].get(key)) for key in ("reference", "prompts")]
     options += [("judge", judge["name"]) for judge in judges]
+    options += [("anchor", manifest.get("anchor"))]
     options += [("schedule", manifest["schedule"]), ("seed", manifest["seed"])]
     return command_line(manifest, "arena", options)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-from realbench.arena.report.wording import estimate_of, rating
+from realbench.arena.report.wording import anchor_in_words, estimate_of, rating
 from realbench.arena.votes import Vote
 from realbench.report import plots, wording
 
@@ -81,6 +81,29 @@ def by_judge(ratings: Mapping[str, Any]) -> dict[str, Any] | None:
         "labels": plots.axis_labels(axis),
         "with_values": len(judges) <= VALUES_LIMIT,
     }
+
+
+def on_anchor(ratings: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Prepare the ratings on the anchor's scale beside its own; None without an anchor."""
+    brought = ratings.get("anchored")
+    if not brought:
+        return None
+    shapes = plots.series(["with the other judges", "alone"])
+    values = [
+        (estimate_of(r["bradley_terry"]), estimate_of(r["alone"])) for r in brought["ratings"]
+    ]
+    axis = plots.round_axis(plots.ends(value for both in values for value in both))
+    rows = []
+    for row, both in zip(brought["ratings"], values, strict=True):
+        marks = [(v, shape, class_) for v, (_, shape, class_) in zip(both, shapes, strict=True)]
+        label = ", ".join(
+            f"{name} {rating(v['estimate'])}" for v, (name, *_) in zip(both, shapes, strict=True)
+        )
+        plot = plots.marker_row(marks, axis, label=f"{row['contestant']}: {label}")
+        rows.append({"row": row, "values": both, "plot": plot})
+    labels = plots.axis_labels(axis)
+    who = anchor_in_words(brought["anchor"])
+    return {**brought, "who": who, "rows": rows, "shapes": shapes, "labels": labels}
 
 
 def judging(ratings: Mapping[str, Any], votes: Iterable[Vote]) -> dict[str, Any]:

@@ -30,6 +30,11 @@ def estimate_of(value: Mapping[str, Any] | None) -> dict[str, Any]:
     return {**NOTHING, **(value or {})}
 
 
+def anchor_in_words(anchor: str) -> str:
+    """Return whose scale the anchored ratings have."""
+    return "people" if anchor == "human" else anchor
+
+
 def main_standing(ratings: Ratings) -> Standing | None:
     """Return the standing to lead with: the combined one, or the only judge's; None for nothing."""
     standings = (ratings["combined"], *ratings["judges"].values())
