@@ -103,7 +103,7 @@ def _fetched_lines(card: SetCard, fetched: Fetched) -> Iterator[str]:
     more = f" and {len(shown) - 12} more" if len(shown) > 12 else ""
     yield printable(f"  {', '.join(shown[:12])}{more}")
     if record["n_failed"]:
-        yield f"  {record['n_failed']:,} rows are no pictures: pictures.csv there says why"
+        yield f"  no pictures: {record['n_failed']:,}; pictures.csv there says why"
 
 
 @app.command("get")

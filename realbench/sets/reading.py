@@ -15,6 +15,7 @@ import re
 import stat
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -35,6 +36,8 @@ _RATIO, _ALWAYS = 20, 1 << 30  # pictures are compressed already: more than this
 _PARTS = 16  # files of the hub's that are read in turn where few pictures of many are wanted
 _ALL_ONCE: Any = "all_exhausted_without_replacement"
 _TABLES = (".parquet", ".tar")
+# ValueError is what a member of an archive raises that is needed, not a picture.
+_DAMAGES = (zipfile.BadZipFile, tarfile.TarError, EOFError, lzma.LZMAError, zlib.error, ValueError)
 
 
 class DamagedError(RealBenchError):
@@ -99,7 +102,7 @@ def read_file(
                 yield _of_row(row, next(numbers), card.columns, generator)
         elif card.folders is not None:
             yield from _of_folders(card, card.folders, file, generator, work, n)
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, lzma.LZMAError, OSError) as error:
+    except (*_DAMAGES, OSError) as error:
         if getattr(error, "filename", None):  # of writing
             raise
         raise DamagedError(
@@ -183,6 +186,9 @@ def _members(file: Path) -> Iterator[_Member]:
                 if not one.isdir():
                     reason = _too_large(one.size) if one.isreg() else "a link or a device"
                     yield _Member(one.name, partial(_from_tar, archive, one), reason)
+            bounded.seek(archive.offset)  # tarfile takes a damaged header for the end
+            if bounded.read(tarfile.BLOCKSIZE).strip(b"\0"):
+                raise tarfile.ReadError("a header in it is damaged")
 
 
 def _too_large(size: int) -> str:

@@ -352,8 +352,11 @@ def test_without_a_network_one_line_says_what_to_do(card: Make) -> None:
         get(find_set("mine"))
 
 
+CUT = as_tar(FILES, "w")[:1700] + as_tar(FILES, "w")[1800:]
+
+
 @pytest.mark.parametrize(
-    "data", [b"", b"<html>a page</html>", b"\x1f\x8bnot gzip", as_zip(FILES)[:90]]
+    "data", [b"", CUT, b"<html>a page</html>", b"\x1f\x8bnot gzip", as_zip(FILES)[:90]]
 )
 def test_what_is_no_archive_is_said_and_fetched_again(hub: Hub, card: Make, data: bytes) -> None:
     card(archive(hub, data))
