@@ -39,6 +39,10 @@ def distances_section(
         *((one["folder"], one["figures"], False) for one in compared),
     ]
     axis = plots.fitted_axis(plots.ends(f["auc"] for _, f, _ in entries), landmark=0.5)
+    axes = {
+        kind: _axis(plots.ends(figures[kind] for _, figures, _ in entries))
+        for kind in record["photographs"]
+    }
     rows: list[dict[str, Any]] = [
         {
             "folder": name,
@@ -51,6 +55,16 @@ def distances_section(
                 class_="photo" if is_photographs else "model",
                 reference=0.5,
             ),
+            "marks": {
+                kind: plots.interval_row(
+                    figures[kind],
+                    axis_of_it,
+                    label=f"{name}: {KINDS[kind].title}",
+                    class_="photo" if is_photographs else "model",
+                    reference=record["photographs"][kind]["estimate"],
+                )
+                for kind, axis_of_it in axes.items()
+            },
         }
         for name, figures, is_photographs in entries
     ]
@@ -65,6 +79,14 @@ def distances_section(
         "maps": maps,
         "hidden": len(compared) - len(maps),
     }
+
+
+def _axis(values: list[float | None]) -> plots.Axis:
+    """Return an axis without ticks that just holds the values."""
+    finite = [value for value in values if value is not None]
+    low, high = min(finite), max(finite)
+    air = 0.06 * (high - low) or 1.0
+    return plots.Axis(low - air, high + air, ())
 
 
 def _maps(

@@ -179,7 +179,9 @@ def test_a_run_with_distances_is_written_read_and_not_computed_again(
     assert again.features[DINO].shape == (30, 768)
     assert again.features[DINO] == pytest.approx(run.features[DINO], rel=1e-3, abs=1e-4)
     assert again.table["nearest_photograph"].tolist() == run.table["nearest_photograph"].tolist()
-    page = Page(write_score_report(again, tmp_path / "again.html").read_text())
+    html = write_score_report(again, tmp_path / "again.html").read_text()
+    assert html.count('aria-label="a: KD, DINOv2"') == 1  # drawn beside its yardstick
+    page = Page(html)
     assert "Distance from the photographs" in page.text
     assert "Fewer than 200 pictures" in page.text
 
