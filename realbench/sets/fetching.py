@@ -56,6 +56,7 @@ class Record(TypedDict):
     Attributes:
         n: pictures, in all and by folder.
         n_failed: rows that are no pictures; ``pictures.csv`` says why.
+        commit: of a dataset of the hub or of a repository, else empty.
         asked: how many pictures were asked for; None: all.
         content: SHA-256 of all pictures' paths and bytes.
     """
@@ -63,6 +64,7 @@ class Record(TypedDict):
     name: str
     fingerprint: str
     address: str
+    commit: str
     licence: str
     fetched: str
     n: int
@@ -254,6 +256,7 @@ def _from_hub(card: SetCard, n: int | None, work: Path) -> _Writer:
         file.seek(0)
         writer = _Writer(work / "set", [json.loads(line) for line in file])
         rows = HubRows(card, n, (len(writer.rows), state["state"]))
+        writer.commit = rows.commit
         left = None if n is None else n - len(writer.rows)
         with bar(card.name, unit=" pictures", total=n or card.n, done=len(writer.rows)) as shown:
             for number, picture in enumerate(islice(rows, left), start=1):
@@ -262,6 +265,7 @@ def _from_hub(card: SetCard, n: int | None, work: Path) -> _Writer:
                 shown.update()
                 if number % _SAVED == 0:
                     file.flush()
+                    os.fsync(file.fileno())
                     state = {"bytes": file.tell(), "state": rows.state()}
                     write_atomically(mark, json_bytes(state))
     return writer
@@ -276,7 +280,7 @@ class _Writer:
     """
 
     def __init__(self, folder: Path, rows: list[dict[str, str]]) -> None:
-        self.folder, self.rows = folder, rows
+        self.folder, self.rows, self.commit = folder, rows, ""
         self._taken = {f"{row['folder']}/{row['image']}".casefold() for row in rows}
         self._captions: dict[str, str] = {}
         for row in rows:
@@ -357,6 +361,7 @@ class _Writer:
             name=card.name,
             fingerprint=card.fingerprint,
             address=card.address,
+            commit=self.commit or getattr(card.source, "revision", ""),
             licence=card.licence,
             fetched=now(),
             n=len(good),

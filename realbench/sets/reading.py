@@ -340,6 +340,9 @@ class HubRows:
         n: how many are wanted; few of many are taken from several of its files in turn.
         done: how many were taken before, and the state that :meth:`state` returned then.
 
+    Attributes:
+        commit: of the dataset; a branch that moves between two processes changes nothing.
+
     Raises:
         RealBenchError: the hub is not reached, ``datasets`` is missing, or it has no such set.
     """
@@ -350,6 +353,7 @@ class HubRows:
         assert columns is not None
         try:
             import datasets
+            from huggingface_hub import HfApi
         except ImportError as error:
             raise RealBenchError(
                 f"{card.address} needs the package datasets: {install_command('sets')}"
@@ -362,12 +366,15 @@ class HubRows:
                 f"run: realbench sets get {card.name}"
             )
         self._card, self._number, self._columns = card, done[0], columns
+        wanted = source.revision or None
         with self._told():
+            told = done[1] or {"commit": HfApi().dataset_info(source.repo, revision=wanted).sha}
+            self.commit = str(told["commit"])
             rows = datasets.load_dataset(
                 source.repo,
                 source.config or None,
                 split=source.split,
-                revision=source.revision or None,
+                revision=self.commit,
                 data_files=source.data_files or None,
                 streaming=True,
             )
@@ -394,12 +401,12 @@ class HubRows:
                 if isinstance(feature, datasets.ClassLabel)
             }
             if done[1] is not None:
-                rows.load_state_dict(done[1])
+                rows.load_state_dict(done[1]["rows"])
         self._rows = rows
 
     def state(self) -> Any:
         """Return JSON values from which another process goes on after the last picture."""
-        return self._rows.state_dict()
+        return {"commit": self.commit, "rows": self._rows.state_dict()}
 
     def __iter__(self) -> Iterator[Picture]:
         with self._told():

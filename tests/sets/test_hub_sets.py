@@ -12,7 +12,7 @@ from realbench.errors import RealBenchError, UsageError
 from realbench.sets import fetching
 from realbench.sets.cards import find_set
 from realbench.sets.fetching import get
-from tests.hub import Hub
+from tests.hub import COMMIT, Hub
 from tests.sets.test_sets import COLUMNS, as_parquet, contents, reasons, rows, table_wanted
 
 pytestmark = [
@@ -87,6 +87,8 @@ def test_a_dataset_is_taken_up_after_a_kill_and_comes_out_the_same(
     with pytest.raises(KeyboardInterrupt):
         get(found)
     again: list[str] = []
+    # The branch moves on in the meantime: it is not what the first part is of.
+    monkeypatch.setattr("tests.hub.COMMIT", "a" * 40)
     monkeypatch.setattr(
         fetching._Writer, "add", lambda self, one: (again.append(one.path), real(self, one))[1]
     )
@@ -94,6 +96,8 @@ def test_a_dataset_is_taken_up_after_a_kill_and_comes_out_the_same(
     assert again[0] == f"{64:06}"  # on from the last state, not from the start
     assert contents(fetched.folder) == table_wanted(rows(2 * SHARD))
     assert not reasons(fetched.folder)
+    assert fetched.record["commit"] == COMMIT
+    assert not any("a" * 40 in line for line in hub.asked)
 
 
 def test_a_part_is_taken_from_several_files(hub: Hub, tmp_path: Path) -> None:

@@ -106,7 +106,7 @@ def test_mistakes_end_in_one_line(hub: Hub, tmp_path: Path, environment: dict[st
 def test_verify_tells_an_installation_that_computes_something_else(
     tmp_path: Path, environment: dict[str, str]
 ) -> None:
-    result = realbench("sets", "verify", "demo", environment=environment, process=True)
+    result = realbench("sets", "verify", "demo", environment=environment)
     assert "semantic-lite: agrees" in result.stdout
     assert "trace-lite: agrees" in result.stdout
 
