@@ -1,6 +1,7 @@
 """The bundled pair: golden scores, and the rules that degraded and empty pictures must keep.
 
-``python tests/detection/test_bundled.py`` writes the golden scores anew after a new training.
+``python tests/detection/test_bundled.py`` writes the golden scores anew after a new training;
+``realbench sets verify demo --write`` does so for the predictions in ``sets/demo``.
 """
 
 from __future__ import annotations
