@@ -7,7 +7,7 @@ votes on one prompt are not independent. The resamples are the same for all of a
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 
 import numpy as np
@@ -15,6 +15,7 @@ import numpy as np
 from realbench import stats
 from realbench.arena import bradley_terry, elo, ranking, true_skill
 from realbench.arena.anchored import anchored
+from realbench.arena.nuisances import controlled
 from realbench.arena.records import JudgeAgreement, JudgePair, Rating, Ratings, Standing
 from realbench.arena.tally import (
     FloatArray,
@@ -154,6 +155,7 @@ def rate(
     resamples: int = 1000,
     seed: int = 0,
     anchor: str | None = None,
+    measured: Mapping[tuple[str, str], FloatArray] | None = None,
 ) -> Ratings:
     """Rate contestants by their comparisons, for each judge and for all judges together.
 
@@ -166,6 +168,8 @@ def rate(
         seed: Of everything random; equal arguments give equal results.
         anchor: The judge, or ``"human"`` for all people, on whose scale the others' comparisons
             are brought, see :mod:`realbench.arena.anchored`.
+        measured: The pictures' covariates, by contestant and prompt id, to be controlled for, see
+            :mod:`realbench.arena.nuisances`.
 
     Returns:
         Plain JSON types; None where there is no figure, as in intervals over a single prompt.
@@ -197,7 +201,7 @@ def rate(
     judges = sorted({*by_judge, *votes_by_judge})
     standings = {judge: standing(judge, by_judge[judge], votes_by_judge[judge]) for judge in judges}
     several = len(by_judge) > 1
-    brought = None
+    brought, held = None, None
     if anchor is not None:
         theirs = [one for one in comparisons if belongs(one.judge, anchor)]
         others = [one for one in comparisons if not belongs(one.judge, anchor)]
@@ -211,6 +215,12 @@ def rate(
             notes.append(found)
         else:
             brought = found
+    if measured is not None:
+        alike = controlled(combine(comparisons), measured, names, resamples=resamples, seed=seed)
+        if isinstance(alike, str):
+            notes.append(alike)
+        else:
+            held = alike
     return {
         "contestants": names,
         "reference": reference,
@@ -220,6 +230,7 @@ def rate(
         "combined": standing(COMBINED, combine(comparisons), votes) if several else None,
         "agreement": judge_agreement(comparisons, resamples=resamples, seed=seed),
         "anchored": brought,
+        "nuisances": held,
         "notes": notes,
     }
 

@@ -94,6 +94,7 @@ class ArenaManifest(TypedDict):
     counts: dict[str, int]
     votes_log: NotRequired[dict[str, Any]]
     anchor: NotRequired[str | None]
+    nuisances: NotRequired[bool]
 
 
 @with_config(Open)
@@ -201,6 +202,36 @@ class Anchored(TypedDict):
 
 
 @with_config(Open)
+class ControlledRating(TypedDict):
+    """A contestant's Bradley-Terry rating with the nuisances held equal, and without."""
+
+    contestant: str
+    controlled: Estimate
+    plain: Estimate
+
+
+@with_config(Open)
+class NuisanceEffect(TypedDict):
+    """What one standard deviation more of a covariate is worth, in points of rating.
+
+    None where it cannot be told from the contestants, or does not vary.
+    """
+
+    covariate: str
+    deviation: float
+    effect: Estimate
+
+
+@with_config(Open)
+class Nuisances(TypedDict):
+    """Ratings of pictures that are alike in sharpness, size and the like."""
+
+    n_comparisons: int
+    ratings: list[ControlledRating]
+    effects: list[NuisanceEffect]
+
+
+@with_config(Open)
 class Ratings(TypedDict):
     """``ratings.json``."""
 
@@ -212,6 +243,7 @@ class Ratings(TypedDict):
     combined: Standing | None
     agreement: JudgeAgreement | None
     anchored: NotRequired[Anchored | None]
+    nuisances: NotRequired[Nuisances | None]
     notes: list[str]
 
 

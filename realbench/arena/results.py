@@ -175,6 +175,7 @@ def rate_votes(
     manifest: ArenaManifest,
     resamples: int | None = None,
     seed: int | None = None,
+    pictures: Mapping[tuple[str, str], Path] | None = None,
 ) -> Ratings:
     """Return what ``ratings.json`` holds for the votes that count.
 
@@ -182,7 +183,9 @@ def rate_votes(
         votes: As :func:`counting` returns them.
         manifest: Of their run.
         resamples, seed: Of the bootstrap over prompts, by default the manifest's.
+        pictures: Where they lie, for what is measured on them if the manifest wants that.
     """
+    from realbench.arena.nuisances import measure_pictures
     from realbench.arena.ratings import rate
 
     return rate(
@@ -193,6 +196,7 @@ def rate_votes(
         resamples=manifest["resamples"] if resamples is None else resamples,
         seed=manifest["seed"] if seed is None else seed,
         anchor=manifest.get("anchor"),
+        measured=measure_pictures(pictures or {}) if manifest.get("nuisances") else None,
     )
 
 
@@ -278,6 +282,7 @@ def rate_run(
     resamples: int | None = None,
     seed: int | None = None,
     anchor: str | None = None,
+    nuisances: bool = False,
     edited: bool = False,
 ) -> ArenaRun:
     """Rate the votes of a run's folder again, and write its ratings and its report.
@@ -291,6 +296,8 @@ def rate_run(
         seed: Of the bootstrap; by default the one of before.
         anchor: The judge, or ``"human"``, on whose scale the others are brought; by default the one
             of before, and kept for the next time.
+        nuisances: Whether to rate with sharpness, size and the like held equal, too, which needs
+            the pictures; kept for the next time.
         edited: Whether votes that are not as they were written are taken as they are; they are
             then written anew, and the manifest says so.
 
@@ -306,12 +313,15 @@ def rate_run(
     if anchor is not None:
         check_anchor(anchor, manifest["judges"])
         manifest["anchor"] = anchor
+    if nuisances:
+        manifest["nuisances"] = True
     if log.edit:
         manifest["votes_log"] = log.seal.model_dump()
-    if log.edit or anchor is not None:
+    if log.edit or anchor is not None or nuisances:
         write_manifest(folder, manifest)
     votes = counted_votes(log.votes, manifest)
-    result = ArenaRun.of(folder, manifest, votes, rate_votes(votes, manifest, resamples, seed))
+    ratings = rate_votes(votes, manifest, resamples, seed, _find_pictures(manifest))
+    result = ArenaRun.of(folder, manifest, votes, ratings)
     _write_ratings(result, folder)
     return result
 

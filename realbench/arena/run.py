@@ -68,6 +68,7 @@ def arena(
     resamples: int = 1000,
     options: JudgeOptions | None = None,
     anchor: str | None = None,
+    nuisances: bool = False,
     accept_edits: bool = False,
     progress: Callable[[Progress], None] | None = None,
 ) -> ArenaRun:
@@ -93,6 +94,7 @@ def arena(
         options: The judges' options.
         anchor: The judge, or ``"human"`` for all people, on whose scale the others' comparisons
             are brought; it may have voted in an earlier run with the same ``out``.
+        nuisances: Whether to rate with sharpness, size and the like held equal, too.
         accept_edits: Whether to go on with votes that are not as they were written.
         progress: Called as the run goes on.
 
@@ -157,6 +159,8 @@ def arena(
         if anchor is not None:
             check_anchor(anchor, manifest["judges"])
             manifest["anchor"] = anchor
+        if nuisances:
+            manifest["nuisances"] = True
         if earlier is not None:
             _warn_of_replacement(folder, earlier, lineup)
         write_manifest(folder, manifest)
@@ -254,13 +258,14 @@ class _Run:
         votes = self.votes()
         self.manifest["counts"] = self._counts(votes)
         self.manifest["votes_log"] = self.log.whole().model_dump()
-        ratings = rate_votes(votes, self.manifest)
+        pictures = {key: one.path for key, one in self.lineup.pictures.items()}
+        ratings = rate_votes(votes, self.manifest, pictures=pictures)
         self.manifest["finished"] = now()
         result = ArenaRun(
             ratings=ratings,
             votes=votes,
             manifest=self.manifest,
-            pictures={key: one.path for key, one in self.lineup.pictures.items()},
+            pictures=pictures,
             prompts=self.lineup.prompts,
             contestants=self.lineup.contestants,
             reference=self.lineup.reference,

@@ -50,6 +50,16 @@ _ANCHOR = Annotated[
 ]
 
 
+_NUISANCES = Annotated[
+    bool,
+    typer.Option(
+        "--nuisances",
+        help="Rate with sharpness, saturation, contrast, brightness, noise, size, bytes and file "
+        "type held equal, too.",
+    ),
+]
+
+
 class _FoldersOrCommand(TyperGroup):
     """Takes folders where the first argument is none of the commands.
 
@@ -220,6 +230,7 @@ def arena_command(
     ] = 0,
     resamples: Annotated[int, typer.Option(min=1, help="Of the bootstrap over prompts.")] = 1000,
     anchor: _ANCHOR = None,
+    nuisances: _NUISANCES = False,
     accept_edits: _ACCEPT_EDITS = False,
     output: options.Output,
 ) -> int:
@@ -250,6 +261,7 @@ def arena_command(
                 resamples=resamples,
                 options=judging.judge_options(),
                 anchor=anchor,
+                nuisances=nuisances,
                 accept_edits=accept_edits,
                 progress=progress,
             )
@@ -300,13 +312,21 @@ def rate_command(
     ] = None,
     seed: Annotated[int | None, options.seed("Of the bootstrap. (default: as before)")] = None,
     anchor: _ANCHOR = None,
+    nuisances: _NUISANCES = False,
     accept_edits: _ACCEPT_EDITS = False,
     output: options.Output,
 ) -> int:
     """Rate a run's votes again and write its ratings and report; no judge is asked."""
     from realbench.arena.results import rate_run
 
-    rated = rate_run(run, resamples=resamples, seed=seed, anchor=anchor, edited=accept_edits)
+    rated = rate_run(
+        run,
+        resamples=resamples,
+        seed=seed,
+        anchor=anchor,
+        nuisances=nuisances,
+        edited=accept_edits,
+    )
     return finish(rated, output)
 
 

@@ -14,7 +14,7 @@ from realbench.text import printable
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from realbench.arena.records import Anchored, JudgeAgreement, Standing
+    from realbench.arena.records import Anchored, JudgeAgreement, Nuisances, Standing
     from realbench.arena.results import ArenaRun
 
 
@@ -28,6 +28,8 @@ def print_arena(run: ArenaRun) -> None:
             print_table(console, by_judge(run.ratings, standing))
     if brought := run.ratings.get("anchored"):
         print_table(console, on_anchor(brought), names=2)
+    if held := run.ratings.get("nuisances"):
+        print_table(console, held_equal(held), names=1)
     for line in findings(run):
         console.print(printable(line))
 
@@ -98,6 +100,28 @@ def on_anchor(brought: Anchored) -> Table:
     return table
 
 
+def held_equal(held: Nuisances) -> Table:
+    """Return the ratings with the pictures alike beside those of the pictures as they are."""
+    table = figures_table("Bradley–Terry ratings with the pictures alike, and as they are")
+    table.add_column("contestant", min_width=11)
+    for header in ("alike", "as they are"):
+        table.add_column(header, justify="right", min_width=11)
+    for row in held["ratings"]:
+        figures = [figure(row["controlled"], 0), figure(row["plain"], 0)]
+        add_texts(table, [printable(row["contestant"]), *figures])
+    return table
+
+
+def effects(held: Nuisances) -> list[str]:
+    """Return what sways the judges besides realism, a line each kind."""
+    known = [one for one in held["effects"] if one["effect"]["estimate"] is not None]
+    unknown = [one["covariate"] for one in held["effects"] if one not in known]
+    said = [f"{one['covariate']} {figure(one['effect'], 0, inline=True)}" for one in known]
+    lines = ["A standard deviation more, in points of rating: " + "; ".join(said) + "."]
+    left_out = "Not to be told from the contestants, or the same in all pictures: "
+    return [*(lines if known else []), *([left_out + ", ".join(unknown) + "."] if unknown else [])]
+
+
 # --- In words ----------------------------------------------------------------------------------
 
 
@@ -113,6 +137,8 @@ def findings(run: ArenaRun) -> list[str]:
     if standing is not None:
         lines += ties(standing["pairs"], "adjusted")
     lines += [_judge_line(judge, one, run) for judge, one in run.ratings["judges"].items()]
+    if held := run.ratings.get("nuisances"):
+        lines += effects(held)
     if run.ratings["agreement"]:
         lines += _agreement(run.ratings["agreement"])
     notes = [*run.manifest["notes"], *run.ratings["notes"]]

@@ -86,6 +86,7 @@ def render_arena_report(run: ArenaRun) -> str:
             "edge": wording.edge_note(one for pair in rates for one in pair),
             "by_judge": sections.by_judge(ratings),
             "anchored": sections.on_anchor(ratings),
+            "held": sections.held_equal(ratings),
             "examples": find_examples(
                 compare(run.votes, {judge["name"]: int(judge["orders"]) for judge in judges}),
                 run.votes,

@@ -88,22 +88,44 @@ def on_anchor(ratings: Mapping[str, Any]) -> dict[str, Any] | None:
     brought = ratings.get("anchored")
     if not brought:
         return None
-    shapes = plots.series(["with the other judges", "alone"])
-    values = [
-        (estimate_of(r["bradley_terry"]), estimate_of(r["alone"])) for r in brought["ratings"]
-    ]
-    axis = plots.round_axis(plots.ends(value for both in values for value in both))
+    titles = {"bradley_terry": "with the other judges", "alone": "alone"}
+    who = anchor_in_words(brought["anchor"])
+    return {**brought, "who": who, **_side_by_side(brought["ratings"], titles)}
+
+
+def held_equal(ratings: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Prepare the ratings with the nuisances held equal; None where they are not controlled for."""
+    held = ratings.get("nuisances")
+    if not held:
+        return None
+    titles = {"controlled": "pictures alike", "plain": "as they are"}
+    known = [one for one in held["effects"] if wording.is_number(one["effect"]["estimate"])]
+    unknown = [one["covariate"] for one in held["effects"] if one not in known]
+    axis = plots.round_axis(plots.ends(one["effect"] for one in known), landmark=0.0)
+    drawn = []
+    for one in known:
+        label = f"{one['covariate']}: {rating(one['effect']['estimate'])}"
+        plot = plots.interval_row(one["effect"], axis, label=label, reference=0.0)
+        drawn.append({**one, "plot": plot})
+    scale = {"effects": drawn, "axis": plots.axis_labels(axis, sign=True), "unknown": unknown}
+    return {**held, **scale, **_side_by_side(held["ratings"], titles)}
+
+
+def _side_by_side(
+    ratings: Sequence[Mapping[str, Any]], titles: Mapping[str, str]
+) -> dict[str, Any]:
+    """Draw two ratings of each contestant on one row, under the keys that the titles have."""
+    shapes = plots.series(titles.values())
+    axis = plots.round_axis(plots.ends(estimate_of(row[key]) for row in ratings for key in titles))
     rows = []
-    for row, both in zip(brought["ratings"], values, strict=True):
+    for row in ratings:
+        both = [estimate_of(row[key]) for key in titles]
         marks = [(v, shape, class_) for v, (_, shape, class_) in zip(both, shapes, strict=True)]
-        label = ", ".join(
-            f"{name} {rating(v['estimate'])}" for v, (name, *_) in zip(both, shapes, strict=True)
-        )
+        each = zip(titles.values(), both, strict=True)
+        label = ", ".join(f"{title} {rating(value['estimate'])}" for title, value in each)
         plot = plots.marker_row(marks, axis, label=f"{row['contestant']}: {label}")
         rows.append({"row": row, "values": both, "plot": plot})
-    labels = plots.axis_labels(axis)
-    who = anchor_in_words(brought["anchor"])
-    return {**brought, "who": who, "rows": rows, "shapes": shapes, "labels": labels}
+    return {"rows": rows, "shapes": shapes, "labels": plots.axis_labels(axis)}
 
 
 def judging(ratings: Mapping[str, Any], votes: Iterable[Vote]) -> dict[str, Any]:
