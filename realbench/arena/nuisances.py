@@ -12,7 +12,8 @@ each, cannot be told from them: it is left out and named.
 Ties are half wins, and virtual ties are added, as in :mod:`realbench.arena.bradley_terry`; the
 effects are held by a prior that weighs as much as one even comparison. Intervals are of a bootstrap
 over prompts, of the solution's linear form: each resample moves it by its prompts' influences,
-which are those of the jackknife.
+which are those of the jackknife. That form knows no end where a contestant has hardly won or hardly
+lost: its rating then has no interval here.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ logarithms of the file's pixels and of its bytes for each; JPEG: 1 where the fil
 _SIDE = 1024  # pixels; pictures are measured as a judge sees them, scaled down to this
 _THREADS = 4
 _LEAST_WITHIN = 0.01  # of a covariate's variance, what lies within contestants
+_LEAST_RESULTS = 5  # wins and losses, ties half, of a contestant whose rating has an interval
 _PRIOR = 0.25  # the information of one even comparison
 _LAPLACIAN_OF_LAPLACIAN = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]])
 
@@ -145,6 +147,9 @@ def controlled(
             len(counted.prompts),
         )
         effects[int(n)] = found
+    won = np.bincount(counted.first, counted.pair_scores, minlength=k)
+    won += np.bincount(counted.second, counted.pair_counts - counted.pair_scores, minlength=k)
+    bounded = np.minimum(won, size - won) >= _LEAST_RESULTS
     scale = [
         (np.where(size > 0, values[:k] * POINTS + MEAN, np.nan), draws[:, :k] * POINTS + MEAN)
         for values, draws in ((rated, drawn), (plain, plain_drawn))
@@ -152,6 +157,8 @@ def controlled(
 
     def rating(which: int, n: int) -> Estimate:
         values, draws = scale[which]
+        if not bounded[n]:
+            return without_interval(float(values[n]), int(size[n]), int(groups[n]))
         return from_draws(float(values[n]), draws[:, n], int(size[n]), int(groups[n]))
 
     return {

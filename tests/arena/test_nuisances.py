@@ -90,6 +90,19 @@ def test_without_covariates_it_is_bradley_terry() -> None:
     assert by_name(found, "plain") == pytest.approx(expected, abs=1e-4)
 
 
+def test_a_rating_that_results_hardly_bound_has_no_interval() -> None:
+    comparisons, measured = simulated(2, prompts=40)
+    for n, one in enumerate(comparisons):
+        if "other" in (one.a, one.b):
+            lost = float(one.b == "other")
+            comparisons[n] = Comparison("judge", one.prompt_id, one.a, one.b, lost, None)
+    found = controlled(comparisons, measured, NAMES, resamples=20, seed=0, names=("a", "b", "c"))
+    assert not isinstance(found, str)
+    intervals = {row["contestant"]: row["controlled"]["low"] for row in found["ratings"]}
+    assert intervals["other"] is None
+    assert intervals["model"] is not None
+
+
 @pytest.mark.slow
 def test_intervals_cover() -> None:
     hits: dict[str, list[bool]] = {"effect": [], "rating": []}
