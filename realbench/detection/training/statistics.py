@@ -25,6 +25,7 @@ NOTHING, RENDER = -1, -2  # in place of an image's index: made on the spot
 
 _IMAGES_A_PART = 64
 _PARTS_MADE = 2
+_NOTHING = 8  # times as many pictures a part: of few, crops of gray noise are not learned
 _VIEWS_A_PASS = 8
 
 # The fields of a recipe that decide the statistics; the others decide what is learned from them.
@@ -136,10 +137,10 @@ def _parts(
                 named.append(f"noisy {recipe.noisy_views}")
             file = work / _name(decisive, named)
             parts.append(_Part(recipe, chosen, indices, number, file, start, noisy=noisy))
-    for what, name in ((NOTHING, "synthetic"), (RENDER, "render")):
-        for number in range(_PARTS_MADE):
-            file = work / _name(decisive, [name, number])
-            parts.append(_Part(recipe, (), (), number, file, start, what))
+    for what, name in () if start else ((NOTHING, "synthetic"), (RENDER, "render")):
+        for number in range(_PARTS_MADE):  # what is adapted keeps what it learned of them
+            file = work / _name(decisive, [name, _NOTHING, number])
+            parts.append(_Part(recipe, (), (), number, file, None, what))
     return parts
 
 
@@ -186,9 +187,10 @@ def _views(part: _Part) -> Iterator[tuple[int, np.ndarray]]:
 
     recipe = part.recipe
     if part.made == NOTHING:
-        rng = np.random.default_rng([recipe.seed, 1, part.number])
-        for _ in range(_IMAGES_A_PART):
-            yield NOTHING, views.nothing(recipe, rng)
+        for number in range(_NOTHING * part.number, _NOTHING * (part.number + 1)):
+            rng = np.random.default_rng([recipe.seed, 1, number])
+            for _ in range(_IMAGES_A_PART):
+                yield NOTHING, views.nothing(recipe, rng)
     elif part.made == RENDER:
         rng = np.random.default_rng([recipe.seed, 2, part.number])
         for _ in range(_IMAGES_A_PART):
