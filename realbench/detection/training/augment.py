@@ -198,12 +198,19 @@ def degrade(
         elif kind == 2:
             image = perturbations.jpeg(image, int(rng.uniform(25, 75)))
         elif kind == 3:
-            factor = max(1.1, rng.uniform(1.3, 4) / reduction**0.7)
-            image = perturbations.down_up(image, factor, down=_filter(rng), up=_filter(rng))
+            image = coarser(image, (1.3 / reduction**0.7, 4 / reduction**0.7), rng)
         else:
             strength = int(rng.uniform(60, 300))
             image = perturbations.sharpen(image, strength, rng.uniform(0.6, 2.5))
     return image
+
+
+def coarser(
+    image: np.ndarray, between: tuple[float, float], rng: np.random.Generator
+) -> np.ndarray:
+    """Scale down by a factor from ``between``, of at least 1.1, and up again."""
+    factor = max(1.1, rng.uniform(*between))
+    return perturbations.down_up(image, factor, down=_filter(rng), up=_filter(rng))
 
 
 def noisy(

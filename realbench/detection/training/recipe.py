@@ -65,7 +65,8 @@ class Recipe(BaseModel):
     those of one that is learned from. ``degraded_share`` of the generated ones' views are degraded
     strongly, some with noise of up to ``strongest_noise`` (its standard deviation in 8-bit levels,
     in a 512-pixel image), from ``weakest_noise`` on evenly in its logarithm, else evenly from 2.
-    ``noisy_views`` are further views of each generated image, all with such noise.
+    ``degraded_views`` are further views of each generated image, each with such noise or scaled
+    down and up again: that makes most others look more like photographs.
     ``inverse_penalty`` is the C of logistic regression on standardised statistics with weights that
     sum to 1: smaller is simpler. Inside a share a source of n images weighs n to the power of
     ``balance``. ``nuisance`` is how many times the covariance between the sources of a class counts
@@ -87,7 +88,7 @@ class Recipe(BaseModel):
     training_views: int = Field(ge=1)
     degraded_share: float = Field(ge=0, le=1)
     strongest_noise: float = Field(default=22.0, gt=2, le=128)
-    noisy_views: int = Field(default=0, ge=0)
+    degraded_views: int = Field(default=0, ge=0)
     weakest_noise: float | None = Field(default=None, gt=0, le=2)
     inverse_penalty: float = Field(gt=0)
     nuisance: float | None = Field(default=None, ge=0)

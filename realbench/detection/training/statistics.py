@@ -73,7 +73,7 @@ class _Part:
     file: Path
     start: Card | None
     made: int | None = None
-    noisy: bool = False
+    degraded: bool = False
 
 
 def compute_statistics(
@@ -127,16 +127,16 @@ def _parts(
     if start is not None:
         decisive["start"] = start.uncalibrated
     parts = []
-    made = [n for n in usable if not images[n].real] if recipe.noisy_views else []
-    for noisy, some in ((False, usable), (True, made)):
+    made = [n for n in usable if not images[n].real] if recipe.degraded_views else []
+    for degraded, some in ((False, usable), (True, made)):
         for number, first in enumerate(range(0, len(some), _IMAGES_A_PART)):
             indices = tuple(some[first : first + _IMAGES_A_PART])
             chosen = tuple(images[n] for n in indices)
             named = [*(file_sha256(image.path) for image in chosen), *indices]
-            if noisy:
-                named.append(f"noisy {recipe.noisy_views}")
+            if degraded:
+                named.append(f"degraded {recipe.degraded_views}")
             file = work / _name(decisive, named)
-            parts.append(_Part(recipe, chosen, indices, number, file, start, noisy=noisy))
+            parts.append(_Part(recipe, chosen, indices, number, file, start, degraded=degraded))
     for what, name in () if start else ((NOTHING, "synthetic"), (RENDER, "render")):
         for number in range(_PARTS_MADE):  # what is adapted keeps what it learned of them
             file = work / _name(decisive, [name, _NOTHING, number])
@@ -198,11 +198,11 @@ def _views(part: _Part) -> Iterator[tuple[int, np.ndarray]]:
             for _ in range(recipe.training_views):
                 yield RENDER, views.view_of(pixels, False, recipe, rng)
     for index, image in zip(part.indices, part.images, strict=True):
-        rng = np.random.default_rng([recipe.seed, 3 if part.noisy else 0, index])
+        rng = np.random.default_rng([recipe.seed, 3 if part.degraded else 0, index])
         pixels = views.stored(read_image(image.path), recipe)
-        if part.noisy:
-            for _ in range(recipe.noisy_views):
-                yield index, views.noisy_view(pixels, recipe, rng)
+        if part.degraded:
+            for _ in range(recipe.degraded_views):
+                yield index, views.degraded_view(pixels, recipe, rng)
             continue
         for _ in range(recipe.training_views):
             yield index, views.view_of(pixels, image.real, recipe, rng)

@@ -12,6 +12,7 @@ from realbench.detection.training import augment
 from realbench.detection.training.recipe import Recipe
 
 _AS_MATCHED = 0.35
+_NOISY = 0.6  # of the further views of generated images
 _CUT = 8  # pixels by which a view is cut smaller, at a random offset
 
 
@@ -92,8 +93,8 @@ def view_of(pixels: np.ndarray, real: bool, recipe: Recipe, rng: np.random.Gener
     return _cut(augment.shared_processing(view, rng), recipe, rng)
 
 
-def noisy_view(pixels: np.ndarray, recipe: Recipe, rng: np.random.Generator) -> np.ndarray:
-    """Return a view of a generated picture with noise, and what else may happen to it.
+def degraded_view(pixels: np.ndarray, recipe: Recipe, rng: np.random.Generator) -> np.ndarray:
+    """Return a view of a generated picture with noise or less detail, and what else may happen.
 
     Args:
         pixels: from :func:`stored`.
@@ -102,7 +103,10 @@ def noisy_view(pixels: np.ndarray, recipe: Recipe, rng: np.random.Generator) -> 
         uint8 RGB (S, S, 3), S being the recipe's ``input_size``.
     """
     strengths = (recipe.weakest_noise, recipe.strongest_noise)
-    pixels = augment.noisy(pixels, 1.0, strengths, rng)
+    if rng.random() < _NOISY:
+        pixels = augment.noisy(pixels, 1.0, strengths, rng)
+    else:
+        pixels = augment.coarser(pixels, (1.3, 3.0), rng)
     if recipe.kind == "semantic":
         view = augment.semantic_view(pixels, _side(recipe), rng)
     else:
