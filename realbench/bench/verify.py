@@ -148,5 +148,5 @@ def _read(card: SetCard) -> dict[tuple[str, str, str], float]:
         }
     except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
         raise RealBenchError(
-            f"{printable(file)} is damaged: write it again with --write"
+            f"{printable(file)} is damaged: delete it, and write it again with --write"
         ) from error
