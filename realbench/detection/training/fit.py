@@ -24,6 +24,7 @@ _ODD_PHOTOGRAPHS = 0.003
 _STEEPER = 2.0
 # Logits. Photographs of other sources lie further out; crops of gray noise lie near photographs'.
 _LEFT_ALONE = {"semantic": 10.0, "trace": 5.0}
+_LEAST_SPREAD = 1e-3  # of fewer photographs than directions
 _LARGEST = 20.0  # deviations, in standard deviations, in the main directions of photographs
 
 
@@ -116,16 +117,19 @@ def _made(network: PatchStatistics, statistics: Statistics, what: int) -> Tensor
 
 def _standardize(network: PatchStatistics, photographs: Tensor, weights: np.ndarray) -> None:
     """Set centre, scale and main directions to those of photographs' statistics."""
+    from scipy.sparse.linalg import eigsh
+
     w = torch.from_numpy(weights / weights.sum()).float()[:, None]
     network.center.copy_((w * photographs).sum(dim=0))
     variance = (w * (photographs - network.center).square()).sum(dim=0)
     network.scale.copy_(variance.sqrt().clamp(min=1e-6))
     z = network.standardized(photographs).clamp(-_LARGEST, _LARGEST)
-    covariance = (w * z).T @ z
-    eigenvalues, vectors = torch.linalg.eigh(covariance.double())
-    network.basis.copy_(vectors[:, -COMPONENTS:].T.flip(0))
-    network.spread.copy_(eigenvalues[-COMPONENTS:].flip(0))
-    network.rest.fill_(float(eigenvalues[:-COMPONENTS].clamp(min=0).sum()))
+    covariance = ((w * z).T @ z).double().numpy()
+    # All of the thousands of directions would take ten times as long.
+    values, vectors = eigsh(covariance, k=COMPONENTS, v0=np.ones(len(covariance)))
+    network.basis.copy_(torch.from_numpy(vectors[:, ::-1].T.copy()))
+    network.spread.copy_(torch.from_numpy(values[::-1].clip(min=_LEAST_SPREAD)))
+    network.rest.fill_(max(float(np.trace(covariance) - values.sum()), _LEAST_SPREAD))
 
 
 def _fit_real(

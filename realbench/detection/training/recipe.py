@@ -67,6 +67,7 @@ class Recipe(BaseModel):
     in a 512-pixel image), from ``weakest_noise`` on evenly in its logarithm, else evenly from 2.
     ``degraded_views`` are further views of each generated image, each with such noise or scaled
     down and up again: that makes most others look more like photographs.
+    ``blanks`` pictures of nothing are made on the spot: of few, gray noise in crops is not learned.
     ``inverse_penalty`` is the C of logistic regression on standardised statistics with weights that
     sum to 1: smaller is simpler. Inside a share a source of n images weighs n to the power of
     ``balance``. ``nuisance`` is how many times the covariance between the sources of a class counts
@@ -89,6 +90,7 @@ class Recipe(BaseModel):
     degraded_share: float = Field(ge=0, le=1)
     strongest_noise: float = Field(default=22.0, gt=2, le=128)
     degraded_views: int = Field(default=0, ge=0)
+    blanks: int = Field(default=128, ge=1)
     weakest_noise: float | None = Field(default=None, gt=0, le=2)
     inverse_penalty: float = Field(gt=0)
     nuisance: float | None = Field(default=None, ge=0)

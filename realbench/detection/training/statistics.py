@@ -25,7 +25,7 @@ NOTHING, RENDER = -1, -2  # in place of an image's index: made on the spot
 
 _IMAGES_A_PART = 64
 _PARTS_MADE = 2
-_NOTHING = 8  # times as many pictures a part: of few, crops of gray noise are not learned
+_BLANKS_A_PART = 512
 _VIEWS_A_PASS = 8
 
 # The fields of a recipe that decide the statistics; the others decide what is learned from them.
@@ -137,10 +137,15 @@ def _parts(
                 named.append(f"degraded {recipe.degraded_views}")
             file = work / _name(decisive, named)
             parts.append(_Part(recipe, chosen, indices, number, file, start, degraded=degraded))
-    for what, name in () if start else ((NOTHING, "synthetic"), (RENDER, "render")):
-        for number in range(_PARTS_MADE):  # what is adapted keeps what it learned of them
-            file = work / _name(decisive, [name, _NOTHING, number])
-            parts.append(_Part(recipe, (), (), number, file, None, what))
+    if start is not None:  # what is adapted keeps what it learned of what is made on the spot
+        return parts
+    for number, first in enumerate(range(0, recipe.blanks, _BLANKS_A_PART)):
+        indices = tuple(range(first, min(first + _BLANKS_A_PART, recipe.blanks)))
+        file = work / _name(decisive, ["blank", *indices])
+        parts.append(_Part(recipe, (), indices, number, file, None, NOTHING))
+    for number in range(_PARTS_MADE):
+        file = work / _name(decisive, ["render", number])
+        parts.append(_Part(recipe, (), (), number, file, None, RENDER))
     return parts
 
 
@@ -187,11 +192,12 @@ def _views(part: _Part) -> Iterator[tuple[int, np.ndarray]]:
 
     recipe = part.recipe
     if part.made == NOTHING:
-        for number in range(_NOTHING * part.number, _NOTHING * (part.number + 1)):
-            rng = np.random.default_rng([recipe.seed, 1, number])
-            for _ in range(_IMAGES_A_PART):
-                yield NOTHING, views.nothing(recipe, rng)
-    elif part.made == RENDER:
+        for index in part.indices:
+            if index % _IMAGES_A_PART == 0:
+                rng = np.random.default_rng([recipe.seed, 1, index // _IMAGES_A_PART])
+            yield NOTHING, views.nothing(recipe, rng)
+        return
+    if part.made == RENDER:
         rng = np.random.default_rng([recipe.seed, 2, part.number])
         for _ in range(_IMAGES_A_PART):
             pixels = views.render(recipe, rng)

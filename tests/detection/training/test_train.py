@@ -40,6 +40,7 @@ def _recipe(kind: str) -> Recipe:
         views=1 if kind == "semantic" else 4,
         training_views=2,
         degraded_share=0.3,
+        blanks=32,
         inverse_penalty=1e-3,
         shares=Shares(round_trip=0.1, generated={"generated": 0.3}),
         folds=2,
@@ -216,7 +217,7 @@ def test_plain_folders_of_ones_own_train_with_the_embedded_recipe(
 ) -> None:
     """Generators in folders of any name, whatever the recipe's subsets."""
     recipe = read_recipe(content_path("detectors") / "semantic-lite" / "recipe.toml")
-    small = {"training_views": 1, "input_size": 64, "matched_size": 128}
+    small = {"training_views": 1, "input_size": 64, "matched_size": 128, "blanks": 128}
     (data / "generated").rename(data / "my-models")
     results = train_detectors(
         {"mine": recipe.model_copy(update=small)},
@@ -282,7 +283,7 @@ def test_round_trips_without_a_share_are_not_learned_from(data: Path, tmp_path: 
     )
     for one, count in ((recipe, len(images) + 1), (without, len(images))):
         parts = _parts([*images, twin], one, tmp_path, None)
-        assert sum(len(part.indices) for part in parts) == count
+        assert sum(len(part.images) for part in parts) == count
 
 
 def test_a_name_that_no_card_can_have_is_refused_before_training(tmp_path: Path) -> None:
