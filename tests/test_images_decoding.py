@@ -46,6 +46,7 @@ pictures = arrays.arrays(
 ) | arrays.arrays(np.uint8, st.tuples(st.integers(1, 300), st.integers(1, 3), st.just(3)))
 
 
+@pytest.mark.slow
 @given(pixels=pictures, format=st.sampled_from(["PNG", "BMP", "TIFF", "WEBP"]))
 def test_lossless_files_come_back_to_the_bit(pixels: np.ndarray, format: str) -> None:
     options = {"lossless": True} if format == "WEBP" else {}

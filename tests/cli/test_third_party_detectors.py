@@ -66,6 +66,7 @@ def test_a_package_and_a_card_folder_score_together(
     assert "high-frequency" in (out / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_list_show_and_arena_know_it_and_a_broken_one_is_a_line(
     site: Path, tmp_path: Path, with_example: dict[str, str]
 ) -> None:
